@@ -1,0 +1,34 @@
+# make run    builds and starts a node
+# make test   runs every test, the simulation among them
+# make lint   what must hold before a change is taken, short of the tests
+# make help   says this
+#
+# Each checks first for what the build needs and installs what is missing, saying so (.ci/need).
+# How long the parts of the tests may take, and how much they must do, stands in .ci/test and can
+# be set on the command line: make test SIM_SEEDS=200
+
+.PHONY: help run test lint
+.DEFAULT_GOAL := help
+
+# Flags for the node: make run ARGS="--http-port 9071"
+ARGS ?=
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# The whole workspace is built, so that what `make test` compiled is used again.
+run:
+	@.ci/need
+	@cargo build --release --workspace
+	@exec target/release/sprawl $(ARGS)
+
+test:
+	@.ci/need
+	@.ci/test
+
+lint:
+	@.ci/need
+	@.ci/lint
+
+# Variables given to make are seen by the scripts.
+export SIM_SEEDS SIM_BUDGET SIM_SEEDS_MIN DETERMINISM_SEEDS ZOO_BUDGET TEST_LOG

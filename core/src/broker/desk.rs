@@ -1,0 +1,139 @@
+//! What a shard lends to the partition that it works on: time, where effects go, the budgets.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::delivery::Run;
+use super::replica::Record;
+use crate::ids::{Offset, PartitionId, ReadId, RequestId, ShardId, SubscriptionId};
+use crate::machine::{Counters, DiskSpace, Now, Refused, Response, ShardEffect, WallTime};
+
+/// How many reads of the disk a shard has under way at most.
+pub(super) const READS_MAX: usize = 256;
+/// How many bytes one read of the disk brings at most; one message more may pass it.
+pub(super) const READ_BYTES_MAX: usize = 4 << 20;
+
+/// How much a shard takes on, and how often it stores states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardOptions {
+    /// Bytes of entries kept in memory for readers.
+    pub cache_bytes: usize,
+    /// Bytes of entries that may wait for the disk; publishes beyond are refused.
+    pub in_flight_bytes: usize,
+    /// After how many committed entries a partition's state is stored with the next ones.
+    pub checkpoint_entries: u64,
+}
+
+impl Default for ShardOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, in_flight_bytes: 64 << 20, checkpoint_entries: 4_096 }
+    }
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ReplyTo {
+    /// To a client's request.
+    Client(RequestId),
+    /// To a pull of this shard, which asks this shard too.
+    Own(RequestId),
+    /// To another shard, under its name for the request.
+    Shard(ShardId, RequestId),
+}
+
+/// What a read of the disk is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Reading {
+    Fetch { reply: ReplyTo, from: Offset },
+    Pull { reply: ReplyTo, subscription: SubscriptionId, run: Run },
+}
+
+/// The budgets of a shard, in bytes, and who may be evicted next.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) in_flight: usize,
+    pub(crate) cached: usize,
+    /// The partition of each entry in memory, in the order in which they came.
+    pub(crate) evictions: VecDeque<PartitionId>,
+}
+
+/// Where a shard keeps what it lends.
+#[derive(Debug, Default)]
+pub(crate) struct Bench {
+    pub(crate) options: ShardOptions,
+    pub(crate) disk: DiskSpace,
+    pub(crate) ledger: Ledger,
+    pub(crate) counters: Counters,
+    pub(crate) reads: BTreeMap<ReadId, (PartitionId, Reading)>,
+    pub(crate) answers: VecDeque<(ReplyTo, Response)>,
+    next_read: ReadId,
+    /// Both clocks at the first input: cluster time goes on from there by the monotone one.
+    origin: Option<Now>,
+}
+
+impl Bench {
+    pub(crate) fn new(options: ShardOptions) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    pub(crate) fn desk<'a>(&'a mut self, now: Now, effects: &'a mut Vec<ShardEffect>) -> Desk<'a> {
+        let origin = *self.origin.get_or_insert(now);
+        let elapsed = now.since_start.since(origin.since_start);
+        let cluster_time = WallTime(origin.wall.0 + elapsed.as_millis() as u64);
+        Desk { now, cluster_time, bench: self, effects }
+    }
+}
+
+/// Lent for one input.
+pub(crate) struct Desk<'a> {
+    pub(crate) now: Now,
+    /// A lone node's cluster time: its wall clock at the start, and its monotone clock since.
+    pub(crate) cluster_time: WallTime,
+    pub(crate) effects: &'a mut Vec<ShardEffect>,
+    pub(crate) bench: &'a mut Bench,
+}
+
+impl Desk<'_> {
+    pub(crate) fn answer(&mut self, reply: ReplyTo, response: Response) {
+        self.bench.answers.push_back((reply, response));
+    }
+
+    pub(crate) fn refuse(&mut self, reply: ReplyTo, refused: Refused) {
+        self.answer(reply, Response::Refused(refused));
+    }
+
+    pub(crate) fn counters(&mut self) -> &mut Counters {
+        &mut self.bench.counters
+    }
+
+    /// Whether the disk takes what the node itself wants to note.
+    pub(crate) fn may_write(&self) -> bool {
+        self.bench.disk == DiskSpace::Free
+    }
+
+    /// Whether so much waits for the disk that publishes are refused.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.bench.ledger.in_flight >= self.bench.options.in_flight_bytes
+    }
+
+    /// Names a read and remembers what it is for, or hands it back: too many are under way.
+    pub(crate) fn read(
+        &mut self,
+        partition: PartitionId,
+        what: Reading,
+    ) -> Result<ReadId, Reading> {
+        if self.bench.reads.len() >= READS_MAX {
+            return Err(what);
+        }
+        self.bench.next_read = self.bench.next_read.next();
+        self.bench.reads.insert(self.bench.next_read, (partition, what));
+        Ok(self.bench.next_read)
+    }
+
+    /// Enters a new entry into the budgets.
+    pub(crate) fn account(&mut self, partition: PartitionId, record: &Record) {
+        let ledger = &mut self.bench.ledger;
+        ledger.in_flight += record.len();
+        ledger.cached += record.len();
+        ledger.evictions.push_back(partition);
+    }
+}

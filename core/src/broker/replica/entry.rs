@@ -1,0 +1,279 @@
+//! One entry of a partition's log, and the bytes it is stored and sent as.
+//!
+//! ```text
+//! 0      1     2        6        14       22       30      38
+//! format kind  CRC32C   epoch    index    offset   time    body …
+//! ```
+//!
+//! Numbers are little-endian. The CRC covers the partition and everything but itself, so that an
+//! entry that lies in the wrong place is as bad as one with a wrong bit. A message's body is the
+//! frame of its envelope, preceded by its length in four bytes, and then the payload as it came:
+//! reading slices it out without copying.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Boot, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId, SubscriptionId};
+use crate::machine::WallTime;
+use crate::wire::{self, BadFrame};
+
+/// The largest payload, in bytes; a server may be configured for less.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// The largest encoded entry: a payload, its envelope and the header.
+pub const RECORD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
+/// The length of an entry's header, in bytes.
+pub const HEADER_BYTES: usize = 38;
+
+const FORMAT: u8 = 1;
+const KIND_MESSAGE: u8 = 1;
+const KIND_NOTE: u8 = 2;
+
+/// A message as a client hands it in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Draft {
+    /// What names the message and makes it idempotent, and what it carries beside the payload.
+    pub envelope: Envelope,
+    /// The payload; empty is legal.
+    pub payload: Bytes,
+}
+
+/// Everything of a message but its payload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The same id again, within the window, is the same message.
+    pub id: MessageId,
+    /// Messages of one key stay in order; without a key the id decides the partition.
+    pub key: Option<String>,
+    /// The media type of the payload, where the client said one.
+    pub content_type: Option<String>,
+    /// Headers in the order in which they came.
+    pub headers: Vec<(String, String)>,
+}
+
+/// An entry that is not a message: what the partition's own log says about the partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Note {
+    /// A leader's first entry in its epoch; until it is committed nothing is acknowledged.
+    Start {
+        /// The leader.
+        leader: DiskId,
+        /// The run of it.
+        boot: Boot,
+    },
+    /// Where a subscription begins in this partition.
+    CursorFixed {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// The first offset that it is to receive.
+        at: Offset,
+    },
+    /// What a subscription has acknowledged by now; replaces what an earlier entry said.
+    Progress {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Everything below is acknowledged.
+        floor: Offset,
+        /// Acknowledged runs above the floor, ascending, each from its first to before its last.
+        above: Vec<(Offset, Offset)>,
+    },
+    /// Messages that are about to be delivered again, committed before they are.
+    Attempts {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Offsets with the number of the attempt that follows: 2 or more.
+        attempts: Vec<(Offset, u32)>,
+    },
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Body {
+    /// A message.
+    Message(Draft),
+    /// Something about the partition.
+    Note(Note),
+}
+
+/// Where and when an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Header {
+    /// The epoch of the leader that made it.
+    pub epoch: Epoch,
+    /// Its position in the log.
+    pub index: EntryIndex,
+    /// A message's offset; for a note, the offset that the next message will have.
+    pub offset: Offset,
+    /// Cluster time when it was made, never less than the entry before.
+    pub time: WallTime,
+    /// Whether it is a message.
+    pub is_message: bool,
+}
+
+/// Why bytes are not the entry that should stand there. They are not used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEntry {
+    /// Fewer bytes than a header, or more than [`RECORD_BYTES_MAX`].
+    #[error("an entry of {0} bytes")]
+    Length(usize),
+    /// A newer version of the program wrote it.
+    #[error("entry format {0}; this build reads up to format {FORMAT}")]
+    Format(u8),
+    /// The checksum over partition, place and bytes does not match.
+    #[error("checksum mismatch: the bytes are not the ones that were written here")]
+    Checksum,
+    /// An unknown kind or a body that does not spell one.
+    #[error("malformed body: {0}")]
+    Malformed(String),
+}
+
+impl From<BadFrame> for BadEntry {
+    fn from(error: BadFrame) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// An entry in its encoded form: sealed once, then shared by disk, memory and readers.
+///
+/// Invariants, checked by [`Record::open`] on every path from the disk: the header is that of the
+/// bytes, and the checksum holds for the partition that it was sealed for or opened under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Record {
+    header: Header,
+    bytes: Bytes,
+}
+
+impl Record {
+    /// Encodes an entry for its place and seals it with the checksum. The one copy of a payload.
+    ///
+    /// # Panics
+    ///
+    /// When the entry exceeds [`RECORD_BYTES_MAX`]: requests are bounded long before.
+    #[must_use]
+    pub fn seal(partition: PartitionId, header: Header, body: &Body) -> Self {
+        let (kind, frame, payload) = match body {
+            Body::Message(draft) => {
+                (KIND_MESSAGE, wire::encode(&draft.envelope), &draft.payload[..])
+            }
+            Body::Note(note) => (KIND_NOTE, wire::encode(note), &[][..]),
+        };
+        assert_eq!(header.is_message, kind == KIND_MESSAGE, "the header is that of the body");
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + 4 + frame.len() + payload.len());
+        bytes.extend_from_slice(&[FORMAT, kind, 0, 0, 0, 0]);
+        for number in [header.epoch.0, header.index.0, header.offset.0, header.time.0] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let frame_bytes = u32::try_from(frame.len()).expect("a frame is shorter than 4 GiB");
+        bytes.extend_from_slice(&frame_bytes.to_le_bytes());
+        bytes.extend_from_slice(&frame);
+        bytes.extend_from_slice(payload);
+        assert!(bytes.len() <= RECORD_BYTES_MAX, "an entry of {} bytes", bytes.len());
+        let checksum = checksum(partition, &bytes);
+        bytes[2..6].copy_from_slice(&checksum.to_le_bytes());
+        Self { header, bytes: bytes.into() }
+    }
+
+    /// Checks bytes that claim to be an entry of `partition`.
+    ///
+    /// # Errors
+    ///
+    /// [`BadEntry`]; whatever the bytes are, it does not panic and believes none of them before
+    /// the checksum holds.
+    pub fn open(partition: PartitionId, bytes: Bytes) -> Result<Self, BadEntry> {
+        if !(HEADER_BYTES + 4..=RECORD_BYTES_MAX).contains(&bytes.len()) {
+            return Err(BadEntry::Length(bytes.len()));
+        }
+        if bytes[0] != FORMAT {
+            return Err(BadEntry::Format(bytes[0]));
+        }
+        let sealed = u32::from_le_bytes(array(&bytes, 2));
+        if sealed != checksum(partition, &bytes)
+            && !crate::zoo::planted(crate::zoo::Bug::ChecksumUnverified)
+        {
+            return Err(BadEntry::Checksum);
+        }
+        let is_message = match bytes[1] {
+            KIND_MESSAGE => true,
+            KIND_NOTE => false,
+            other => return Err(BadEntry::Malformed(format!("kind {other}"))),
+        };
+        let number = |at| u64::from_le_bytes(array(&bytes, at));
+        let header = Header {
+            epoch: Epoch(number(6)),
+            index: EntryIndex(number(14)),
+            offset: Offset(number(22)),
+            time: WallTime(number(30)),
+            is_message,
+        };
+        Ok(Self { header, bytes })
+    }
+
+    /// Where and when the entry stands.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The encoded entry.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// How many bytes the entry takes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the entry takes no bytes: never, it has a header.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The checksum, which stands for the content in the hash chain.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        u32::from_le_bytes(array(&self.bytes, 2))
+    }
+
+    /// Reads what the entry says; a payload is a slice of the entry's own bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BadEntry::Malformed`] when a sealed entry was not made by [`Record::seal`].
+    pub fn body(&self) -> Result<Body, BadEntry> {
+        let frame_bytes = u32::from_le_bytes(array(&self.bytes, HEADER_BYTES)) as usize;
+        let frame_start = HEADER_BYTES + 4;
+        let frame_end = frame_start.saturating_add(frame_bytes);
+        let frame = self
+            .bytes
+            .get(frame_start..frame_end)
+            .ok_or_else(|| BadEntry::Malformed(format!("a frame of {frame_bytes} bytes")))?;
+        if self.header.is_message {
+            let payload = self.bytes.slice(frame_end..);
+            Ok(Body::Message(Draft { envelope: wire::decode(frame)?, payload }))
+        } else {
+            Ok(Body::Note(wire::decode(frame)?))
+        }
+    }
+}
+
+/// Where a message's offset stands in an encoded entry, for stores that seek by offset.
+///
+/// `None` when the bytes are too short to be an entry; the caller then reads it as damaged.
+#[must_use]
+pub fn peek_offset(bytes: &[u8]) -> Option<Offset> {
+    let field = bytes.get(22..30)?;
+    Some(Offset(u64::from_le_bytes(field.try_into().ok()?)))
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the length was checked")
+}
+
+fn checksum(partition: PartitionId, bytes: &[u8]) -> u32 {
+    let place = crc32c::crc32c(&partition.0.to_le_bytes());
+    let head = crc32c::crc32c_append(place, &bytes[..2]);
+    crc32c::crc32c_append(head, &bytes[6..])
+}

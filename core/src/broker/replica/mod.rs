@@ -1,0 +1,309 @@
+//! One partition as this node holds it: a log of entries, and the state that the committed ones
+//! have led to.
+//!
+//! An entry's life: appended (it has an index, an offset, a place in memory) → persisted (this
+//! node's disk has it, synced) → committed (every member of the set that counts has it) → applied.
+//! Only the last step answers anybody. State changes at commit alone; what is known before that
+//! (ids and offsets of entries under way) is the overlay, rebuilt by whoever leads.
+
+mod cursor;
+mod entry;
+mod memory;
+mod recovery;
+mod state;
+mod window;
+
+use std::collections::{BTreeMap, VecDeque};
+
+pub use cursor::CURSOR_RUNS_MAX;
+pub(crate) use cursor::Cursor;
+pub use entry::{
+    BadEntry, Body, Draft, Envelope, HEADER_BYTES, Header, Note, PAYLOAD_BYTES_MAX,
+    RECORD_BYTES_MAX, Record, peek_offset,
+};
+pub(crate) use memory::{Found, Memory};
+pub use recovery::Recovery;
+pub use state::Checkpoint;
+pub(crate) use state::{State, Step, What};
+pub use window::{WINDOW_IDS_MAX, WINDOW_MILLIS_MAX};
+
+use crate::cluster::metadata::Partition;
+use crate::ids::{DiskId, EntryIndex, Epoch, IdHash, Offset, PartitionId};
+use crate::machine::{Append, Digest, Unreadable, WallTime};
+use crate::zoo::{Bug, planted};
+
+/// What this node is to a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Nothing yet: no view has said.
+    Idle,
+    /// Its leader in `epoch`; it serves once the entry `start` is committed.
+    Leading { epoch: Epoch, start: EntryIndex },
+}
+
+/// What an id is to a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The window remembers it: committed at this offset.
+    Committed(Offset),
+    /// It was appended at this offset and waits for its commit.
+    UnderWay(Offset),
+    /// Never seen, or forgotten.
+    New,
+}
+
+/// One partition's log, and the state that it has led to.
+///
+/// Invariants, checked by [`Replica::check`]: (1) `commit` ≤ `persisted` of this node ≤ the last
+/// entry; (2) the state is applied at `commit`; (3) `steps` are exactly the entries above
+/// `commit`; (4) the overlay holds exactly their ids.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) id: PartitionId,
+    pub(crate) role: Role,
+    pub(crate) state: State,
+    pub(crate) memory: Memory,
+    pub(crate) damaged: Option<Unreadable>,
+    /// The last entry that this node's disk holds.
+    persisted: EntryIndex,
+    /// Where the next entry goes: index, offset, and the least time that it may bear.
+    next: (EntryIndex, Offset, WallTime),
+    last_epoch: Epoch,
+    steps: VecDeque<Step>,
+    overlay: BTreeMap<IdHash, Offset>,
+    /// Who counts for commits, with the last entry that each is known to hold.
+    in_sync: BTreeMap<DiskId, EntryIndex>,
+    me: DiskId,
+    checkpointed: Checkpointed,
+}
+
+/// How long ago, in entries and bytes, the state was last stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Checkpointed {
+    at: EntryIndex,
+    bytes_since: usize,
+}
+
+/// After how many bytes of entries a state is stored again, at the latest.
+const CHECKPOINT_BYTES: usize = 16 << 20;
+
+impl Replica {
+    /// A partition without history.
+    pub(crate) fn empty(id: PartitionId) -> Self {
+        Self::recovered(id, State::default(), Vec::new(), None)
+    }
+
+    /// A partition as the disk held it.
+    pub(crate) fn recovered(
+        id: PartitionId,
+        state: State,
+        steps: Vec<Step>,
+        damaged: Option<Unreadable>,
+    ) -> Self {
+        let mut next = (state.applied.next(), state.end, state.time);
+        let mut last_epoch = state.epoch;
+        let mut overlay = BTreeMap::new();
+        for step in &steps {
+            next = (step.index.next(), step.offset, step.time);
+            last_epoch = step.epoch;
+            if let What::Message(id) = step.what {
+                overlay.insert(id, step.offset);
+                next.1 = step.offset.next();
+            }
+        }
+        let persisted = EntryIndex(next.0.0 - 1);
+        let checkpointed = Checkpointed { at: state.applied, bytes_since: 0 };
+        let (role, memory, in_sync) = (Role::Idle, Memory::default(), BTreeMap::new());
+        let (me, steps) = (DiskId(0), steps.into());
+        Self {
+            id,
+            role,
+            state,
+            memory,
+            damaged,
+            persisted,
+            next,
+            last_epoch,
+            steps,
+            overlay,
+            in_sync,
+            me,
+            checkpointed,
+        }
+    }
+
+    /// The partition that this is.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// The last entry of the log, committed or not.
+    #[must_use]
+    pub fn last(&self) -> EntryIndex {
+        EntryIndex(self.next.0.0 - 1)
+    }
+
+    /// The last committed entry.
+    pub(crate) fn commit(&self) -> EntryIndex {
+        self.state.applied
+    }
+
+    /// The offset that the next message to be appended gets.
+    pub(crate) fn log_end(&self) -> Offset {
+        self.next.1
+    }
+
+    /// Whether requests may be answered: it leads, and its Start entry is committed.
+    pub(crate) fn serving(&self) -> bool {
+        matches!(self.role, Role::Leading { start, .. } if start <= self.commit())
+    }
+
+    /// Whether entries may be appended.
+    pub(crate) fn leading(&self) -> bool {
+        matches!(self.role, Role::Leading { .. })
+    }
+
+    /// The epoch in which it acts.
+    pub(crate) fn epoch(&self) -> Epoch {
+        match self.role {
+            Role::Idle => self.state.epoch,
+            Role::Leading { epoch, .. } => epoch,
+        }
+    }
+
+    /// Takes up the leadership that the view gives to this node: appends the Start entry.
+    pub(crate) fn lead(
+        &mut self,
+        me: DiskId,
+        partition: &Partition,
+        note: Note,
+        now: WallTime,
+    ) -> Record {
+        assert!(self.damaged.is_none(), "a damaged log leads nothing: {:?}", self.damaged);
+        assert!(
+            partition.epoch > self.last_epoch || planted(Bug::EpochResumed),
+            "epoch {} of partition {} is not above {} of its last entry",
+            partition.epoch,
+            self.id,
+            self.last_epoch,
+        );
+        self.me = me;
+        self.in_sync = partition.in_sync.iter().map(|&member| (member, EntryIndex(0))).collect();
+        self.hold(me, self.persisted);
+        self.role = Role::Leading { epoch: partition.epoch, start: self.next.0 };
+        self.append_note(note, now)
+    }
+
+    /// What the partition knows of an id.
+    pub(crate) fn find(&self, id: IdHash) -> Known {
+        if let Some(offset) = self.state.window.find(id) {
+            return Known::Committed(offset);
+        }
+        self.overlay.get(&id).map_or(Known::New, |&offset| Known::UnderWay(offset))
+    }
+
+    /// Gives a message its place in the log; it is nowhere durable yet. `id` is its id's hash.
+    pub(crate) fn append_message(&mut self, draft: Draft, id: IdHash, now: WallTime) -> Record {
+        let offset = self.log_end();
+        let record = self.append(&Body::Message(draft), What::Message(id), now);
+        self.next.1 = offset.next();
+        self.overlay.insert(id, offset);
+        record
+    }
+
+    /// Gives a note its place in the log; it is nowhere durable yet.
+    pub(crate) fn append_note(&mut self, note: Note, now: WallTime) -> Record {
+        let what = What::Note(note.clone());
+        self.append(&Body::Note(note), what, now)
+    }
+
+    fn append(&mut self, body: &Body, what: What, now: WallTime) -> Record {
+        let Role::Leading { epoch, .. } = self.role else {
+            panic!("only a leader appends: partition {}", self.id);
+        };
+        let (index, offset, least) = self.next;
+        let time = least.max(now);
+        let is_message = matches!(body, Body::Message(_));
+        let header = Header { epoch, index, offset, time, is_message };
+        let record = Record::seal(self.id, header, body);
+        self.next = (index.next(), offset, time);
+        self.last_epoch = epoch;
+        self.checkpointed.bytes_since += record.len();
+        self.steps.push_back(Step::of(&record, what));
+        self.memory.push(record.clone());
+        record
+    }
+
+    /// This node's disk holds the log up to `index`. Commit may advance.
+    pub(crate) fn persist(&mut self, index: EntryIndex) {
+        assert!(index <= self.last(), "persisted {index} beyond the last entry {}", self.last());
+        assert!(index >= self.persisted, "persisted {index} after {}", self.persisted);
+        self.persisted = index;
+        self.hold(self.me, index);
+    }
+
+    fn hold(&mut self, member: DiskId, index: EntryIndex) {
+        if let Some(held) = self.in_sync.get_mut(&member) {
+            *held = index.max(*held);
+        }
+    }
+
+    /// Commits and applies the next entry that every member of the set that counts holds.
+    pub(crate) fn advance(&mut self) -> Option<Step> {
+        let held = self.in_sync.values().min()?;
+        let step = self.steps.pop_front_if(|step| step.index <= *held)?;
+        self.state.apply(&step);
+        if let What::Message(id) = step.what {
+            self.overlay.remove(&id);
+        }
+        Some(step)
+    }
+
+    /// The state to store with the next entries, when enough has happened since the last time.
+    pub(crate) fn checkpoint(&mut self, entries_max: u64) -> Option<Checkpoint> {
+        let entries = self.commit().0 - self.checkpointed.at.0;
+        if entries == 0
+            || (entries < entries_max && self.checkpointed.bytes_since < CHECKPOINT_BYTES)
+        {
+            return None;
+        }
+        self.checkpointed = Checkpointed { at: self.commit(), bytes_since: 0 };
+        Some(self.state.checkpoint(self.id))
+    }
+
+    /// Wraps entries, and the state when it is due, for the disk.
+    pub(crate) fn write(&mut self, records: Vec<Record>, checkpoint_entries: u64) -> Append {
+        let checkpoint = self.checkpoint(checkpoint_entries);
+        Append { partition: self.id, records, checkpoint }
+    }
+
+    /// Committed messages from `from` on, if memory holds them.
+    pub(crate) fn read(&self, from: Offset, count_max: usize, bytes_max: usize) -> Found {
+        if from >= self.state.end {
+            return Found::Here(Vec::new());
+        }
+        self.memory.read(from, self.commit(), count_max, bytes_max)
+    }
+
+    pub(crate) fn digest(&self, hash: &mut Digest) {
+        use std::hash::Hash;
+        (self.id, self.persisted, self.next, self.last_epoch, self.steps.len()).hash(hash);
+        self.state.digest(hash);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.commit() > self.persisted && self.in_sync.contains_key(&self.me) {
+            return Err(format!("commit {} above persisted {}", self.commit(), self.persisted));
+        }
+        let above = self.last().0 - self.commit().0;
+        if self.steps.len() as u64 != above {
+            return Err(format!("{} steps for {above} entries", self.steps.len()));
+        }
+        if self.steps.front().is_some_and(|step| step.index != self.commit().next()) {
+            return Err(format!("steps do not follow commit {}", self.commit()));
+        }
+        self.state.window.check()?;
+        self.state.cursors.values().try_for_each(Cursor::check)
+    }
+}

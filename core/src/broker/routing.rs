@@ -1,0 +1,145 @@
+//! From a topic and a key to the partition that answers, and the requests that are on their way.
+//!
+//! A message without key goes to the partition of its id, so that a repeat finds the first one.
+//! Every request ends as answered, refused or unknown: whatever waits here has a deadline.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::delivery::AckToken;
+use super::desk::ReplyTo;
+use super::replica::{Draft, Envelope};
+use crate::cluster::metadata::View;
+use crate::ids::{IdHash, PartitionId, RequestId, ShardId, SubscriptionId, TopicName};
+use crate::machine::{Request, Time};
+
+/// How long a message waits for its topic to be made.
+pub const TOPIC_WAIT: Duration = Duration::from_secs(5);
+/// How many messages wait for topics to be made, at most.
+pub const WANTED_MAX: usize = 4_096;
+/// How many bytes of payload they hold, at most.
+pub const WANTED_BYTES_MAX: usize = 64 << 20;
+/// How many pulls wait in a shard at most.
+pub const PULLS_MAX: usize = 4_096;
+/// How many requests forwarded to other shards wait for their answers at most.
+pub const FORWARDS_MAX: usize = 16_384;
+
+/// The partition whose shard a request is for; `None` when any shard will do.
+#[must_use]
+pub fn target(view: &View, request: &Request) -> Option<PartitionId> {
+    match request {
+        Request::Publish { topic, draft } => {
+            view.partition_at(topic, slot(&draft.envelope)).map(|partition| partition.id)
+        }
+        Request::Fetch { topic, partition, .. } => {
+            view.partition_number(topic, *partition).map(|partition| partition.id)
+        }
+        Request::Pull { subscription, .. } => {
+            let subscription = view.subscriptions.get(subscription)?;
+            view.partitions_of(subscription).next().map(|partition| partition.id)
+        }
+        Request::Acknowledge { tokens, .. } => tokens.first().map(|token| token.partition),
+        Request::Describe => None,
+    }
+}
+
+/// Where a message falls in the key-hash space: by its key, without one by its id.
+#[must_use]
+pub fn slot(envelope: &Envelope) -> u64 {
+    match &envelope.key {
+        Some(key) => IdHash::of(key.as_bytes()).slot(),
+        None => envelope.id.hash().slot(),
+    }
+}
+
+/// A message that waits for its topic.
+#[derive(Debug)]
+pub(crate) struct Wanting {
+    pub(crate) reply: ReplyTo,
+    pub(crate) topic: TopicName,
+    pub(crate) draft: Draft,
+    /// When to refuse it.
+    pub(crate) deadline: Time,
+}
+
+/// A pull that asks the shards of its subscription, one after the other, and then waits for one
+/// of them to call.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    pub(crate) reply: ReplyTo,
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) count_max: usize,
+    /// When to answer with nothing.
+    pub(crate) deadline: Time,
+    /// Shards still to be asked in this round; empty while it waits for a call.
+    pub(crate) to_ask: VecDeque<ShardId>,
+    /// Whether a shard is being asked right now.
+    pub(crate) asking: bool,
+}
+
+/// What the answer to a forwarded request is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forwarded {
+    /// It is the answer.
+    Request(ReplyTo),
+    /// It is a part of these acknowledgements' answer.
+    Acks(RequestId),
+}
+
+/// One request to acknowledge, of which other shards have taken parts.
+#[derive(Debug)]
+pub(crate) struct Acks {
+    pub(crate) reply: ReplyTo,
+    /// How many shards have yet to answer.
+    pub(crate) missing: usize,
+    pub(crate) acked: u32,
+    pub(crate) expired: Vec<AckToken>,
+    /// Whether a part of it ended otherwise, so that nobody knows about its tokens.
+    pub(crate) unknown: bool,
+}
+
+/// What is on its way in one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// Messages that wait for their topic, in the order of their deadlines.
+    pub(crate) wanting: VecDeque<Wanting>,
+    pub(crate) wanting_bytes: usize,
+    /// Pulls that this shard is the door of, by their own name.
+    pub(crate) pulls: BTreeMap<RequestId, Pull>,
+    /// When to end a pull.
+    pub(crate) pull_deadlines: BTreeMap<(Time, RequestId), ()>,
+    /// What the answer of a forwarded request is for.
+    pub(crate) forwards: BTreeMap<RequestId, Forwarded>,
+    /// Acknowledgements that several shards take, by their own name.
+    pub(crate) acks: BTreeMap<RequestId, Acks>,
+    next: RequestId,
+}
+
+impl Routes {
+    /// A name for something that another shard will answer.
+    pub(crate) fn name(&mut self) -> RequestId {
+        self.next = self.next.next();
+        self.next
+    }
+
+    /// When to give something up.
+    pub(crate) fn wakeup(&self) -> Option<Time> {
+        let wanting = self.wanting.front().map(|wanting| wanting.deadline);
+        let pull = self.pull_deadlines.first_key_value().map(|(&(at, _), ())| at);
+        [wanting, pull].into_iter().flatten().min()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let bounds = [
+            ("messages waiting for topics", self.wanting.len(), WANTED_MAX),
+            ("pulls", self.pulls.len(), PULLS_MAX),
+            ("forwards", self.forwards.len(), FORWARDS_MAX),
+            ("acknowledgements under way", self.acks.len(), self.forwards.len()),
+            ("pull deadlines", self.pull_deadlines.len(), self.pulls.len()),
+        ];
+        match bounds.iter().find(|(_, len, max)| len > max) {
+            Some((what, len, max)) => Err(format!("{len} {what}, the bound is {max}")),
+            None => Ok(()),
+        }
+    }
+}

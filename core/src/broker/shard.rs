@@ -1,0 +1,295 @@
+//! One shard of a node: the partitions that live in it, and the requests that come to its door.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use imbl::ordmap::DiffItem;
+
+use super::desk::{Bench, Desk, ShardOptions};
+use super::partition::Partition;
+use super::pulls::Watchers;
+use super::replica::Replica;
+use super::routing::Routes;
+use crate::cluster::metadata::{self, View};
+use crate::ids::{Boot, DiskId, PartitionId, ReadId, ShardId, SubscriptionId};
+use crate::machine::{
+    Broken, Digest, DiskSpace, Machine, Message, Now, ShardEffect, ShardInput, ShardStatus, Time,
+    Unreadable,
+};
+use crate::node::shard_of;
+
+/// What a shard is made from.
+#[derive(Debug)]
+pub struct ShardSeed {
+    /// Which one of the node's shards it is.
+    pub me: ShardId,
+    /// How many shards the node has.
+    pub shards: u16,
+    /// The node, and this run of it.
+    pub node: (DiskId, Boot),
+    /// How much it takes on.
+    pub options: ShardOptions,
+    /// The partitions of this shard that the disk holds.
+    pub replicas: Vec<Replica>,
+}
+
+/// A shard: a machine that shares nothing with its siblings but the view.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) me: ShardId,
+    pub(super) shards: u16,
+    node: (DiskId, Boot),
+    pub(super) view: Arc<View>,
+    pub(super) partitions: BTreeMap<PartitionId, Partition>,
+    /// What the disk holds of partitions that no view has shown yet.
+    recovered: BTreeMap<PartitionId, Replica>,
+    pub(super) routes: Routes,
+    pub(super) watchers: Watchers,
+    pub(super) bench: Bench,
+    timers: Timers,
+    /// A sync failed: nothing is done any more.
+    failed: bool,
+}
+
+/// When to wake which partition.
+#[derive(Debug, Default)]
+struct Timers {
+    order: BTreeSet<(Time, PartitionId)>,
+    set: BTreeMap<PartitionId, Time>,
+}
+
+impl Timers {
+    fn arm(&mut self, partition: PartitionId, at: Option<Time>) {
+        let before = match at {
+            Some(at) => self.set.insert(partition, at),
+            None => self.set.remove(&partition),
+        };
+        if before != at {
+            before.map(|before| self.order.remove(&(before, partition)));
+            self.order.extend(at.map(|at| (at, partition)));
+        }
+    }
+
+    fn due(&mut self, now: Time) -> Vec<PartitionId> {
+        self.order.iter().take_while(|(at, _)| *at <= now).map(|&(_, id)| id).collect()
+    }
+}
+
+impl Shard {
+    /// A shard as the disk left it; it leads nothing before a view says so.
+    #[must_use]
+    pub fn recover(seed: ShardSeed) -> Self {
+        let ShardSeed { me, shards, node, options, replicas } = seed;
+        let recovered = replicas.into_iter().map(|replica| (replica.id(), replica)).collect();
+        Self {
+            me,
+            shards,
+            node,
+            view: Arc::default(),
+            partitions: BTreeMap::new(),
+            recovered,
+            routes: Routes::default(),
+            watchers: Watchers::default(),
+            bench: Bench::new(options),
+            timers: Timers::default(),
+            failed: false,
+        }
+    }
+
+    /// Works on one partition; `None` when it does not live here.
+    pub(super) fn on<R>(
+        &mut self,
+        id: PartitionId,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+        work: impl FnOnce(&mut Partition, &View, &mut Desk<'_>) -> R,
+    ) -> Option<R> {
+        let partition = self.partitions.get_mut(&id)?;
+        let mut desk = self.bench.desk(now, effects);
+        let result = work(partition, &self.view, &mut desk);
+        self.timers.arm(id, partition.wakeup(self.bench.disk));
+        Some(result)
+    }
+
+    fn adopt_view(&mut self, view: Arc<View>, now: Now, effects: &mut Vec<ShardEffect>) {
+        let old = std::mem::replace(&mut self.view, view);
+        let view = self.view.clone();
+        let registered =
+            |view: &View| view.nodes.get(&self.node.0).is_some_and(|node| node.boot == self.node.1);
+        if !registered(&view) {
+            return;
+        }
+        // The first view under this boot is compared with nothing, so that all of it is new.
+        let old = if registered(&old) { old } else { Arc::default() };
+        for item in old.partitions.diff(&view.partitions) {
+            match item {
+                DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. } => {
+                    self.adopt_partition(partition, now, effects);
+                }
+                DiffItem::Remove(_, partition) => {
+                    self.partitions.remove(&partition.id);
+                    self.timers.arm(partition.id, None);
+                }
+            }
+        }
+        for item in old.subscriptions.diff(&view.subscriptions) {
+            match item {
+                DiffItem::Add(id, _) | DiffItem::Update { new: (id, _), .. } => {
+                    self.fix_cursors(id, now, effects);
+                }
+                DiffItem::Remove(id, _) => self.watchers.forget(id),
+            }
+        }
+        self.retry_wanting(now, effects);
+    }
+
+    fn adopt_partition(
+        &mut self,
+        partition: &Arc<metadata::Partition>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let id = partition.id;
+        if shard_of(id, self.shards) != self.me {
+            return;
+        }
+        self.partitions.entry(id).or_insert_with(|| {
+            let replica = self.recovered.remove(&id).unwrap_or_else(|| Replica::empty(id));
+            Partition::new(partition.clone(), replica)
+        });
+        let node = self.node;
+        self.on(id, now, effects, |held, view, desk| {
+            held.adopt(partition.clone(), node, desk);
+            let ids = view.subscribers.get(&partition.topic);
+            let subscriptions = ids.into_iter().flat_map(|ids| ids.iter());
+            for subscription in subscriptions.filter_map(|id| view.subscriptions.get(id)) {
+                held.fix_cursor(subscription, desk);
+            }
+        });
+    }
+
+    fn fix_cursors(&mut self, id: &SubscriptionId, now: Now, effects: &mut Vec<ShardEffect>) {
+        let view = self.view.clone();
+        let Some(subscription) = view.subscriptions.get(id) else {
+            return;
+        };
+        for partition in view.partitions_of(subscription) {
+            self.on(partition.id, now, effects, |held, _, desk| {
+                held.fix_cursor(subscription, desk);
+            });
+        }
+    }
+
+    fn disk_space(&mut self, space: DiskSpace, now: Now, effects: &mut Vec<ShardEffect>) {
+        self.bench.disk = space;
+        // What was put off while the disk was full is done now.
+        let ids: Vec<SubscriptionId> = self.view.subscriptions.keys().cloned().collect();
+        ids.iter().for_each(|id| self.fix_cursors(id, now, effects));
+        let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
+        for id in partitions {
+            self.on(id, now, effects, |_, _, _| ());
+        }
+    }
+
+    fn read_done(
+        &mut self,
+        read: ReadId,
+        result: Result<Vec<super::replica::Record>, Unreadable>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let (partition, what) = self.bench.reads.remove(&read).expect("a read is answered once");
+        self.on(partition, now, effects, |held, _, desk| held.read_done(what, result, desk));
+    }
+
+    fn wake(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
+        for id in self.timers.due(now.since_start) {
+            self.on(id, now, effects, |held, _, desk| held.wake(desk));
+        }
+        self.give_up(now, effects);
+    }
+
+    fn evict(&mut self) {
+        let ledger = &mut self.bench.ledger;
+        while ledger.cached > self.bench.options.cache_bytes {
+            let Some(&id) = ledger.evictions.front() else { break };
+            let Some(partition) = self.partitions.get_mut(&id) else {
+                ledger.evictions.pop_front();
+                continue;
+            };
+            // The oldest entry of all is under way: so are all after it.
+            let Some(bytes) = partition.evict() else { break };
+            ledger.evictions.pop_front();
+            ledger.cached -= bytes;
+        }
+    }
+
+    pub(super) fn status(&self) -> ShardStatus {
+        ShardStatus {
+            view: self.view.version,
+            disk: self.bench.disk,
+            partitions: self.partitions.values().map(Partition::status).collect(),
+            counters: self.bench.counters.clone(),
+            in_flight_bytes: self.bench.ledger.in_flight as u64,
+            cached_bytes: self.bench.ledger.cached as u64,
+        }
+    }
+}
+
+impl Machine for Shard {
+    type Input = ShardInput;
+    type Effect = ShardEffect;
+
+    fn handle(&mut self, now: Now, input: ShardInput, effects: &mut Vec<ShardEffect>) {
+        if self.failed {
+            return;
+        }
+        match input {
+            ShardInput::Viewed(view) => self.adopt_view(view, now, effects),
+            ShardInput::Requested { id, request } => self.requested(id, request, now, effects),
+            ShardInput::Received { from, message } => match message {
+                Message::Forward { id, request } => {
+                    self.forwarded(from, id, request, now, effects);
+                }
+                Message::Answer { id, response } => self.answered(id, response, now, effects),
+                Message::Watch { id, subscription, lasts } => {
+                    self.watch(from, id, subscription, lasts, now, effects);
+                }
+                Message::Ready { id } => self.ready(from, id, now, effects),
+            },
+            ShardInput::Persisted { partition, index } => {
+                self.on(partition, now, effects, |held, view, desk| {
+                    held.persisted(index, view, desk);
+                });
+                self.call_watchers(partition, now, effects);
+            }
+            ShardInput::ReadDone { read, result } => self.read_done(read, result, now, effects),
+            ShardInput::DiskSpace(space) => self.disk_space(space, now, effects),
+            ShardInput::DiskFailed => self.failed = true,
+            ShardInput::Woke => self.wake(now, effects),
+        }
+        self.give_answers(now, effects);
+        self.evict();
+    }
+
+    fn wakeup(&self) -> Option<Time> {
+        if self.failed {
+            return None;
+        }
+        let partition = self.timers.order.first().map(|&(at, _)| at);
+        [partition, self.routes.wakeup()].into_iter().flatten().min()
+    }
+
+    fn digest(&self, hash: &mut Digest) {
+        (self.me, self.view.version, self.failed).hash(hash);
+        self.partitions.values().for_each(|partition| partition.digest(hash));
+    }
+
+    fn check(&self) -> Result<(), Broken> {
+        let broken = |detail| Broken { invariant: "BoundsHold", detail };
+        self.partitions.values().try_for_each(Partition::check).map_err(broken)?;
+        self.routes.check().map_err(broken)?;
+        self.watchers.check().map_err(broken)
+    }
+}

@@ -1,0 +1,81 @@
+//! The loops: take an input, let the machine handle it, do what it wants. Nothing is decided here.
+
+pub(crate) mod control;
+pub(crate) mod shard;
+
+pub(crate) use control::ControlLoop;
+pub(crate) use shard::ShardLoop;
+
+use std::collections::HashMap;
+use std::future::pending;
+
+use sprawl_core::ids::RequestId;
+use sprawl_core::machine::{Machine, Now, Time};
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::trace::Trace;
+
+/// How many inputs are taken before their effects are performed together, at most.
+const INPUTS_MAX: usize = 1_024;
+
+/// A machine with its clock and whoever watches it.
+struct Driven<M: Machine, C, T> {
+    machine: M,
+    clock: C,
+    trace: T,
+    effects: Vec<M::Effect>,
+}
+
+impl<M: Machine, C: Clock, T: Trace<M>> Driven<M, C, T> {
+    fn new(machine: M, clock: C, trace: T) -> Self {
+        Self { machine, clock, trace, effects: Vec::new() }
+    }
+
+    fn handle(&mut self, now: Now, input: M::Input) {
+        let before = self.effects.len();
+        self.trace.input(&self.machine, now, &input);
+        self.machine.handle(now, input, &mut self.effects);
+        self.trace.handled(&self.machine, &self.effects[before..]);
+    }
+
+    /// Handles `Woke` when its time has come.
+    fn wake_if_due(&mut self, woke: M::Input) {
+        let now = self.clock.now();
+        if self.machine.wakeup().is_some_and(|at| at <= now.since_start) {
+            self.handle(now, woke);
+        }
+    }
+
+    /// Returns when the machine wants to be woken; never, if it does not.
+    async fn wakeup(clock: &C, at: Option<Time>) {
+        match at {
+            Some(at) => clock.sleep_until(at).await,
+            None => pending().await,
+        }
+    }
+}
+
+/// The answers that are awaited, by request.
+struct Awaited<A> {
+    answers: HashMap<RequestId, oneshot::Sender<A>>,
+    next: RequestId,
+}
+
+impl<A> Awaited<A> {
+    fn new() -> Self {
+        Self { answers: HashMap::new(), next: RequestId(0) }
+    }
+
+    fn insert(&mut self, answer: oneshot::Sender<A>) -> RequestId {
+        self.next = self.next.next();
+        self.answers.insert(self.next, answer);
+        self.next
+    }
+
+    fn answer(&mut self, id: RequestId, response: A) {
+        let answer = self.answers.remove(&id).expect("a request is answered once");
+        // A client that has gone away does not want its answer.
+        let _ = answer.send(response);
+    }
+}

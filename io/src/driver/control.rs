@@ -1,0 +1,122 @@
+//! The loop of the control machine.
+
+use std::sync::{Arc, RwLock};
+
+use sprawl_core::cluster::Control;
+use sprawl_core::cluster::metadata::View;
+use sprawl_core::ids::ShardId;
+use sprawl_core::machine::{
+    ControlEffect, ControlInput, ControlRequest, ControlResponse, Machine, Report,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{Awaited, Driven};
+use crate::clock::Clock;
+use crate::consensus::Consensus;
+use crate::handle::{Asked, Ended};
+use crate::trace::Trace;
+use crate::writer::WriterHandle;
+
+/// Where control's inputs come from.
+pub(crate) struct Inbox {
+    pub(crate) reports: mpsc::UnboundedReceiver<(ShardId, Report)>,
+    pub(crate) requests: mpsc::Receiver<Asked<ControlRequest, ControlResponse>>,
+    pub(crate) stopped: watch::Receiver<Option<Ended>>,
+}
+
+/// Where a new view is shown: to each shard, and to whoever serves clients.
+pub(crate) struct Shown {
+    pub(crate) shards: Vec<mpsc::UnboundedSender<Arc<View>>>,
+    pub(crate) face: Arc<RwLock<Arc<View>>>,
+}
+
+/// The control machine and its hands.
+pub(crate) struct ControlLoop<C, T, D> {
+    driven: Driven<Control, C, T>,
+    inbox: Inbox,
+    consensus: D,
+    writer: WriterHandle,
+    shown: Shown,
+    awaited: Awaited<ControlResponse>,
+}
+
+impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
+    pub(crate) fn new(
+        control: Control,
+        inbox: Inbox,
+        (clock, trace, consensus): (C, T, D),
+        writer: WriterHandle,
+        shown: Shown,
+    ) -> Self {
+        let driven = Driven::new(control, clock, trace);
+        Self { driven, inbox, consensus, writer, shown, awaited: Awaited::new() }
+    }
+
+    /// Runs until the node ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let wakeup = self.driven.machine.wakeup();
+            let input = tokio::select! {
+                biased;
+                changed = self.inbox.stopped.changed() => {
+                    if changed.is_err() || self.inbox.stopped.borrow_and_update().is_some() {
+                        return self.end();
+                    }
+                    None
+                }
+                Some((index, change)) = self.consensus.decided() => {
+                    Some(ControlInput::Decided { index, change })
+                }
+                Some((from, report)) = self.inbox.reports.recv() => {
+                    Some(ControlInput::Reported { from, report })
+                }
+                changed = self.writer.space.changed() => changed.is_ok().then(|| {
+                    ControlInput::DiskSpace(*self.writer.space.borrow_and_update())
+                }),
+                asked = self.inbox.requests.recv() => match asked {
+                    Some(Asked { request, answer }) => {
+                        let id = self.awaited.insert(answer);
+                        Some(ControlInput::Requested { id, request })
+                    }
+                    None => return,
+                },
+                () = Driven::<Control, C, T>::wakeup(&self.driven.clock, wakeup) => None,
+            };
+            if let Some(input) = input {
+                let now = self.driven.clock.now();
+                self.driven.handle(now, input);
+            }
+            self.driven.wake_if_due(ControlInput::Woke);
+            self.perform().await;
+        }
+    }
+
+    fn end(mut self) {
+        let failed = matches!(*self.inbox.stopped.borrow(), Some(Ended::DiskFailed(_)));
+        if failed {
+            let now = self.driven.clock.now();
+            self.driven.handle(now, ControlInput::DiskFailed);
+        }
+    }
+
+    async fn perform(&mut self) {
+        let effects = std::mem::take(&mut self.driven.effects);
+        for effect in effects {
+            match effect {
+                ControlEffect::Propose(change) => self.consensus.propose(change).await,
+                ControlEffect::Show(view) => self.show(view),
+                ControlEffect::Reply { id, response } => self.awaited.answer(id, response),
+            }
+        }
+    }
+
+    fn show(&self, view: Arc<View>) {
+        for shard in &self.shown.shards {
+            // A shard is gone only when the node has ended.
+            let _ = shard.send(view.clone());
+        }
+        let mut face =
+            self.shown.face.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *face = view;
+    }
+}

@@ -1,0 +1,201 @@
+//! The loop of one shard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sprawl_core::broker::Shard;
+use sprawl_core::broker::replica::Record;
+use sprawl_core::cluster::metadata::View;
+use sprawl_core::ids::{EntryIndex, PartitionId, ReadId, ShardId};
+use sprawl_core::machine::{
+    Append, Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Unreadable,
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{Awaited, Driven, INPUTS_MAX};
+use crate::clock::Clock;
+use crate::handle::{Asked, Ended};
+use crate::storage::{ReadError, ReadRange, Storage};
+use crate::trace::Trace;
+use crate::transport::Transport;
+use crate::writer::{Job, WriterHandle};
+
+/// What the world answers to a shard's own effects. As many as the shard has under way.
+pub(crate) enum Completion {
+    /// Entries are durable, per partition up to the one named.
+    Persisted(Vec<(PartitionId, EntryIndex)>),
+    /// A read ended.
+    Read(ReadId, Result<Vec<Record>, Unreadable>),
+}
+
+/// Where a shard's inputs come from.
+pub(crate) struct Inbox {
+    pub(crate) views: mpsc::UnboundedReceiver<Arc<View>>,
+    pub(crate) completions: mpsc::UnboundedReceiver<Completion>,
+    pub(crate) neighbours: mpsc::UnboundedReceiver<(ShardId, Message)>,
+    pub(crate) requests: mpsc::Receiver<Asked<Request, Response>>,
+    pub(crate) stopped: watch::Receiver<Option<Ended>>,
+}
+
+/// One shard and its hands.
+pub(crate) struct ShardLoop<S, C, T, N> {
+    driven: Driven<Shard, C, T>,
+    me: ShardId,
+    inbox: Inbox,
+    storage: S,
+    writer: WriterHandle,
+    transport: N,
+    reports: mpsc::UnboundedSender<(ShardId, Report)>,
+    completions: mpsc::UnboundedSender<Completion>,
+    awaited: Awaited<Response>,
+    appends: Vec<Append>,
+}
+
+impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> {
+    #[expect(clippy::too_many_arguments, reason = "each is one of the loop's ends")]
+    pub(crate) fn new(
+        shard: Shard,
+        me: ShardId,
+        inbox: Inbox,
+        (storage, clock, trace, transport): (S, C, T, N),
+        writer: WriterHandle,
+        reports: mpsc::UnboundedSender<(ShardId, Report)>,
+        completions: mpsc::UnboundedSender<Completion>,
+    ) -> Self {
+        let driven = Driven::new(shard, clock, trace);
+        let (awaited, appends) = (Awaited::new(), Vec::new());
+        Self {
+            driven, me, inbox, storage, writer, transport, reports, completions, awaited, appends,
+        }
+    }
+
+    /// Runs until the node ends.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let wakeup = self.driven.machine.wakeup();
+            let mut completions = Vec::new();
+            let mut requests = Vec::new();
+            tokio::select! {
+                biased;
+                changed = self.inbox.stopped.changed() => {
+                    if changed.is_err() || self.inbox.stopped.borrow_and_update().is_some() {
+                        return self.end();
+                    }
+                }
+                Some(view) = self.inbox.views.recv() => self.handle(ShardInput::Viewed(view)),
+                _ = self.inbox.completions.recv_many(&mut completions, INPUTS_MAX) => {}
+                Some((from, message)) = self.inbox.neighbours.recv() => {
+                    self.handle(ShardInput::Received { from, message });
+                }
+                changed = self.writer.space.changed() => {
+                    if changed.is_ok() {
+                        let space = *self.writer.space.borrow_and_update();
+                        self.handle(ShardInput::DiskSpace(space));
+                    }
+                }
+                count = self.inbox.requests.recv_many(&mut requests, INPUTS_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = Driven::<Shard, C, T>::wakeup(&self.driven.clock, wakeup) => {}
+            }
+            // What is there already is taken too, so that its effects share a batch.
+            while requests.len() < INPUTS_MAX
+                && let Ok(asked) = self.inbox.requests.try_recv()
+            {
+                requests.push(asked);
+            }
+            completions.into_iter().for_each(|completion| self.complete(completion));
+            while let Ok((from, message)) = self.inbox.neighbours.try_recv() {
+                self.handle(ShardInput::Received { from, message });
+            }
+            for Asked { request, answer } in requests {
+                let id = self.awaited.insert(answer);
+                self.handle(ShardInput::Requested { id, request });
+            }
+            self.driven.wake_if_due(ShardInput::Woke);
+            self.perform().await;
+        }
+    }
+
+    fn handle(&mut self, input: ShardInput) {
+        let now = self.driven.clock.now();
+        self.driven.handle(now, input);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Persisted(parts) => {
+                for (partition, index) in parts {
+                    self.handle(ShardInput::Persisted { partition, index });
+                }
+            }
+            Completion::Read(read, result) => {
+                self.handle(ShardInput::ReadDone { read, result });
+            }
+        }
+    }
+
+    /// The node ends: when the disk has failed, the machine is told; it answers nothing more.
+    fn end(mut self) {
+        let failed = matches!(*self.inbox.stopped.borrow(), Some(Ended::DiskFailed(_)));
+        if failed {
+            self.handle(ShardInput::DiskFailed);
+        }
+    }
+
+    async fn perform(&mut self) {
+        let effects = std::mem::take(&mut self.driven.effects);
+        for effect in effects {
+            match effect {
+                ShardEffect::Append(append) => self.appends.push(append),
+                ShardEffect::Read { read, partition, from, below, count_max, bytes_max } => {
+                    let range = ReadRange { partition, from, below, count_max, bytes_max };
+                    self.read(read, range);
+                }
+                ShardEffect::Send { to, message } => self.transport.send(self.me, to, message),
+                ShardEffect::Reply { id, response } => self.awaited.answer(id, response),
+                ShardEffect::Report(report) => {
+                    // Control is gone only when the node has ended.
+                    let _ = self.reports.send((self.me, report));
+                }
+            }
+        }
+        if !self.appends.is_empty() {
+            let appends = std::mem::take(&mut self.appends);
+            self.append(appends).await;
+        }
+    }
+
+    async fn append(&self, appends: Vec<Append>) {
+        let mut last = BTreeMap::new();
+        for append in &appends {
+            if let Some(record) = append.records.last() {
+                last.insert(append.partition, record.header().index);
+            }
+        }
+        let completions = self.completions.clone();
+        let done = Box::new(move || {
+            // The shard is gone only when the node has ended.
+            let _ = completions.send(Completion::Persisted(last.into_iter().collect()));
+        });
+        // The writer is gone only when the disk has failed; then nothing is answered.
+        let _ = self.writer.jobs.send(Job { appends, changes: Vec::new(), done }).await;
+    }
+
+    fn read(&self, read: ReadId, range: ReadRange) {
+        let (storage, completions) = (self.storage.clone(), self.completions.clone());
+        tokio::spawn(async move {
+            let result = storage.read(range).await.map_err(|error| match error {
+                ReadError::Unreadable(unreadable) => unreadable,
+                ReadError::Failed(reason) => {
+                    let (partition, index) = (range.partition, EntryIndex(0));
+                    Unreadable { partition, index, reason }
+                }
+            });
+            // The shard is gone only when the node has ended.
+            let _ = completions.send(Completion::Read(read, result));
+        });
+    }
+}

@@ -1,0 +1,217 @@
+//! What a node's disk does for it, and the contract that every implementation passes.
+
+use std::future::Future;
+use std::io;
+
+use bytes::Bytes;
+use sprawl_core::broker::replica::Record;
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::machine::{Append, Unreadable};
+
+pub mod contract;
+#[cfg(not(madsim))]
+pub mod rocks;
+
+/// What one sync is to make durable: all of it or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Entries and states of partitions, in the order in which the shards asked.
+    pub appends: Vec<Append>,
+    /// Changes of the metadata log, consecutive.
+    pub changes: Vec<(ChangeIndex, Bytes)>,
+}
+
+impl Batch {
+    /// How many bytes the batch holds, without keys.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let records = self.appends.iter().flat_map(|append| &append.records).map(Record::len);
+        let states = self.appends.iter().filter_map(|append| append.checkpoint.as_ref());
+        let changes = self.changes.iter().map(|(_, bytes)| bytes.len());
+        records.chain(states.map(|state| state.bytes.len())).chain(changes).sum()
+    }
+}
+
+/// Why a batch is not durable.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// There is no room. Nothing of the batch was written; it may be committed again later.
+    #[error("no space left on the disk")]
+    NoSpace,
+    /// The write or the sync failed. What is on the disk is unknown until the node has started
+    /// anew and read it back; this storage takes nothing more.
+    #[error("the disk failed: {0}")]
+    Failed(String),
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// An entry within the range is not what was written.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The disk could not be read at all.
+    #[error("the disk failed: {0}")]
+    Failed(String),
+}
+
+/// Which messages a read wants.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRange {
+    /// Of which partition.
+    pub partition: PartitionId,
+    /// The first offset wanted; the read begins at the first message not below it.
+    pub from: Offset,
+    /// No entry at or above this index.
+    pub below: EntryIndex,
+    /// How many messages at most.
+    pub count_max: usize,
+    /// How many bytes at most, but always one message.
+    pub bytes_max: usize,
+}
+
+/// How full the disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use: of the configured bound by this node, else of the whole disk by anyone.
+    pub used: u64,
+    /// Bytes that there are.
+    pub capacity: u64,
+}
+
+/// A node's durable memory: partition logs and states, and the metadata log.
+///
+/// A batch is atomic and, once [`commit`](Storage::commit) returned `Ok`, survives the loss of
+/// power. After a crash the disk holds every batch that returned and, of those that did not, some
+/// first ones, each whole. Cloning gives another handle to the same disk.
+pub trait Storage: Clone + Send + Sync + 'static {
+    /// Writes a batch and syncs it. Called by one task at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError`] says what then is on the disk.
+    fn commit(&self, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// Reads messages (notes are stepped over), each checked.
+    ///
+    /// A damaged entry ends the read before it; when it is the first, it is the error.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; never a wrong byte, and never fewer messages than there are without one of
+    /// the bounds of `range` being reached.
+    fn read(
+        &self,
+        range: ReadRange,
+    ) -> impl Future<Output = Result<Vec<Record>, ReadError>> + Send;
+
+    /// The partitions that have an entry or a state on the disk, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn partitions(&self) -> impl Future<Output = Result<Vec<PartitionId>, ReadError>> + Send;
+
+    /// The newest state that was stored of a partition, as it was given.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn checkpoint(
+        &self,
+        partition: PartitionId,
+    ) -> impl Future<Output = Result<Option<Bytes>, ReadError>> + Send;
+
+    /// Raw entries of a partition with their indexes, from `from` on, unchecked, about
+    /// `bytes_max` of them; none when there are none. For recovery, which checks them itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn scan(
+        &self,
+        partition: PartitionId,
+        from: EntryIndex,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<(EntryIndex, Bytes)>, ReadError>> + Send;
+
+    /// The metadata log from `from` on, about `bytes_max` of it; none when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn changes(
+        &self,
+        from: ChangeIndex,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<(ChangeIndex, Bytes)>, ReadError>> + Send;
+
+    /// How full the disk is.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn usage(&self) -> impl Future<Output = Result<Usage, ReadError>> + Send;
+
+    /// Leaves the disk so that the next start has nothing to replay. Nothing is lost without it.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// The few small files beside the database.
+pub trait Files: Send + Sync + 'static {
+    /// A file's content; `None` when there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// The disk's own.
+    fn read(&self, name: &str) -> impl Future<Output = io::Result<Option<Vec<u8>>>> + Send;
+
+    /// Puts `content` in the place of the file's former content: durable, and never a mixture,
+    /// when it returns.
+    ///
+    /// # Errors
+    ///
+    /// The disk's own; the file then holds the former or the new content, whole.
+    fn replace(
+        &self,
+        name: &str,
+        content: &[u8],
+    ) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// A place where a node keeps itself: small files, and a database that opens after them.
+pub trait Disk: Send + Sync + 'static {
+    /// The database.
+    type Storage: Storage;
+    /// The small files.
+    type Files: Files;
+
+    /// The small files.
+    fn files(&self) -> &Self::Files;
+
+    /// Opens the database, or makes an empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] in one line; nothing on the disk was changed for the worse.
+    fn open(&self) -> impl Future<Output = Result<Self::Storage, OpenError>> + Send;
+}
+
+/// Why a database does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It ends before what is known to have been synced.
+    #[error(
+        "the database is damaged: it holds writes up to {found}, but {noted} were synced; \
+         {} are missing. Restore the directory from a copy; nothing was changed", noted - found
+    )]
+    Truncated {
+        /// The last write that it holds.
+        found: u64,
+        /// The last write that was noted as synced.
+        noted: u64,
+    },
+    /// The database itself refuses.
+    #[error("the database does not open: {0}")]
+    Failed(String),
+}
