@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::consensus::{self, BadLog, LoneDecider};
-use crate::data_dir::{Identity, IdentityError};
+use crate::data_dir::{Identity, IdentityError, Name};
 use crate::driver::{ControlLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
 use crate::spawn::spawn;
@@ -30,7 +30,7 @@ const RECOVERY_READ_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its name, for people; kept from the first start on.
-    pub name: String,
+    pub name: Name,
     /// How many shards it has, from 1 to core's `SHARDS_MAX`.
     pub shards: u16,
     /// How much all its shards together take on.

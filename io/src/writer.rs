@@ -27,7 +27,7 @@ const FULL_RETRY: Duration = Duration::from_millis(200);
 /// How often the writer looks how full the disk is.
 const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 /// From which share of the disk on publishes are refused, in percent.
-pub const FULL_PERCENT: u64 = 90;
+const FULL_PERCENT: u64 = 90;
 
 /// What one loop wants written, and whom to tell.
 pub(crate) struct Job {

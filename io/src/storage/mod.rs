@@ -8,7 +8,6 @@ use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::{Append, Unreadable};
 
-pub mod contract;
 #[cfg(not(madsim))]
 pub mod rocks;
 
@@ -177,6 +176,13 @@ pub trait Files: Send + Sync + 'static {
         name: &str,
         content: &[u8],
     ) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Whether there is a database beside the files, so that a missing file means damage.
+    ///
+    /// # Errors
+    ///
+    /// The disk's own.
+    fn holds_data(&self) -> impl Future<Output = io::Result<bool>> + Send;
 }
 
 /// A place where a node keeps itself: small files, and a database that opens after them.

@@ -1,0 +1,4 @@
+//! The hands of a node on a real disk, in one binary.
+#![cfg(not(madsim))]
+
+mod node;
