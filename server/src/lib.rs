@@ -1,1 +1,19 @@
-//! x
+//! The face of a node: its HTTP API, its configuration, and what the commands share.
+//!
+//! [`serve`](serve::serve) takes a listener and a running node and answers clients until it is
+//! told to stop. It runs alike under tokio and in simulation. Configuration and the readings of
+//! the host exist in the real world only.
+
+pub mod api;
+#[cfg(not(madsim))]
+pub mod config;
+pub mod duration;
+pub mod host;
+pub mod message;
+pub mod problem;
+pub mod serve;
+mod stop;
+mod traffic;
+
+/// The version of this build, as `--version`, `/health` and the metrics show it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

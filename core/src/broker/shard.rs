@@ -225,7 +225,15 @@ impl Shard {
         }
     }
 
-    pub(super) fn status(&self) -> ShardStatus {
+    /// Which one of the node's shards it is.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        self.me
+    }
+
+    /// What it holds and has counted.
+    #[must_use]
+    pub fn status(&self) -> ShardStatus {
         ShardStatus {
             view: self.view.version,
             disk: self.bench.disk,

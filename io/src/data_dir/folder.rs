@@ -11,6 +11,8 @@ use crate::storage::{Disk, Files, OpenError};
 const LOCK_FILE: &str = "lock";
 /// The folder of the database.
 const DATABASE: &str = "db";
+/// The note that the database keeps beside its folder.
+const NOTE: &str = "db.synced";
 
 /// Why a directory cannot be used. It is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,7 @@ impl Files for Folder {
     }
 
     async fn holds_data(&self) -> io::Result<bool> {
-        self.path.join(DATABASE).try_exists()
+        Ok(self.path.join(DATABASE).try_exists()? || self.path.join(NOTE).try_exists()?)
     }
 }
 

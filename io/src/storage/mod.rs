@@ -8,6 +8,7 @@ use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::{Append, Unreadable};
 
+pub mod contract;
 #[cfg(not(madsim))]
 pub mod rocks;
 

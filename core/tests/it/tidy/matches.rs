@@ -71,6 +71,9 @@ fn catches_all(pattern: &str) -> bool {
 
 fn catch_all(source: &Source, enums: &[String]) -> Vec<String> {
     let mut found = Vec::new();
+    if !source.path.contains("/src/") {
+        return found; // a test expects one variant, and says so when another comes
+    }
     for (at, patterns) in matches(&source.code) {
         let heads = patterns.iter().flat_map(|pattern| pattern.split('|'));
         let names = heads.filter_map(|head| {
@@ -108,4 +111,6 @@ fn a_catch_all_is_noticed() {
     assert_eq!(count("match f(|| { z }) { Input::A | Input::B => 1, _ => 2 }"), 1);
     assert_eq!(count("match x { _ if late => 0, Input::A => 1, Input::B => 2 }"), 0);
     assert_eq!(count("match x { Other::A => 1, _ => 2 }"), 0);
+    let test = Source::new("io/tests/a.rs", "match x { Input::A => 1, _ => panic!() }");
+    assert_eq!(catch_all(&test, &enums).len(), 0);
 }

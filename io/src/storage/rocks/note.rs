@@ -6,7 +6,7 @@
 //! survives the loss of power.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,67 +31,85 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// The last write that was noted.
-    pub(super) fn read(path: &Path) -> Result<u64, OpenError> {
-        let failed = |why: String| OpenError::Failed(format!("{}: {why}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-        let (number, checksum) = bytes
-            .first_chunk::<NOTE_BYTES>()
-            .and_then(|note| Some((note.first_chunk::<8>()?, note.last_chunk::<4>()?)))
-            .ok_or_else(|| failed("the note of the last sync is cut".to_owned()))?;
-        if u32::from_le_bytes(*checksum) != crc32c::crc32c(number) {
-            return Err(failed("the note of the last sync is damaged".to_owned()));
+    /// The last write that was noted; `None` when there is no note.
+    pub(super) fn read(path: &Path) -> Result<Option<u64>, OpenError> {
+        let failed = |why: &str| {
+            let path = path.display();
+            OpenError::Failed(format!("the note of the last sync, {path}, {why}"))
+        };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(&format!("cannot be read: {error}"))),
+        };
+        let bytes: [u8; NOTE_BYTES] =
+            bytes.try_into().map_err(|_| failed("has a wrong length; nothing was changed"))?;
+        let number = u64::from_le_bytes(*bytes.first_chunk().expect("8 of 12 bytes"));
+        if bytes != encode(number) {
+            return Err(failed("is damaged; nothing was changed"));
         }
-        Ok(u64::from_le_bytes(*number))
+        Ok(Some(number))
     }
 
     /// Makes the note of a new database, durably, before the database itself is made.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create(path)?;
-        file.write_all_at(&encode(0), 0)?;
+    pub(super) fn create(path: &Path) -> io::Result<()> {
+        let next = path.with_extension("synced.next");
+        let mut file = File::create(&next)?;
+        file.write_all(&encode(0))?;
         file.sync_all()?;
-        if let Some(folder) = path.parent() {
-            File::open(folder)?.sync_all()?;
-        }
-        Self::keep(file)
+        std::fs::rename(&next, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
-    /// Opens the note of an existing database for writing.
+    /// Opens the note of a database for writing.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Self::keep(OpenOptions::new().write(true).open(path)?)
-    }
-
-    fn keep(file: File) -> io::Result<Self> {
-        let (file, written) = (Arc::new(file), Arc::new(AtomicU64::new(0)));
+        let file = Arc::new(OpenOptions::new().write(true).open(path)?);
+        let written = Arc::new(AtomicU64::new(0));
         let (alive, ended) = channel();
-        let (synced_file, noted) = (file.clone(), written.clone());
-        std::thread::Builder::new().name("sprawl-note".to_owned()).spawn(move || {
+        let keeper = Keeper { file: file.clone(), written: written.clone() };
+        let thread = std::thread::Builder::new().name("sprawl-note".to_owned());
+        thread.spawn(move || {
             let mut synced = 0;
             while ended.recv_timeout(SYNC_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                let last = noted.load(Ordering::Acquire);
-                if last != synced {
-                    match synced_file.sync_data() {
-                        Ok(()) => synced = last,
-                        Err(error) => tracing::warn!(%error, "the note of the last sync"),
-                    }
-                }
+                synced = keeper.sync(synced);
             }
         })?;
         Ok(Self { file, written, _alive: alive })
     }
 
-    /// Notes that everything up to this write is synced.
+    /// Notes that everything up to this write is synced. The first one of all is durable at once:
+    /// until then, nothing tells the database from one that is half made.
     pub(super) fn write(&self, sequence: u64) -> io::Result<()> {
         self.file.write_all_at(&encode(sequence), 0)?;
-        self.written.store(sequence, Ordering::Release);
+        if self.written.swap(sequence, Ordering::AcqRel) == 0 && sequence > 0 {
+            self.file.sync_data()?;
+        }
         Ok(())
     }
 
     /// Syncs what was written last.
-    pub(super) fn close(&self) {
-        if let Err(error) = self.file.sync_data() {
-            tracing::warn!(%error, "the note of the last sync");
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// What the thread that syncs the note needs.
+struct Keeper {
+    file: Arc<File>,
+    written: Arc<AtomicU64>,
+}
+
+impl Keeper {
+    /// Syncs the note if it was written since, and says up to where it now is.
+    fn sync(&self, synced: u64) -> u64 {
+        let last = self.written.load(Ordering::Acquire);
+        if last != synced
+            && let Err(error) = self.file.sync_data()
+        {
+            tracing::warn!(%error, "the note of the last sync could not be synced");
+            return synced;
         }
+        last
     }
 }
 
@@ -101,4 +119,28 @@ fn encode(sequence: u64) -> [u8; NOTE_BYTES] {
     bytes[..8].copy_from_slice(&number);
     bytes[8..].copy_from_slice(&crc32c::crc32c(&number).to_le_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_says_what_was_written_last() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("db.synced");
+        assert_eq!(Note::read(&path).expect("it reads"), None);
+        Note::create(&path).expect("made");
+        assert_eq!(Note::read(&path).expect("it reads"), Some(0));
+        let note = Note::open(&path).expect("it opens");
+        for number in [1, 300, u64::MAX] {
+            note.write(number).expect("written");
+            assert_eq!(Note::read(&path).expect("it reads"), Some(number));
+        }
+        note.sync().expect("synced");
+        for bad in [&b""[..], b"short", b"not twelve bytes", b"twelve bytes"] {
+            std::fs::write(&path, bad).expect("written");
+            assert!(Note::read(&path).is_err(), "{bad:?}");
+        }
+    }
 }

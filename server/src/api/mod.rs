@@ -1,0 +1,203 @@
+//! The endpoints, one room each, and what they share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request as HttpRequest, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+use sprawl_core::machine::{self, ShardStatus};
+use sprawl_io::handle::NodeHandle;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::host::Host;
+use crate::problem::{Kind, Problem};
+use crate::serve::{Limits, Settings};
+use crate::stop::Stop;
+use crate::traffic::Traffic;
+
+mod answer;
+mod body;
+mod fetch;
+mod health;
+mod index;
+mod metrics;
+mod mint;
+mod openapi;
+mod publish;
+mod query;
+mod status;
+mod subscribe;
+mod subscriptions;
+mod topics;
+
+pub use health::SHARDS_WAIT_MAX;
+pub use query::{MESSAGES_MAX, WAIT_MAX};
+
+/// How long the machines may take beyond the wait that a request asked for. It is longer than any
+/// deadline of theirs, so that only a machine that hangs is given up on.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// What every handler is given: the node, and what the face itself keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Face(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeHandle,
+    address: String,
+    http_port: u16,
+    started: Instant,
+    host: Option<Arc<dyn Host>>,
+    limits: Limits,
+    mint: mint::Mint,
+    bodies: Arc<Semaphore>,
+    traffic: Traffic,
+    stopping: Stop,
+}
+
+impl Face {
+    pub(crate) fn new(
+        node: NodeHandle,
+        settings: Settings,
+        http_port: u16,
+        stopping: Stop,
+    ) -> Self {
+        let Settings { address, entropy, host, limits } = settings;
+        let bodies = limits.bodies_bytes_max.min(Semaphore::MAX_PERMITS);
+        Self(Arc::new(Inner {
+            node,
+            address,
+            http_port,
+            started: Instant::now(),
+            host,
+            limits,
+            mint: mint::Mint::new(entropy),
+            bodies: Arc::new(Semaphore::new(bodies)),
+            traffic: Traffic::default(),
+            stopping,
+        }))
+    }
+
+    /// Asks the data plane; a machine that hangs leaves the request unknown.
+    async fn ask(&self, request: machine::Request, wait: Duration) -> machine::Response {
+        let answered = tokio::time::timeout(wait + ANSWER_WAIT_MAX, self.0.node.request(request));
+        answered.await.unwrap_or(machine::Response::Unknown)
+    }
+
+    /// What the shards hold.
+    ///
+    /// # Errors
+    ///
+    /// 503 when one of them does not answer in time.
+    async fn describe(&self) -> Result<Vec<ShardStatus>, Problem> {
+        let described = tokio::time::timeout(SHARDS_WAIT_MAX, self.0.node.describe()).await;
+        described.ok().flatten().ok_or_else(|| {
+            Problem::new(Kind::NotReady, "a shard does not answer: it hangs, or the node has ended")
+        })
+    }
+
+    fn node_id(&self) -> &str {
+        &self.0.node.identity().name
+    }
+
+    fn uptime_seconds(&self) -> f64 {
+        self.0.started.elapsed().as_secs_f64()
+    }
+}
+
+/// All endpoints. `openapi::Api` lists the same ones.
+pub(crate) fn router(face: Face) -> Router {
+    Router::new()
+        .route("/", get(index::index))
+        .route("/publish", post(publish::publish))
+        .route("/subscribe", post(subscribe::subscribe))
+        .route("/subscriptions", get(subscriptions::list))
+        .route("/subscriptions/{id}", get(subscriptions::one))
+        .route("/subscriptions/{id}/messages", get(subscriptions::pull))
+        .route("/subscriptions/{id}/ack", post(subscriptions::acknowledge))
+        .route("/topics", get(topics::list))
+        .route("/topics/{topic}", get(topics::one))
+        .route("/topics/{topic}/messages", get(fetch::fetch))
+        .route("/health", get(health::health))
+        .route("/healthz", get(health::healthz))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/status", get(status::status))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .fallback(no_endpoint)
+        .method_not_allowed_fallback(no_method)
+        .layer(middleware::from_fn_with_state(face.clone(), count))
+        .with_state(face)
+}
+
+async fn no_endpoint(request: HttpRequest) -> Problem {
+    let path = request.uri().path();
+    Problem::new(Kind::NoEndpoint, format!("there is no endpoint '{path}'; / lists them all"))
+}
+
+async fn no_method(request: HttpRequest) -> Problem {
+    let (method, path) = (request.method(), request.uri().path());
+    let detail = format!("'{path}' does not take {method}; the header Allow says what it takes");
+    Problem::new(Kind::Method, detail)
+}
+
+/// Counts, times and logs each answer; never what it says.
+async fn count(
+    State(face): State<Face>,
+    route: Option<MatchedPath>,
+    request: HttpRequest,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    face.0.traffic.count(route, status, took);
+    tracing::debug!(%method, route, status, micros = took.as_micros() as u64, "answered");
+    response
+}
+
+/// An answer in JSON.
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = (status, body).into_response();
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        }
+        Err(error) => Problem::new(Kind::Damaged, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::openapi;
+
+    /// The paths that the router above has, read out of its text.
+    fn routed() -> Vec<&'static str> {
+        let text = include_str!("mod.rs");
+        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(".route(\""));
+        lines.filter_map(|line| line.split('"').next()).collect()
+    }
+
+    #[test]
+    fn the_document_describes_every_endpoint_and_no_other() {
+        let document = openapi::document();
+        let mut described: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
+        let mut routed = routed();
+        described.sort_unstable();
+        routed.sort_unstable();
+        assert!(routed.len() > 15, "{routed:?}");
+        assert_eq!(described, routed);
+    }
+}

@@ -1,0 +1,223 @@
+//! The topics: how they are configured, what they hold, who reads them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use sprawl_core::cluster::metadata::{self, View};
+use sprawl_core::ids::{DiskId, PartitionId, TopicName};
+use sprawl_core::machine::{PartitionStatus, Refused, ShardStatus};
+use utoipa::ToSchema;
+
+use super::query::{Named, Query};
+use super::{Face, json};
+use crate::problem::{Problem, ProblemDocument};
+
+/// Where every message is kept in this version.
+const STORAGE_TIER: &str = "disk";
+/// What an acknowledgement means in this version.
+const DURABILITY: &str = "fsync";
+
+/// All topics.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Topics {
+    /// How many there are.
+    count: usize,
+    /// Each, ascending by name.
+    topics: Vec<Summary>,
+}
+
+/// A topic in a list.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Summary {
+    /// Its name.
+    name: String,
+    /// How many messages it retains.
+    message_count: u64,
+    /// How many durable subscriptions receive from it.
+    subscriber_count: usize,
+    /// Whether any does.
+    has_subscribers: bool,
+    /// The nodes that hold a copy.
+    nodes: Vec<String>,
+    /// Where its messages are.
+    storage_tier: &'static str,
+    /// How many partitions it has.
+    partitions: usize,
+}
+
+/// A topic with all that is known of it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Topic {
+    /// Its name.
+    name: String,
+    /// How it is kept.
+    config: Config,
+    /// How many messages it retains.
+    message_count: u64,
+    /// The durable subscriptions that receive from it.
+    subscribers: Vec<String>,
+    /// Where its messages are.
+    storage_tier: &'static str,
+    /// Its partitions by number.
+    partitions: Vec<Partition>,
+}
+
+/// How a topic is kept.
+#[derive(Serialize, ToSchema)]
+struct Config {
+    /// Into how many partitions it is divided.
+    partitions: u32,
+    /// How many nodes are to hold each partition.
+    replication: u32,
+    /// How many do: the lesser of `replication` and the number of nodes.
+    replication_in_effect: usize,
+    /// What an acknowledgement means.
+    durability: &'static str,
+}
+
+/// A partition of a topic.
+#[derive(Serialize, ToSchema)]
+struct Partition {
+    /// Its number within the topic.
+    partition: u32,
+    /// Its own name.
+    id: u64,
+    /// The reign of its leader.
+    epoch: u64,
+    /// The node that leads it.
+    leader: String,
+    /// The nodes that are to hold a copy.
+    replicas: Vec<String>,
+    /// The nodes whose copies count for commits.
+    in_sync: Vec<String>,
+    /// Whether its leader serves.
+    serving: bool,
+    /// The offset that its next message will have.
+    end_offset: u64,
+    /// How many messages it retains.
+    message_count: u64,
+    /// How many ids its dedup window holds now.
+    window_ids: u64,
+    /// What is wrong with its log, if anything is.
+    damaged: Option<String>,
+}
+
+/// Lists the topics.
+#[utoipa::path(
+    get, path = "/topics", tag = "topics",
+    responses(
+        (status = 200, description = "All of them", body = Topics),
+        (status = 503, description = "Try again", body = ProblemDocument),
+    )
+)]
+pub(super) async fn list(State(face): State<Face>, query: Query) -> Result<Response, Problem> {
+    query.end("")?;
+    let view = face.0.node.view();
+    let shards = face.describe().await?;
+    let held = by_partition(&shards);
+    let topics: Vec<Summary> = view.topics.values().map(|t| summary(&view, &held, t)).collect();
+    Ok(json(StatusCode::OK, &Topics { count: topics.len(), topics }))
+}
+
+/// Shows a topic: its configuration and its partitions.
+#[utoipa::path(
+    get, path = "/topics/{topic}", tag = "topics",
+    params(("topic" = String, Path, description = "The topic")),
+    responses(
+        (status = 200, description = "The topic", body = Topic),
+        (status = 404, description = "There is none of this name", body = ProblemDocument),
+        (status = 503, description = "Try again", body = ProblemDocument),
+    )
+)]
+pub(super) async fn one(State(face): State<Face>, topic: Named) -> Result<Response, Problem> {
+    let name: TopicName = topic.parse()?;
+    let view = face.0.node.view();
+    let Some(topic) = view.topics.get(&name) else {
+        return Err(Refused::NoTopic(name).into());
+    };
+    let shards = face.describe().await?;
+    let held = by_partition(&shards);
+    let parts = partitions_of(&view, topic);
+    let shown: Vec<Partition> =
+        parts.iter().map(|part| partition(&view, part, held.get(&part.id).copied())).collect();
+    let config = Config {
+        partitions: topic.config.partitions,
+        replication: topic.config.replication,
+        replication_in_effect: parts.iter().map(|part| part.replicas.len()).min().unwrap_or(0),
+        durability: DURABILITY,
+    };
+    let shown = Topic {
+        name: name.to_string(),
+        config,
+        message_count: shown.iter().map(|part| part.message_count).sum(),
+        subscribers: subscribers(&view, &name),
+        storage_tier: STORAGE_TIER,
+        partitions: shown,
+    };
+    Ok(json(StatusCode::OK, &shown))
+}
+
+type Held<'a> = BTreeMap<PartitionId, &'a PartitionStatus>;
+
+fn by_partition(shards: &[ShardStatus]) -> Held<'_> {
+    let all = shards.iter().flat_map(|shard| &shard.partitions);
+    all.map(|status| (status.partition, status)).collect()
+}
+
+fn partitions_of<'a>(view: &'a View, topic: &metadata::Topic) -> Vec<&'a metadata::Partition> {
+    let ranges = topic.partitions.iter();
+    ranges.filter_map(|range| view.partitions.get(&range.partition)).map(Arc::as_ref).collect()
+}
+
+fn subscribers(view: &View, name: &TopicName) -> Vec<String> {
+    let ids = view.subscribers.get(name).map_or(&[][..], |ids| ids.as_slice());
+    ids.iter().map(ToString::to_string).collect()
+}
+
+fn summary(view: &View, held: &Held<'_>, topic: &metadata::Topic) -> Summary {
+    let parts = partitions_of(view, topic);
+    let mut nodes: Vec<DiskId> = parts.iter().flat_map(|part| &part.replicas).copied().collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let subscriber_count = subscribers(view, &topic.name).len();
+    let messages = parts.iter().filter_map(|part| held.get(&part.id)).map(|part| part.messages);
+    Summary {
+        name: topic.name.to_string(),
+        message_count: messages.sum(),
+        subscriber_count,
+        has_subscribers: subscriber_count > 0,
+        nodes: nodes.iter().map(|disk| node_name(view, *disk)).collect(),
+        storage_tier: STORAGE_TIER,
+        partitions: parts.len(),
+    }
+}
+
+fn partition(
+    view: &View,
+    part: &metadata::Partition,
+    held: Option<&PartitionStatus>,
+) -> Partition {
+    let names = |disks: &[DiskId]| disks.iter().map(|disk| node_name(view, *disk)).collect();
+    Partition {
+        partition: part.number,
+        id: part.id.0,
+        epoch: part.epoch.0,
+        leader: node_name(view, part.leader),
+        replicas: names(&part.replicas),
+        in_sync: names(&part.in_sync),
+        serving: held.is_some_and(|held| held.serving),
+        end_offset: held.map_or(0, |held| held.end.0),
+        message_count: held.map_or(0, |held| held.messages),
+        window_ids: held.map_or(0, |held| held.window_ids),
+        damaged: held.and_then(|held| held.damaged.as_ref()).map(ToString::to_string),
+    }
+}
+
+/// What people call the node of a disk; the disk itself where it is not registered.
+fn node_name(view: &View, disk: DiskId) -> String {
+    view.nodes.get(&disk).map_or_else(|| disk.to_string(), |node| node.name.clone())
+}

@@ -1,0 +1,96 @@
+//! `replay`: one run again, byte for byte.
+
+use clap::{Args, ValueEnum};
+
+use super::exit;
+use super::run::Profile;
+use super::summary::Summary;
+use crate::plan::{Plan, VERSION};
+use crate::trace::Log;
+use crate::world::{self, Watch};
+
+/// What is printed while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// Nothing
+    None,
+    /// Faults, starts, and what the metadata decides
+    Short,
+    /// Each input and each effect of each machine
+    Full,
+}
+
+#[derive(Args)]
+pub(super) struct Replay {
+    /// A seed, or a file with a plan
+    what: String,
+    /// Which faults, when a seed is given
+    #[arg(long, value_enum, default_value = "swarm")]
+    profile: Profile,
+    /// What to print
+    #[arg(long, value_enum, default_value = "short")]
+    log: Shown,
+    /// Print nothing but the chain hash over all events
+    #[arg(long)]
+    hash: bool,
+    /// Change one byte of one payload on purpose
+    #[arg(long)]
+    tamper: bool,
+    /// Plant this bug (see `cargo sim-zoo zoo --help`)
+    #[cfg(zoo)]
+    #[arg(long)]
+    bug: Option<String>,
+}
+
+impl Replay {
+    pub(super) fn run(self) -> u8 {
+        let plan = match self.plan() {
+            Ok(plan) => plan,
+            Err(why) => {
+                eprintln!("{why}");
+                return exit::USAGE;
+            }
+        };
+        #[cfg(zoo)]
+        if let Some(bug) = &self.bug {
+            let Some(planted) = super::zoo::find(bug) else {
+                eprintln!("there is no planted bug '{bug}'");
+                return exit::USAGE;
+            };
+            sprawl_core::zoo::plant(Some(planted.bug));
+        }
+        let log = match self.log {
+            _ if self.hash => Log::None,
+            Shown::None => Log::None,
+            Shown::Short => Log::Short,
+            Shown::Full => Log::Full,
+        };
+        let outcome = world::run(&plan, Watch { log, tamper: self.tamper });
+        if self.hash {
+            println!("{:016x} {}", outcome.chain, outcome.events);
+            return 0;
+        }
+        let mut summary = Summary::new(1);
+        summary.add(&outcome);
+        summary.print();
+        println!("chain: {:016x} over {} events", outcome.chain, outcome.events);
+        for (invariant, detail) in &outcome.violations {
+            println!("{invariant}: {detail}");
+        }
+        summary.code()
+    }
+
+    fn plan(&self) -> Result<Plan, String> {
+        if let Ok(seed) = self.what.parse() {
+            return Ok(Plan::of_seed(seed, self.profile == Profile::Calm));
+        }
+        let text = std::fs::read(&self.what)
+            .map_err(|error| format!("'{}' is no seed and no file: {error}", self.what))?;
+        let plan: Plan = serde_json::from_slice(&text)
+            .map_err(|error| format!("'{}' is no plan: {error}", self.what))?;
+        if plan.version != VERSION {
+            return Err(format!("plan version {}; this build runs {VERSION}", plan.version));
+        }
+        Ok(plan)
+    }
+}

@@ -1,0 +1,143 @@
+//! What many runs came to, and the lines that a failure prints.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::{commit, exit};
+use crate::invariants::is_liveness;
+use crate::plan::Plan;
+use crate::world::Outcome;
+
+/// The sum of the runs so far.
+pub(super) struct Summary {
+    asked: u64,
+    began: Instant,
+    seeds: u64,
+    vacuous: u64,
+    simulated: Duration,
+    events: u64,
+    stored: usize,
+    seen: u64,
+    acknowledged: u64,
+    starts: u64,
+    faults: BTreeMap<&'static str, u64>,
+    violations: BTreeMap<&'static str, u64>,
+    writable_after: Vec<Duration>,
+}
+
+impl Summary {
+    pub(super) fn new(asked: u64) -> Self {
+        Self {
+            asked,
+            began: Instant::now(),
+            seeds: 0,
+            vacuous: 0,
+            simulated: Duration::ZERO,
+            events: 0,
+            stored: 0,
+            seen: 0,
+            acknowledged: 0,
+            starts: 0,
+            faults: BTreeMap::new(),
+            violations: BTreeMap::new(),
+            writable_after: Vec::new(),
+        }
+    }
+
+    pub(super) fn seeds(&self) -> u64 {
+        self.seeds
+    }
+
+    pub(super) fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.vacuous += u64::from(outcome.vacuous.is_some());
+        self.simulated += outcome.simulated;
+        self.events += outcome.events;
+        self.stored += outcome.stored;
+        self.seen += outcome.seen;
+        self.acknowledged += outcome.acknowledged;
+        self.starts += outcome.starts;
+        self.writable_after.push(outcome.writable_after);
+        for (&class, count) in &outcome.faults {
+            *self.faults.entry(class).or_insert(0) += count;
+        }
+        for &invariant in outcome.violations.keys() {
+            *self.violations.entry(invariant).or_insert(0) += 1;
+        }
+    }
+
+    /// The worst that was found, as an exit code.
+    pub(super) fn code(&self) -> u8 {
+        let safety = |name: &&'static str| *name != "NoPanic" && !is_liveness(name);
+        if self.violations.keys().any(safety) {
+            exit::SAFETY
+        } else if self.violations.contains_key("NoPanic") {
+            exit::PANIC
+        } else if !self.violations.is_empty() {
+            exit::LIVENESS
+        } else if self.vacuous > 0 {
+            exit::COVERAGE
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn print(&mut self) {
+        let elapsed = self.began.elapsed();
+        let hours = self.simulated.as_secs_f64() / 3_600.0;
+        let speed = self.simulated.as_secs_f64() / elapsed.as_secs_f64();
+        let seconds = elapsed.as_secs_f64();
+        println!("summary: {} seeds of {} in {seconds:.1} s", self.seeds, self.asked);
+        println!("simulated: {hours:.1} h, {speed:.0} times as fast as real time");
+        println!("events: {}, node starts: {}", self.events, self.starts);
+        println!(
+            "messages: {} stored, {} seen, {} acknowledged by subscribers",
+            self.stored, self.seen, self.acknowledged
+        );
+        let faults: Vec<_> = self.faults.iter().map(|(class, n)| format!("{class} {n}")).collect();
+        println!("faults: {}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
+        self.writable_after.sort();
+        let at = |part: usize| {
+            let last = self.writable_after.len().saturating_sub(1);
+            self.writable_after.get(last * part / 100).copied().unwrap_or_default()
+        };
+        println!("all writable after healing: p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100));
+        println!("vacuous: {}", self.vacuous);
+        for (invariant, count) in &self.violations {
+            println!("violated: {invariant} in {count} seeds");
+        }
+        if self.violations.is_empty() {
+            println!("violated: nothing");
+        }
+    }
+}
+
+/// Prints a failure, first the command that repeats it, and keeps its plan.
+pub(super) fn report(seed: u64, calm: bool, outcome: &Outcome) {
+    if outcome.violations.is_empty() && outcome.vacuous.is_none() {
+        return;
+    }
+    let calmly = if calm { " --profile calm" } else { "" };
+    println!("cargo sim replay {seed}{calmly}   # at commit {}", commit());
+    match keep(seed, calm) {
+        Ok(path) => println!("  or, when the seeds have moved: cargo sim replay {}", path.display()),
+        Err(error) => println!("  its plan could not be kept: {error}"),
+    }
+    for (invariant, detail) in &outcome.violations {
+        println!("  {invariant}: {detail}");
+    }
+    if let Some(why) = &outcome.vacuous {
+        println!("  the run says nothing: {why}");
+    }
+}
+
+/// Writes the plan of a seed down.
+fn keep(seed: u64, calm: bool) -> std::io::Result<PathBuf> {
+    let folder = PathBuf::from("target/sim-failures");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("seed-{seed}.json"));
+    let plan = Plan::of_seed(seed, calm);
+    std::fs::write(&path, serde_json::to_vec_pretty(&plan).expect("a plan is data"))?;
+    Ok(path)
+}

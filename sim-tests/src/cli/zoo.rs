@@ -1,0 +1,123 @@
+//! `zoo`: each planted bug must be caught by the invariant that it breaks, within its budget.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use sprawl_core::zoo::{Bug, plant};
+
+use super::run::sweep;
+use super::{exit, span};
+
+/// A planted bug, and who must catch it.
+pub(super) struct Planted {
+    pub(super) id: &'static str,
+    pub(super) bug: Bug,
+    invariant: &'static str,
+    /// Within how many seeds.
+    seeds: u64,
+}
+
+/// All of them.
+const ZOO: &[Planted] = &[
+    Planted {
+        id: "no-sync",
+        bug: Bug::NoSync,
+        invariant: "AckMeansDurable",
+        seeds: 200,
+    },
+    Planted {
+        id: "checksum-unverified",
+        bug: Bug::ChecksumUnverified,
+        invariant: "NoCorruptByteServed",
+        seeds: 200,
+    },
+    Planted {
+        id: "window-not-rebuilt",
+        bug: Bug::WindowNotRebuilt,
+        invariant: "NoDuplicateId",
+        seeds: 200,
+    },
+    Planted {
+        id: "epoch-resumed",
+        bug: Bug::EpochResumed,
+        invariant: "EpochIndexNamesOneEntry",
+        seeds: 200,
+    },
+    Planted {
+        id: "repeat-answered-early",
+        bug: Bug::RepeatAnsweredEarly,
+        invariant: "NothingAckedIsLost",
+        seeds: 200,
+    },
+];
+
+/// How many times each bug is sought, from other seeds each time, for the median.
+const STARTS: u64 = 10;
+/// How far apart the starts are.
+const STRIDE: u64 = 10_000;
+
+/// The planted bug of this name.
+pub(super) fn find(id: &str) -> Option<&'static Planted> {
+    ZOO.iter().find(|planted| planted.id == id)
+}
+
+#[derive(Args)]
+pub(super) struct Zoo {
+    /// Only this one
+    #[arg(long)]
+    bug: Option<String>,
+    /// Begin no further search after this long; each bug is sought at least once
+    #[arg(long, value_parser = span)]
+    budget: Option<Duration>,
+}
+
+impl Zoo {
+    pub(super) fn run(self) -> u8 {
+        if let Some(bug) = self.bug.as_deref().filter(|bug| find(bug).is_none()) {
+            let all: Vec<_> = ZOO.iter().map(|planted| planted.id).collect();
+            eprintln!("there is no planted bug '{bug}'; there are {}", all.join(", "));
+            return exit::USAGE;
+        }
+        let chosen = |planted: &&Planted| self.bug.as_deref().is_none_or(|bug| bug == planted.id);
+        let began = Instant::now();
+        let mut found: Vec<(&Planted, Vec<Option<u64>>)> =
+            ZOO.iter().filter(chosen).map(|planted| (planted, Vec::new())).collect();
+        for start in 0..STARTS {
+            for (planted, seeds) in &mut found {
+                let late = self.budget.is_some_and(|budget| began.elapsed() > budget);
+                if start > 0 && late {
+                    continue;
+                }
+                seeds.push(planted.seek(start * STRIDE));
+            }
+        }
+        found.iter().map(|(planted, seeds)| planted.judge(seeds)).max().unwrap_or(0)
+    }
+}
+
+impl Planted {
+    /// How many seeds from `from` on it took until its invariant spoke.
+    fn seek(&self, from: u64) -> Option<u64> {
+        let mut caught = None;
+        let plant_it = |_| plant(Some(self.bug));
+        sweep(from..from + self.seeds, None, None, plant_it, |seed, outcome| {
+            if outcome.violations.contains_key(self.invariant) {
+                caught = Some(caught.map_or(seed, |before: u64| before.min(seed)));
+            }
+            caught.is_none()
+        }, false);
+        caught.map(|seed| seed - from + 1)
+    }
+
+    fn judge(&self, found: &[Option<u64>]) -> u8 {
+        let mut caught: Vec<u64> = found.iter().flatten().copied().collect();
+        caught.sort_unstable();
+        let (starts, times) = (found.len(), caught.len());
+        let median = caught.get(caught.len() / 2).map_or("none".to_owned(), u64::to_string);
+        println!(
+            "{:<24} {:<26} caught in {times} of {starts} starts, median seeds {median}",
+            self.id, self.invariant
+        );
+        if times == starts { 0 } else { exit::COVERAGE }
+    }
+}

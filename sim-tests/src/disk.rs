@@ -1,0 +1,287 @@
+//! A simulated disk: what was synced stays, what was not may not, and it breaks when told to.
+//!
+//! It outlives the processes that use it. Each process opens it anew; what a dead one still has
+//! under way never arrives.
+
+mod atlas;
+mod faults;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sprawl_core::broker::replica::Record;
+use sprawl_core::ids::{ChangeIndex, EntryIndex, PartitionId};
+use sprawl_core::machine::Unreadable;
+use sprawl_io::storage::{
+    Batch, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
+};
+
+pub(crate) use atlas::Atlas;
+
+use crate::invariants::Findings;
+use crate::plan::{DiskPace, Draw};
+
+/// What the platters hold.
+#[derive(Default)]
+pub(crate) struct Platters {
+    files: BTreeMap<String, Vec<u8>>,
+    pub(crate) log: BTreeMap<(PartitionId, EntryIndex), Bytes>,
+    states: BTreeMap<PartitionId, Bytes>,
+    changes: BTreeMap<ChangeIndex, Bytes>,
+    /// Written by the process that runs, and not yet synced.
+    unsynced: Option<Batch>,
+}
+
+/// A disk with its faults, shared by the world and the process that has it open.
+pub(crate) struct State {
+    pub(crate) platters: Platters,
+    pub(crate) atlas: Atlas,
+    pub(crate) findings: Findings,
+    pace: DiskPace,
+    dice: Draw,
+    /// Which process has it open; an older one's writes and answers are lost.
+    opened: u64,
+    pub(crate) full: bool,
+    pub(crate) fail_next_sync: bool,
+    pub(crate) stalled_until: Option<tokio::time::Instant>,
+}
+
+/// A handle to the disk of one node.
+#[derive(Clone)]
+pub(crate) struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+/// The disk as one process has opened it.
+#[derive(Clone)]
+pub(crate) struct SimStorage {
+    disk: SimDisk,
+    opened: u64,
+}
+
+impl SimDisk {
+    pub(crate) fn new(pace: DiskPace, dice: Draw, findings: Findings) -> Self {
+        let state = State {
+            platters: Platters::default(),
+            atlas: Atlas::default(),
+            findings,
+            pace,
+            dice,
+            opened: 0,
+            full: false,
+            fail_next_sync: false,
+            stalled_until: None,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits as long as the disk takes for something of at most `us_max` microseconds.
+    async fn take_time(&self, (us_min, us_max): (u64, u64)) {
+        let span = Duration::from_micros(self.lock().dice.range(us_min, us_max));
+        tokio::time::sleep(span).await;
+        loop {
+            let until = self.lock().stalled_until;
+            match until {
+                Some(until) if until > tokio::time::Instant::now() => {
+                    tokio::time::sleep_until(until).await;
+                }
+                Some(_) | None => return,
+            }
+        }
+    }
+}
+
+impl SimStorage {
+    /// Returns if the process that asks is alive; the answers to a dead one never come.
+    async fn alive(&self) {
+        if self.disk.lock().opened != self.opened {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn read_time(&self) {
+        let us_max = self.disk.lock().pace.read_us_max;
+        self.disk.take_time((20, us_max)).await;
+    }
+}
+
+impl Storage for SimStorage {
+    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        self.alive().await;
+        let pace = {
+            let mut state = self.disk.lock();
+            if state.full {
+                return Err(CommitError::NoSpace);
+            }
+            state.written(batch);
+            state.platters.unsynced = Some(batch.clone());
+            (state.pace.sync_us_min, state.pace.sync_us_max)
+        };
+        self.disk.take_time(pace).await;
+        self.alive().await;
+        let mut state = self.disk.lock();
+        if std::mem::take(&mut state.fail_next_sync) {
+            return Err(CommitError::Failed("input/output error".to_owned()));
+        }
+        let batch = state.platters.unsynced.take().expect("one batch at a time");
+        state.settle(&batch);
+        Ok(())
+    }
+
+    async fn read(&self, range: ReadRange) -> Result<Vec<Record>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        let state = self.disk.lock();
+        Ok(state.platters.messages(range)?)
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionId>, ReadError> {
+        self.alive().await;
+        let state = self.disk.lock();
+        let logs = state.platters.log.keys().map(|&(partition, _)| partition);
+        let mut all: Vec<_> = logs.chain(state.platters.states.keys().copied()).collect();
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+
+    async fn checkpoint(&self, partition: PartitionId) -> Result<Option<Bytes>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        Ok(self.disk.lock().platters.states.get(&partition).cloned())
+    }
+
+    async fn scan(
+        &self,
+        partition: PartitionId,
+        from: EntryIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<(EntryIndex, Bytes)>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        let state = self.disk.lock();
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let all = (partition, from)..=(partition, EntryIndex(u64::MAX));
+        for (&(_, index), record) in state.platters.log.range(all) {
+            if bytes >= bytes_max {
+                break;
+            }
+            bytes += record.len();
+            found.push((index, record.clone()));
+        }
+        Ok(found)
+    }
+
+    async fn changes(
+        &self,
+        from: ChangeIndex,
+        bytes_max: usize,
+    ) -> Result<Vec<(ChangeIndex, Bytes)>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        let state = self.disk.lock();
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for (&index, change) in state.platters.changes.range(from..) {
+            if bytes >= bytes_max {
+                break;
+            }
+            bytes += change.len();
+            found.push((index, change.clone()));
+        }
+        Ok(found)
+    }
+
+    async fn usage(&self) -> Result<Usage, ReadError> {
+        self.alive().await;
+        let full = self.disk.lock().full;
+        Ok(Usage { used: if full { 100 } else { 10 }, capacity: 100 })
+    }
+
+    async fn close(&self) {}
+}
+
+impl Platters {
+    /// Messages of a range, each checked; damage before the first wanted one does not matter.
+    fn messages(&self, range: ReadRange) -> Result<Vec<Record>, Unreadable> {
+        let ReadRange { partition, from, below, count_max, bytes_max } = range;
+        let (mut found, mut bytes, mut damage) = (Vec::<Record>::new(), 0, None);
+        let mut entries = self.log.range((partition, EntryIndex(1))..(partition, below));
+        // Beginning near the wanted place, as a real disk's search does: an entry's index is
+        // above its offset, so the one at `from` + 1 is not past it.
+        let near = (partition, EntryIndex(from.0 + 1).min(below));
+        if near < (partition, below) {
+            entries = self.log.range(near..(partition, below));
+        }
+        for (&(_, index), stored) in entries {
+            let record = Record::open(partition, stored.clone())
+                .map_err(|error| error.to_string())
+                .and_then(|record| match record.header().index == index {
+                    true => Ok(record),
+                    false => Err(format!("entry {} lies in its place", record.header().index)),
+                });
+            let record = match record {
+                Ok(record) => record,
+                Err(_) if !found.is_empty() => break,
+                Err(reason) => {
+                    damage.get_or_insert(Unreadable { partition, index, reason });
+                    continue;
+                }
+            };
+            let header = *record.header();
+            if header.offset <= from {
+                damage = None;
+            }
+            if damage.is_some() || found.len() == count_max {
+                break;
+            }
+            if header.is_message && header.offset >= from {
+                bytes += record.len();
+                if bytes > bytes_max && !found.is_empty() {
+                    break;
+                }
+                found.push(record);
+            }
+        }
+        match damage {
+            Some(damage) if found.is_empty() => Err(damage),
+            Some(_) | None => Ok(found),
+        }
+    }
+}
+
+impl Files for SimDisk {
+    async fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.lock().platters.files.get(name).cloned())
+    }
+
+    async fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.lock().platters.files.insert(name.to_owned(), content.to_vec());
+        Ok(())
+    }
+
+    async fn holds_data(&self) -> io::Result<bool> {
+        Ok(!self.lock().platters.changes.is_empty())
+    }
+}
+
+impl Disk for SimDisk {
+    type Storage = SimStorage;
+    type Files = SimDisk;
+
+    fn files(&self) -> &SimDisk {
+        self
+    }
+
+    async fn open(&self) -> Result<SimStorage, OpenError> {
+        let mut state = self.lock();
+        state.opened += 1;
+        Ok(SimStorage { disk: self.clone(), opened: state.opened })
+    }
+}

@@ -1,0 +1,82 @@
+//! What happens to a disk that no program asked for, and what is noted about every write.
+
+use bytes::Bytes;
+use sprawl_io::storage::Batch;
+
+use super::{SimDisk, State};
+
+impl State {
+    /// A batch goes to the disk, synced or not: what it names is named for ever.
+    pub(super) fn written(&mut self, batch: &Batch) {
+        for append in &batch.appends {
+            for record in &append.records {
+                self.findings.lock().log.written(append.partition, record);
+            }
+        }
+    }
+
+    /// A batch is durable.
+    pub(super) fn settle(&mut self, batch: &Batch) {
+        for append in &batch.appends {
+            for record in &append.records {
+                let place = (append.partition, record.header().index);
+                self.platters.log.insert(place, record.bytes().clone());
+                self.findings.lock().log.durable(append.partition, record);
+            }
+            if let Some(checkpoint) = &append.checkpoint {
+                self.platters.states.insert(append.partition, checkpoint.bytes.clone());
+            }
+        }
+        self.platters.changes.extend(batch.changes.iter().cloned());
+    }
+}
+
+impl SimDisk {
+    /// The process that had the disk open is dead. The batch that it had written and not synced
+    /// is there, or not, and never in part: mostly when only the process died, because the
+    /// operating system goes on writing, and seldom when the power went.
+    pub(crate) fn abandon(&self, power: bool) {
+        let mut state = self.lock();
+        state.opened += 1;
+        state.fail_next_sync = false;
+        if let Some(batch) = state.platters.unsynced.take()
+            && state.dice.percent(if power { 30 } else { 80 })
+        {
+            state.settle(&batch);
+        }
+    }
+
+    /// Turns a bit of a stored entry or state over, if the atlas allows it.
+    pub(crate) fn flip(&self, pick: u64) -> bool {
+        let mut state = self.lock();
+        let (entries, states) = (state.platters.log.len(), state.platters.states.len());
+        let Some(at) = (pick as usize).checked_rem(entries + states) else {
+            return false;
+        };
+        let bit = pick.rotate_left(17);
+        if at < entries {
+            let (&(partition, index), bytes) =
+                state.platters.log.iter().nth(at).expect("it was counted");
+            let flipped = turn(bytes, bit);
+            state.atlas.damage(partition);
+            state.platters.log.insert((partition, index), flipped);
+        } else {
+            // A state is made from the log, which is whole: nothing is lost with it.
+            let (&partition, bytes) =
+                state.platters.states.iter().nth(at - entries).expect("it was counted");
+            let flipped = turn(bytes, bit);
+            state.platters.states.insert(partition, flipped);
+        }
+        true
+    }
+}
+
+/// One bit of the bytes turned over: mostly towards the end, where an entry has its payload.
+fn turn(bytes: &Bytes, pick: u64) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let len = bytes.len();
+    let from_end = if pick & 7 == 0 { len } else { len.div_ceil(4) };
+    let at = len - 1 - (pick >> 8) as usize % from_end;
+    bytes[at] ^= 1 << ((pick >> 3) & 7);
+    bytes.into()
+}

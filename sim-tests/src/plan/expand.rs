@@ -1,0 +1,154 @@
+//! From a seed to a plan. Each class of faults is off in half of the seeds, and then draws nothing.
+
+use super::{DiskPace, Draw, Fault, Knobs, Plan, Publisher, Subscriber, VERSION, What};
+
+/// How long faults and work last.
+const CHAOS_MS: u64 = 60_000;
+/// The first fault comes after the clients have had a moment.
+const FIRST_FAULT_MS: u64 = 1_500;
+
+/// The purposes of the dice.
+#[repr(u64)]
+enum Purpose {
+    Knobs = 1,
+    Work = 2,
+    Disk = 3,
+    /// The classes follow, one stream each.
+    Faults = 16,
+}
+
+/// A class of faults: how many a run has at most, and how one is drawn.
+struct Class {
+    most: u64,
+    draw: fn(&mut Draw) -> What,
+}
+
+const CLASSES: [Class; 9] = [
+    Class { most: 8, draw: |dice| What::Crash { down_ms: dice.log_range(10, 4_000) } },
+    Class { most: 8, draw: |dice| What::PowerFailure { down_ms: dice.log_range(50, 6_000) } },
+    Class { most: 5, draw: |dice| What::Pause { for_ms: dice.log_range(20, 8_000) } },
+    Class { most: 6, draw: jump },
+    Class { most: 3, draw: |_| What::SyncError },
+    Class { most: 4, draw: |dice| What::NoSpace { for_ms: dice.log_range(50, 8_000) } },
+    Class { most: 12, draw: |dice| What::Stall { for_ms: dice.log_range(20, 5_000) } },
+    Class { most: 4, draw: |dice| What::BitFlip { pick: dice.range(0, u64::MAX) } },
+    Class { most: 5, draw: |dice| What::Cut { for_ms: dice.log_range(20, 5_000) } },
+];
+
+fn jump(dice: &mut Draw) -> What {
+    let far = dice.log_range(10, 3_600_000) as i64;
+    What::ClockJump { by_ms: if dice.percent(50) { far } else { -far } }
+}
+
+pub(super) fn plan(seed: u64, calm: bool) -> Plan {
+    let mut work = Draw::new(seed, Purpose::Work as u64);
+    let topics = work.range(1, 3) as u32;
+    let publishers = (0..work.range(2, 4)).map(|_| publisher(&mut work, topics)).collect();
+    let subscribers = (0..work.range(1, 3)).map(|_| subscriber(&mut work, topics)).collect();
+    Plan {
+        version: VERSION,
+        seed,
+        knobs: knobs(&mut Draw::new(seed, Purpose::Knobs as u64)),
+        topics,
+        publishers,
+        subscribers,
+        readers: work.range(1, 2) as u32,
+        disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
+        chaos_ms: CHAOS_MS,
+        faults: if calm { Vec::new() } else { faults(seed) },
+    }
+}
+
+/// Each knob at its least, its default, its most, or anywhere.
+fn knobs(dice: &mut Draw) -> Knobs {
+    let mut knob = |least: u64, default: u64, most: u64| match dice.range(0, 3) {
+        0 => least,
+        1 => default,
+        2 => most,
+        _ => dice.log_range(least, most),
+    };
+    Knobs {
+        shards: knob(1, 2, 4) as u16,
+        cache_bytes: knob(1, 64 << 20, 64 << 20) as usize,
+        in_flight_bytes: knob(4 << 10, 64 << 20, 64 << 20) as usize,
+        checkpoint_entries: knob(1, 4_096, 4_096),
+    }
+}
+
+fn publisher(dice: &mut Draw, topics: u32) -> Publisher {
+    Publisher {
+        topic: dice.range(0, u64::from(topics) - 1) as u32,
+        pause_ms: dice.log_range(20, 300),
+        payload_bytes_max: dice.log_range(16, 4_096) as usize,
+        keyed_percent: dice.pick(&[0, 50, 100]),
+        twice_percent: dice.pick(&[0, 5, 50]),
+        patience_ms: dice.log_range(200, 12_000),
+    }
+}
+
+fn subscriber(dice: &mut Draw, topics: u32) -> Subscriber {
+    let mut of = Vec::new();
+    for topic in 0..topics {
+        if dice.percent(60) {
+            of.push(topic);
+        }
+    }
+    if of.is_empty() {
+        of.push(dice.range(0, u64::from(topics) - 1) as u32);
+    }
+    Subscriber {
+        topics: of,
+        latest: dice.percent(50),
+        at_ms: dice.pick(&[0, 0, 1_000, 20_000]),
+        ack_wait_ms: dice.log_range(300, 10_000),
+        forgets_percent: dice.pick(&[0, 10, 40]),
+        work_ms: dice.log_range(1, 1_500),
+        max: dice.log_range(1, 200),
+    }
+}
+
+fn pace(dice: &mut Draw) -> DiskPace {
+    let sync_us_min = dice.log_range(50, 5_000);
+    let sync_us_max = dice.log_range(sync_us_min, 60_000);
+    DiskPace { sync_us_min, sync_us_max, read_us_max: dice.log_range(50, 20_000) }
+}
+
+fn faults(seed: u64) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (class, Class { most, draw }) in (0..).zip(CLASSES) {
+        let mut dice = Draw::new(seed, Purpose::Faults as u64 + class);
+        if dice.percent(50) {
+            continue;
+        }
+        for _ in 0..dice.log_range(1, most) {
+            let at_ms = dice.range(FIRST_FAULT_MS, CHAOS_MS);
+            faults.push(Fault { at_ms, what: draw(&mut dice) });
+        }
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_one_plan_and_a_plan_survives_its_text() {
+        for seed in 0..200 {
+            let plan = plan(seed, false);
+            assert_eq!(plan, super::plan(seed, false));
+            let text = serde_json::to_string(&plan).expect("a plan is data");
+            assert_eq!(serde_json::from_str::<Plan>(&text).expect("it was a plan"), plan);
+        }
+    }
+
+    #[test]
+    fn every_class_is_on_in_some_seeds_and_off_in_others() {
+        for class in (0..).zip(CLASSES).map(|(at, class)| (at, (class.draw)(&mut Draw::new(1, at)))) {
+            let has = |seed| plan(seed, false).faults.iter().any(|f| f.what.class() == class.1.class());
+            let on = (0..100).filter(|&seed| has(seed)).count();
+            assert!((25..75).contains(&on), "{} is on in {on} of 100", class.1.class());
+        }
+    }
+}

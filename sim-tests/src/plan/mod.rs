@@ -1,0 +1,145 @@
+//! What a run does, as data: a seed is expanded to a plan, and the plan is what is replayed.
+
+mod draw;
+mod expand;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use draw::Draw;
+
+/// The format of plans; a plan of another one is refused.
+pub(crate) const VERSION: u32 = 1;
+
+/// A run, whole: the cluster, its knobs, the work, the faults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    pub(crate) version: u32,
+    /// Drives what is not written here: latencies, the network, the clients' own dice.
+    pub(crate) seed: u64,
+    pub(crate) knobs: Knobs,
+    pub(crate) topics: u32,
+    pub(crate) publishers: Vec<Publisher>,
+    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) readers: u32,
+    pub(crate) disk: DiskPace,
+    /// How long faults and work last, before all heals.
+    pub(crate) chaos_ms: u64,
+    /// By time.
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// What a node is configured with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Knobs {
+    pub(crate) shards: u16,
+    pub(crate) cache_bytes: usize,
+    pub(crate) in_flight_bytes: usize,
+    pub(crate) checkpoint_entries: u64,
+}
+
+/// A client that publishes one message after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Publisher {
+    pub(crate) topic: u32,
+    /// The mean pause between messages.
+    pub(crate) pause_ms: u64,
+    pub(crate) payload_bytes_max: usize,
+    /// How many of its messages bear a key, in percent.
+    pub(crate) keyed_percent: u64,
+    /// How many it sends twice at once, on two connections, in percent.
+    pub(crate) twice_percent: u64,
+    /// How long it waits for an answer before it tries again under the same id.
+    pub(crate) patience_ms: u64,
+}
+
+/// A client that pulls and acknowledges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Subscriber {
+    pub(crate) topics: Vec<u32>,
+    /// `latest`, or else `earliest`.
+    pub(crate) latest: bool,
+    /// When it subscribes.
+    pub(crate) at_ms: u64,
+    pub(crate) ack_wait_ms: u64,
+    /// How many of its pulls it forgets to acknowledge, in percent.
+    pub(crate) forgets_percent: u64,
+    /// How long it works on what it pulled.
+    pub(crate) work_ms: u64,
+    pub(crate) max: u64,
+}
+
+/// How fast the disk is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DiskPace {
+    pub(crate) sync_us_min: u64,
+    pub(crate) sync_us_max: u64,
+    pub(crate) read_us_max: u64,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fault {
+    pub(crate) at_ms: u64,
+    pub(crate) what: What,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum What {
+    /// The process is killed; what it wrote stays with the operating system.
+    Crash { down_ms: u64 },
+    /// The machine loses power: of what was not synced some first batches stay.
+    PowerFailure { down_ms: u64 },
+    /// The process stands still.
+    Pause { for_ms: u64 },
+    /// The wall clock jumps.
+    ClockJump { by_ms: i64 },
+    /// The next sync fails.
+    SyncError,
+    /// The disk is full for a while.
+    NoSpace { for_ms: u64 },
+    /// The disk does nothing for a while.
+    Stall { for_ms: u64 },
+    /// A bit of a stored entry or state turns over, if the atlas allows it.
+    BitFlip { pick: u64 },
+    /// Nothing passes between the node and its clients for a while.
+    Cut { for_ms: u64 },
+}
+
+impl What {
+    /// The class that the swarm turns on and off, and that the summary counts.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            What::Crash { .. } => "crash",
+            What::PowerFailure { .. } => "power failure",
+            What::Pause { .. } => "pause",
+            What::ClockJump { .. } => "clock jump",
+            What::SyncError => "sync error",
+            What::NoSpace { .. } => "no space",
+            What::Stall { .. } => "stall",
+            What::BitFlip { .. } => "bit flip",
+            What::Cut { .. } => "cut",
+        }
+    }
+}
+
+impl Plan {
+    /// The plan of a seed; `calm` leaves all faults out.
+    pub(crate) fn of_seed(seed: u64, calm: bool) -> Self {
+        expand::plan(seed, calm)
+    }
+
+    /// How long faults and work last.
+    pub(crate) fn chaos(&self) -> Duration {
+        Duration::from_millis(self.chaos_ms)
+    }
+}

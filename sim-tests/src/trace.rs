@@ -1,0 +1,186 @@
+//! What the simulator sees of the machines: each input and effect, with payload, goes into one
+//! chain hash, and past the checkers.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use sprawl_core::broker::Shard;
+use sprawl_core::cluster::Control;
+use sprawl_core::cluster::metadata::View;
+use sprawl_core::ids::{RequestId, ShardId, TopicName};
+use sprawl_core::machine::{
+    ControlEffect, ControlInput, Digest, Now, Request, Response, ShardEffect, ShardInput,
+};
+use sprawl_io::trace::Trace;
+
+use crate::invariants::{BoundsHold, CommitNeverRegresses, Findings};
+
+/// How much of a run is printed while it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// Nothing.
+    None,
+    /// Faults, starts, and what changes a state.
+    Short,
+    /// Each input and each effect.
+    Full,
+}
+
+/// Watches the machines of a run.
+#[derive(Clone)]
+pub(crate) struct SimTrace {
+    inner: Arc<Mutex<Watched>>,
+}
+
+struct Watched {
+    chain: Digest,
+    events: u64,
+    log: Log,
+    findings: Findings,
+    commits: CommitNeverRegresses,
+    view: Arc<View>,
+    /// Publishes that wait for their answers, by the shard at whose door they came.
+    publishes: BTreeMap<(ShardId, RequestId), (TopicName, String, Bytes)>,
+    /// Turns one byte of one payload over in the hash: a run that is different on purpose.
+    tamper: bool,
+}
+
+impl SimTrace {
+    pub(crate) fn new(findings: Findings, log: Log, tamper: bool) -> Self {
+        let watched = Watched {
+            chain: Digest::default(),
+            events: 0,
+            log,
+            findings,
+            commits: CommitNeverRegresses::default(),
+            view: Arc::default(),
+            publishes: BTreeMap::new(),
+            tamper,
+        };
+        Self { inner: Arc::new(Mutex::new(watched)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a payload byte is to be changed on purpose; true once.
+    pub(crate) fn take_tamper(&self) -> bool {
+        std::mem::take(&mut self.lock().tamper)
+    }
+
+    /// Something that the world did: it is hashed, and printed in a short log.
+    pub(crate) fn world(&self, event: &str) {
+        let mut watched = self.lock();
+        watched.event(event);
+        if watched.log != Log::None {
+            watched.print("world", event);
+        }
+    }
+
+    /// The newest view that control has shown.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.lock().view.clone()
+    }
+
+    /// Something that a client saw: it is hashed.
+    pub(crate) fn client(&self, event: &impl Hash) {
+        self.lock().event(event);
+    }
+
+    /// A process starts: what the former one had under way is gone.
+    pub(crate) fn started(&self) {
+        let mut watched = self.lock();
+        watched.commits.restarted();
+        watched.publishes.clear();
+    }
+
+    /// The chain hash so far, and over how many events.
+    pub(crate) fn chain(&self) -> (u64, u64) {
+        let watched = self.lock();
+        (watched.chain.finish(), watched.events)
+    }
+}
+
+impl Watched {
+    fn event(&mut self, event: impl Hash) {
+        self.events += 1;
+        event.hash(&mut self.chain);
+    }
+
+    fn print(&self, who: &str, what: &str) {
+        let elapsed = madsim::time::TimeHandle::current().elapsed();
+        println!("{elapsed:>12.3?} {who:<10} {what}");
+    }
+
+    /// Looks at a shard's answers before they leave.
+    fn answers(&mut self, shard: ShardId, effects: &[ShardEffect]) {
+        for effect in effects {
+            let ShardEffect::Reply { id, response } = effect else {
+                continue;
+            };
+            let Some((topic, message, payload)) = self.publishes.remove(&(shard, *id)) else {
+                continue;
+            };
+            if let Response::Published { partition, offset, .. } = response
+                && let Some(found) = self.view.partition_number(&topic, *partition)
+            {
+                let log = &mut self.findings.lock().log;
+                log.acknowledged(found.id, *offset, &message, &payload);
+            }
+        }
+    }
+}
+
+impl Trace<Shard> for SimTrace {
+    fn input(&self, shard: &Shard, now: Now, input: &ShardInput) {
+        let mut watched = self.lock();
+        watched.event((shard.id(), now, input));
+        if let ShardInput::Requested { id, request: Request::Publish { topic, draft } } = input {
+            let message = draft.envelope.id.to_string();
+            let publish = (topic.clone(), message, draft.payload.clone());
+            watched.publishes.insert((shard.id(), *id), publish);
+        }
+        if watched.log == Log::Full {
+            watched.print(&format!("shard {}", shard.id().0), &format!("<- {input:?}"));
+        }
+    }
+
+    fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {
+        let mut watched = self.lock();
+        watched.event(effects);
+        watched.answers(shard.id(), effects);
+        if let Err(detail) = watched.commits.stepped(&shard.status()) {
+            watched.findings.violated("CommitNeverRegresses", detail);
+        }
+        BoundsHold::stepped(shard, &watched.findings);
+        if watched.log == Log::Full {
+            for effect in effects {
+                watched.print(&format!("shard {}", shard.id().0), &format!("-> {effect:?}"));
+            }
+        }
+    }
+}
+
+impl Trace<Control> for SimTrace {
+    fn input(&self, _: &Control, now: Now, input: &ControlInput) {
+        let mut watched = self.lock();
+        watched.event((now, input));
+        if watched.log != Log::None {
+            watched.print("control", &format!("<- {input:?}"));
+        }
+    }
+
+    fn handled(&self, control: &Control, effects: &[ControlEffect]) {
+        let mut watched = self.lock();
+        watched.event(effects);
+        for effect in effects {
+            if let ControlEffect::Show(view) = effect {
+                watched.view = view.clone();
+            }
+        }
+        BoundsHold::stepped(control, &watched.findings);
+    }
+}

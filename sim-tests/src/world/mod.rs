@@ -1,0 +1,307 @@
+//! A run: nodes and clients are built, chaos passes, all heals, and what is left is judged.
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use madsim::runtime::{Handle, NodeHandle, Runtime};
+use madsim::task::NodeId;
+
+use sprawl_core::ids::TopicName;
+
+use crate::client::{self, Phase, Shared};
+use crate::disk::SimDisk;
+use crate::invariants::{Findings, check_messages, check_published};
+use crate::plan::{Draw, Plan, What};
+use crate::trace::{Log, SimTrace};
+use process::Process;
+
+/// The purposes of the dice that a run uses beside its plan's.
+#[repr(u64)]
+enum Purpose {
+    Disk = 1_000,
+    Node = 1_001,
+    Publishers = 2_000,
+    Subscribers = 3_000,
+    Readers = 4_000,
+}
+
+/// How long a partition may take to be writable again when all is healed.
+const WRITABLE_LIMIT: Duration = Duration::from_secs(15);
+/// How long subscriptions may take to receive the rest.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+/// A run in which fewer messages were stored, or seen, says nothing.
+const STORED_MIN: usize = 50;
+const SEEN_MIN: u64 = 50;
+
+/// How a run is watched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    pub(crate) log: Log,
+    /// Change one payload byte on purpose.
+    pub(crate) tamper: bool,
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) violations: BTreeMap<&'static str, String>,
+    /// Why the run says nothing, if it does not.
+    pub(crate) vacuous: Option<String>,
+    pub(crate) chain: u64,
+    pub(crate) events: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) stored: usize,
+    pub(crate) seen: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) starts: u64,
+    /// Faults that happened, by class.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// The longest a partition took to be writable after healing.
+    pub(crate) writable_after: Duration,
+}
+
+/// Runs a plan on this thread, from its first event to its judgement.
+pub(crate) fn run(plan: &Plan, watch: Watch) -> Outcome {
+    let findings = Findings::default();
+    let trace = SimTrace::new(findings.clone(), watch.log, watch.tamper);
+    let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(World::live(plan.clone(), findings.clone(), trace.clone()))
+    }));
+    let mut outcome = ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        findings.violated("NoPanic", text.to_owned());
+        Outcome::default()
+    });
+    (outcome.chain, outcome.events) = trace.chain();
+    outcome.violations = findings.violations();
+    outcome
+}
+
+/// The world of a run.
+struct World {
+    plan: Plan,
+    disk: SimDisk,
+    process: Process,
+    node: NodeHandle,
+    shared: Shared,
+    outcome: Outcome,
+    began: tokio::time::Instant,
+}
+
+impl World {
+    async fn live(plan: Plan, findings: Findings, trace: SimTrace) -> Outcome {
+        let began = tokio::time::Instant::now();
+        let dice = Draw::new(plan.seed, Purpose::Disk as u64);
+        let disk = SimDisk::new(plan.disk.clone(), dice, findings.clone());
+        let dice = Draw::new(plan.seed, Purpose::Node as u64);
+        let process = Process::new(disk.clone(), trace.clone(), plan.knobs.clone(), dice, began);
+        let running = process.clone();
+        let node = Handle::current()
+            .create_node()
+            .name("node")
+            .ip("10.0.0.1".parse().expect("an address"))
+            .init(move || running.clone().live())
+            .build();
+        let shared = Shared::new(findings, trace);
+        let outcome = Outcome::default();
+        let mut world = Self { plan, disk, process, node, shared, outcome, began };
+        world.start_clients();
+        world.chaos().await;
+        world.heal().await;
+        world.judge().await;
+        world.end().await
+    }
+
+    fn start_clients(&self) {
+        let seed = self.plan.seed;
+        let client = |name: String, number: usize| {
+            let ip = format!("10.0.1.{}", number + 1).parse().expect("an address");
+            Handle::current().create_node().name(name).ip(ip).build()
+        };
+        let mut number = 0;
+        let mut next = || {
+            number += 1;
+            number
+        };
+        for (at, plan) in self.plan.publishers.iter().cloned().enumerate() {
+            let dice = Draw::new(seed, Purpose::Publishers as u64 + at as u64);
+            let task = client::publish(self.shared.clone(), at, plan, dice);
+            client(format!("publisher-{at}"), next()).spawn(task);
+        }
+        for (at, plan) in self.plan.subscribers.iter().cloned().enumerate() {
+            let dice = Draw::new(seed, Purpose::Subscribers as u64 + at as u64);
+            let task = client::subscribe(self.shared.clone(), at, plan, dice);
+            client(format!("subscriber-{at}"), next()).spawn(task);
+        }
+        for at in 0..self.plan.readers {
+            let dice = Draw::new(seed, Purpose::Readers as u64 + u64::from(at));
+            let task = client::read(self.shared.clone(), self.plan.topics, dice);
+            client(format!("reader-{at}"), next()).spawn(task);
+        }
+    }
+
+    /// Lets the faults happen, each at its time; restarts what has ended by itself.
+    async fn chaos(&mut self) {
+        let faults = self.plan.faults.clone();
+        for fault in faults {
+            self.pass_until(Duration::from_millis(fault.at_ms)).await;
+            self.strike(fault.what).await;
+        }
+        self.pass_until(self.plan.chaos()).await;
+    }
+
+    /// Lets time pass; a process that exited is started again after a moment.
+    async fn pass_until(&mut self, time: Duration) {
+        while self.began.elapsed() < time {
+            if let Some(reason) = self.process.take_exit() {
+                self.shared.trace.world(&format!("the process ended: {reason}"));
+                self.restart(Duration::from_millis(100), false).await;
+            }
+            let left = time.saturating_sub(self.began.elapsed());
+            tokio::time::sleep(left.min(Duration::from_millis(50))).await;
+        }
+    }
+
+    async fn strike(&mut self, what: What) {
+        self.shared.trace.world(&format!("{what:?}"));
+        *self.outcome.faults.entry(what.class()).or_insert(0) += 1;
+        let (net, id) = (madsim::net::NetSim::current(), self.node.id());
+        match what {
+            What::Crash { down_ms } => self.restart(Duration::from_millis(down_ms), false).await,
+            What::PowerFailure { down_ms } => {
+                self.restart(Duration::from_millis(down_ms), true).await;
+            }
+            What::Pause { for_ms } => {
+                Handle::current().pause(id);
+                tokio::time::sleep(Duration::from_millis(for_ms)).await;
+                Handle::current().resume(id);
+            }
+            What::ClockJump { by_ms } => self.process.jump(by_ms),
+            What::SyncError => self.disk.lock().fail_next_sync = true,
+            What::NoSpace { for_ms } => {
+                self.disk.lock().full = true;
+                let disk = self.disk.clone();
+                after(for_ms, move || disk.lock().full = false);
+            }
+            What::Stall { for_ms } => {
+                let until = tokio::time::Instant::now() + Duration::from_millis(for_ms);
+                self.disk.lock().stalled_until = Some(until);
+            }
+            What::BitFlip { pick } => {
+                if !self.disk.flip(pick) {
+                    self.shared.trace.world("nothing to flip");
+                }
+            }
+            What::Cut { for_ms } => {
+                net.clog_node(id);
+                after(for_ms, move || madsim::net::NetSim::current().unclog_node(id));
+            }
+        }
+    }
+
+    /// Kills the process, by itself or with the power, and starts it again.
+    async fn restart(&mut self, down: Duration, power: bool) {
+        let id: NodeId = self.node.id();
+        Handle::current().kill(id);
+        self.disk.abandon(power);
+        self.process.killed();
+        tokio::time::sleep(down).await;
+        self.shared.trace.world("the process starts");
+        Handle::current().restart(id);
+    }
+
+    /// Ends every fault, and finds out how long the node takes to be itself again.
+    async fn heal(&mut self) {
+        self.shared.trace.world("all heals");
+        {
+            let mut disk = self.disk.lock();
+            disk.full = false;
+            disk.fail_next_sync = false;
+            disk.stalled_until = None;
+        }
+        madsim::net::NetSim::current().unclog_node(self.node.id());
+        self.pass_until(self.began.elapsed() + Duration::from_millis(200)).await;
+        self.shared.enter(Phase::Drain);
+        let healed = tokio::time::Instant::now();
+        for topic in 0..self.plan.topics {
+            let writable = client::probe(&self.shared, topic, WRITABLE_LIMIT).await;
+            if !writable && !self.is_damaged(topic) {
+                let detail = format!("topic {topic} took no message in {WRITABLE_LIMIT:?}");
+                self.shared.findings.violated("WritableWithin", detail);
+            }
+        }
+        self.outcome.writable_after = healed.elapsed();
+    }
+
+    /// Whether a fault destroyed something of the topic's only copy.
+    fn is_damaged(&self, topic: u32) -> bool {
+        let name = client::topic_name(topic).parse::<TopicName>().expect("a name");
+        let view = self.shared.trace.view();
+        let mut ranges = view.topics.get(&name).into_iter().flat_map(|found| &found.partitions);
+        ranges.any(|range| self.disk.lock().atlas.is_damaged(range.partition))
+    }
+
+    async fn judge(&mut self) {
+        // Publishers may be within a last retry, which no limit of healing concerns.
+        let quiet = tokio::time::Instant::now();
+        let mut back = BTreeMap::new();
+        for topic in 0..self.plan.topics {
+            let mut read = client::read_back(&self.shared, topic).await;
+            read.damaged |= self.is_damaged(topic);
+            back.insert(topic, read);
+        }
+        // Subscriptions receive what was read back, or the time for it is over.
+        while quiet.elapsed() < DRAIN_LIMIT && !self.drained(&back) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if !self.drained(&back) {
+            let detail = format!("a subscription lacks messages after {DRAIN_LIMIT:?}");
+            self.shared.findings.violated("GroupsDrain", detail);
+        }
+        self.shared.enter(Phase::Over);
+        let history = self.shared.history();
+        for (id, message) in &history.published {
+            check_published(id, message, &self.shared.findings);
+        }
+        check_messages(&history, &back, &self.shared.findings);
+    }
+
+    fn drained(&self, back: &BTreeMap<u32, crate::invariants::ReadBack>) -> bool {
+        let findings = Findings::default();
+        check_messages(&self.shared.history(), back, &findings);
+        let found = findings.violations();
+        !found.contains_key("AtLeastOnce") && !found.contains_key("SubscribedMeansFromHere")
+    }
+
+    async fn end(mut self) -> Outcome {
+        Handle::current().kill(self.node.id());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let history = self.shared.history();
+        self.outcome.stored = history.stored();
+        self.outcome.seen = history.seen;
+        self.outcome.acknowledged = history.acknowledged;
+        self.outcome.starts = self.process.starts();
+        self.outcome.simulated = self.began.elapsed();
+        let (stored, seen) = (self.outcome.stored, self.outcome.seen);
+        if (stored < STORED_MIN || seen < SEEN_MIN)
+            && (0..self.plan.topics).all(|topic| !self.is_damaged(topic))
+        {
+            self.outcome.vacuous = Some(format!("{stored} messages stored, {seen} seen"));
+        }
+        drop(history);
+        self.outcome
+    }
+}
+
+/// Does something after a while, unless the run is over.
+fn after(for_ms: u64, what: impl FnOnce() + Send + 'static) {
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(for_ms)).await;
+        what();
+    });
+}
