@@ -11,6 +11,7 @@ pub mod duration;
 pub mod host;
 pub mod message;
 pub mod problem;
+pub mod quiet;
 pub mod serve;
 mod stop;
 mod traffic;

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 use crate::api::{self, Face};
 use crate::host::Host;
+use crate::quiet::Quiet;
 use crate::stop::Stop;
 
 /// How many bytes the head of a request may have: request line and headers.
@@ -143,7 +144,7 @@ async fn converse(
         .header_read_timeout(limits.head_wait_max)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Quiet::new(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         biased;

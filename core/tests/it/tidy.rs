@@ -15,6 +15,7 @@ mod map;
 mod matches;
 mod names;
 mod purity;
+mod reference;
 mod size;
 mod source;
 

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use sprawl_server::quiet::Quiet;
 use tokio::net::TcpStream;
 
 /// Where the node listens.
@@ -68,7 +69,7 @@ impl Http {
             .ok()?;
         if self.open.as_ref().is_none_or(SendRequest::is_closed) {
             let stream = TcpStream::connect(NODE).await.ok()?;
-            let (open, connection) = handshake(TokioIo::new(stream)).await.ok()?;
+            let (open, connection) = handshake(TokioIo::new(Quiet::new(stream))).await.ok()?;
             tokio::spawn(async move {
                 // How a connection ends is seen by whoever waits for an answer.
                 let _ = connection.await;

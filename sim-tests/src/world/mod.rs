@@ -88,9 +88,12 @@ struct World {
     disk: SimDisk,
     process: Process,
     node: NodeHandle,
+    /// The machine from which the world itself asks.
+    judge: NodeHandle,
     shared: Shared,
     outcome: Outcome,
     began: tokio::time::Instant,
+    publishers: Vec<madsim::task::JoinHandle<()>>,
 }
 
 impl World {
@@ -107,9 +110,13 @@ impl World {
             .ip("10.0.0.1".parse().expect("an address"))
             .init(move || running.clone().live())
             .build();
+        let address = "10.0.2.1".parse().expect("an address");
+        let judge = Handle::current().create_node().name("judge").ip(address).build();
         let shared = Shared::new(findings, trace);
         let outcome = Outcome::default();
-        let mut world = Self { plan, disk, process, node, shared, outcome, began };
+        let publishers = Vec::new();
+        let mut world =
+            Self { plan, disk, process, node, judge, shared, outcome, began, publishers };
         world.start_clients();
         world.chaos().await;
         world.heal().await;
@@ -117,7 +124,7 @@ impl World {
         world.end().await
     }
 
-    fn start_clients(&self) {
+    fn start_clients(&mut self) {
         let seed = self.plan.seed;
         let client = |name: String, number: usize| {
             let ip = format!("10.0.1.{}", number + 1).parse().expect("an address");
@@ -131,7 +138,7 @@ impl World {
         for (at, plan) in self.plan.publishers.iter().cloned().enumerate() {
             let dice = Draw::new(seed, Purpose::Publishers as u64 + at as u64);
             let task = client::publish(self.shared.clone(), at, plan, dice);
-            client(format!("publisher-{at}"), next()).spawn(task);
+            self.publishers.push(client(format!("publisher-{at}"), next()).spawn(task));
         }
         for (at, plan) in self.plan.subscribers.iter().cloned().enumerate() {
             let dice = Draw::new(seed, Purpose::Subscribers as u64 + at as u64);
@@ -229,7 +236,9 @@ impl World {
         self.shared.enter(Phase::Drain);
         let healed = tokio::time::Instant::now();
         for topic in 0..self.plan.topics {
-            let writable = client::probe(&self.shared, topic, WRITABLE_LIMIT).await;
+            let shared = self.shared.clone();
+            let probe = async move { client::probe(&shared, topic, WRITABLE_LIMIT).await };
+            let writable = self.judge.spawn(probe).await.expect("nobody kills the judge");
             if !writable && !self.is_damaged(topic) {
                 let detail = format!("topic {topic} took no message in {WRITABLE_LIMIT:?}");
                 self.shared.findings.violated("WritableWithin", detail);
@@ -248,10 +257,18 @@ impl World {
 
     async fn judge(&mut self) {
         // Publishers may be within a last retry, which no limit of healing concerns.
+        for publisher in std::mem::take(&mut self.publishers) {
+            publisher.await.expect("nobody kills a publisher");
+        }
+        while self.shared.history().published.values().any(|message| message.open > 0) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         let quiet = tokio::time::Instant::now();
         let mut back = BTreeMap::new();
         for topic in 0..self.plan.topics {
-            let mut read = client::read_back(&self.shared, topic).await;
+            let shared = self.shared.clone();
+            let read = async move { client::read_back(&shared, topic).await };
+            let mut read = self.judge.spawn(read).await.expect("nobody kills the judge");
             read.damaged |= self.is_damaged(topic);
             back.insert(topic, read);
         }

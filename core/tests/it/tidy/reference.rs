@@ -1,0 +1,87 @@
+//! What the documents list against what the code has: options, metrics, planted bugs.
+
+use std::collections::BTreeSet;
+
+use super::none;
+use super::source::{read, tree};
+
+const OPERATIONS: &str = "docs/operations.md";
+const SIMULATION: &str = "docs/simulation.md";
+
+/// The strings of a text that begin with `start` and go on in capitals, letters, digits or `_`.
+fn literals<'a>(text: &'a str, start: &str) -> BTreeSet<&'a str> {
+    let from = |(at, _): (usize, &str)| {
+        let rest = &text[at + 1..];
+        &rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())]
+    };
+    text.match_indices(&format!("\"{start}")).map(from).collect()
+}
+
+/// The names that `document` does not write as code.
+fn missing(document: &str, path: &str, names: &BTreeSet<&str>) -> Vec<String> {
+    let lacks = |name: &&&str| !document.contains(&format!("`{name}`"));
+    names.iter().filter(lacks).map(|name| format!("{path} does not name {name}")).collect()
+}
+
+/// Every option that this version serves: what stands before the list of those that it does not.
+fn options(text: &str) -> BTreeSet<&str> {
+    let served = text.split("const ABSENT").next().unwrap_or(text);
+    literals(served, "SPRAWL_")
+}
+
+/// Planted bugs with the invariants that must catch them.
+fn planted(text: &str) -> Vec<(&str, &str)> {
+    let values = |key: &str| {
+        let marker = format!("{key}: \"");
+        let parts: Vec<&str> = text.split(&marker).skip(1).collect();
+        parts.into_iter().filter_map(|part| part.split('"').next()).collect::<Vec<_>>()
+    };
+    values("id").into_iter().zip(values("invariant")).collect()
+}
+
+/// Each planted bug has a row that names its invariant.
+fn zoo(document: &str, bugs: &[(&str, &str)]) -> Vec<String> {
+    let listed = |bug: &str, invariant: &str| {
+        let row = document.lines().find(|line| line.starts_with(&format!("| `{bug}` |")));
+        row.is_some_and(|row| row.contains(invariant))
+    };
+    let lost = bugs.iter().filter(|(bug, invariant)| !listed(bug, invariant));
+    lost.map(|(bug, invariant)| format!("{SIMULATION}: no row for {bug}, {invariant}")).collect()
+}
+
+#[test]
+fn options_and_metrics_are_documented() {
+    let operations = read(OPERATIONS);
+    let source = read("server/src/config/options.rs");
+    let options = options(&source);
+    assert!(options.len() > 10, "{options:?}");
+    none(&missing(&operations, OPERATIONS, &options));
+    for source in tree().iter().filter(|source| source.path.starts_with("server/src/")) {
+        none(&missing(&operations, OPERATIONS, &literals(&source.text, "sprawl_")));
+    }
+}
+
+#[test]
+fn planted_bugs_are_documented() {
+    let source = read("sim-tests/src/cli/zoo.rs");
+    let bugs = planted(&source);
+    assert!(bugs.len() >= 5, "{bugs:?}");
+    none(&zoo(&read(SIMULATION), &bugs));
+}
+
+#[test]
+fn an_undocumented_name_is_noticed() {
+    let source = "choice(\"SPRAWL_A\"), const ABSENT: [\"SPRAWL_B\"]";
+    assert_eq!(options(source), BTreeSet::from(["SPRAWL_A"]));
+    assert_eq!(missing("| `SPRAWL_A` |", "a", &options(source)).len(), 0);
+    assert_eq!(missing("| `SPRAWL_AB` |", "a", &options(source)).len(), 1);
+}
+
+#[test]
+fn an_undocumented_bug_is_noticed() {
+    let bugs = planted("Planted { id: \"no-sync\", invariant: \"AckMeansDurable\" }");
+    assert_eq!(bugs, [("no-sync", "AckMeansDurable")]);
+    assert_eq!(zoo("| `no-sync` | … | **AckMeansDurable** |", &bugs).len(), 0);
+    assert_eq!(zoo("| `no-sync` | … | **NoPhantom** |", &bugs).len(), 1);
+    assert_eq!(zoo("", &bugs).len(), 1);
+}

@@ -1,0 +1,190 @@
+//! A node from its start to its end.
+
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener as BlockingListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use sprawl_core::broker::ShardOptions;
+use sprawl_io::clock::SystemClock;
+use sprawl_io::data_dir::{DataDir, Name};
+use sprawl_io::handle::{Ended, NodeHandle};
+use sprawl_io::start::{self, Options};
+use sprawl_io::storage::rocks::RocksOptions;
+use sprawl_io::trace::Untraced;
+use sprawl_server::VERSION;
+use sprawl_server::config::{self, Asked, Config, LogFormat};
+use sprawl_server::host::Machine;
+use sprawl_server::serve::{Limits, Settings, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// What a process answers that was told to stop twice.
+const STOPPED_TWICE: i32 = 130;
+
+/// Starts a node as the command line says, and ends when it has ended.
+pub(super) fn run() -> ExitCode {
+    let ended = match config::from_process() {
+        Ok(Asked::Print(text)) => print(&text),
+        Ok(Asked::Start(config)) => serve_until_told(*config),
+        Err(error) => Err(error.into()),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sprawl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a line to standard output, now.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush().context("standard output")
+}
+
+fn serve_until_told(config: Config) -> anyhow::Result<()> {
+    start_log(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(live(config))
+}
+
+fn start_log(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log_level).context("the log level")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+async fn live(mut config: Config) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.http).await.map_err(|error| {
+        let port = config.http.port();
+        anyhow!("cannot listen on {}: {error}; --http-port takes another than {port}", config.http)
+    })?;
+    choose_bind_port(&mut config)?;
+    let mut told = Told::listen()?;
+    let data = data_dir(&config);
+    let node = start_node(&config, &data).await?;
+    let http = listener.local_addr().context("the listener has no address")?;
+    announce(&config, &node, http, &data)?;
+    let settings = Settings {
+        address: advertised(&config),
+        entropy: entropy()?,
+        host: Some(Arc::new(Machine::new(&data, config.disk_max_bytes))),
+        limits: Limits { body_bytes_max: config.body_max_bytes, ..Limits::default() },
+    };
+    let ended = node.clone();
+    serve(listener, node.clone(), settings, async move {
+        tokio::select! {
+            biased;
+            () = told.stop() => tracing::info!("told to stop: finishing what is in flight"),
+            _ = ended.ended() => {}
+        }
+        tokio::spawn(async move {
+            told.stop().await;
+            eprintln!("sprawl: told to stop twice: stopping at once");
+            std::process::exit(STOPPED_TWICE);
+        });
+    })
+    .await;
+    match node.shutdown().await {
+        Ended::Shutdown => Ok(()),
+        Ended::DiskFailed(why) => Err(anyhow!(
+            "the disk failed: {why}; nothing was acknowledged after it. Look at the disk, then \
+             start the node again"
+        )),
+    }
+}
+
+/// Takes a free port where 0 is configured. Nothing listens on it in this version: it is part of
+/// the node's name.
+fn choose_bind_port(config: &mut Config) -> anyhow::Result<()> {
+    if config.bind.port() == 0 {
+        let probe = BlockingListener::bind(config.bind);
+        let chosen = probe.and_then(|probe| probe.local_addr());
+        config.bind = chosen.with_context(|| format!("no free port on {}", config.bind.ip()))?;
+    }
+    if config.advertise.1 == 0 {
+        config.advertise.1 = config.bind.port();
+    }
+    Ok(())
+}
+
+fn advertised(config: &Config) -> String {
+    let (host, port) = &config.advertise;
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn data_dir(config: &Config) -> PathBuf {
+    let default = || Path::new("data").join(format!("node-{}", config.bind.port()));
+    config.data_dir.clone().unwrap_or_else(default)
+}
+
+async fn start_node(config: &Config, data: &Path) -> anyhow::Result<NodeHandle> {
+    let options = RocksOptions { disk_max_bytes: config.disk_max_bytes, ..Default::default() };
+    let disk = DataDir::open(data, options)?;
+    let name = match &config.name {
+        Some(name) => Name::Given(name.clone()),
+        None => Name::Default(advertised(config)),
+    };
+    let options = Options {
+        name,
+        shards: config.shards,
+        budget: ShardOptions { cache_bytes: config.memory_max_bytes, ..Default::default() },
+        entropy: entropy()?,
+    };
+    let started = start::start(disk, SystemClock::start(), Untraced, options).await;
+    started.with_context(|| format!("the data directory {}", data.display()))
+}
+
+fn entropy() -> anyhow::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+    Ok(bytes)
+}
+
+/// The first line names every address.
+fn announce(
+    config: &Config,
+    node: &NodeHandle,
+    http: SocketAddr,
+    data: &Path,
+) -> anyhow::Result<()> {
+    let (name, at) = (&node.identity().name, advertised(config));
+    let data = data.display();
+    print(&format!("sprawl {VERSION}: node {name} at {at}, HTTP on http://{http}, data in {data}\n"))
+}
+
+/// The signals that tell a node to stop.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: listen(terminate)?, interrupt: listen(interrupt)? })
+    }
+
+    /// Returns when one of them comes.
+    async fn stop(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
