@@ -32,9 +32,8 @@ impl SystemClock {
 #[cfg(not(madsim))]
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let wall = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Now {
             since_start: Time(0) + self.start.elapsed(),
             wall: sprawl_core::machine::WallTime(wall.as_millis() as u64),

@@ -94,10 +94,11 @@ impl NodeHandle {
     pub async fn describe(&self) -> Option<Vec<ShardStatus>> {
         let mut all = Vec::with_capacity(self.shards.len());
         for shard in 0..self.shards.len() as u16 {
-            match self.request_at(ShardId(shard), Request::Describe).await {
-                Response::Described(status) => all.push(status),
-                _ => return None,
-            }
+            let response = self.request_at(ShardId(shard), Request::Describe).await;
+            let Response::Described(status) = response else {
+                return None;
+            };
+            all.push(status);
         }
         Some(all)
     }

@@ -5,9 +5,9 @@ use std::sync::{Arc, RwLock};
 
 use sprawl_core::broker::replica::{Recovery, Replica};
 use sprawl_core::broker::{Shard, ShardOptions, ShardSeed};
+use sprawl_core::cluster::Control;
 use sprawl_core::cluster::control::ControlSeed;
 use sprawl_core::cluster::metadata::View;
-use sprawl_core::cluster::Control;
 use sprawl_core::ids::{ClusterId, PartitionId, ShardId};
 use sprawl_core::node::{SHARDS_MAX, shard_of};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -127,7 +127,16 @@ async fn recover<S: Storage>(
         let checkpoint = storage.checkpoint(partition).await?;
         let mut recovery = Recovery::begin(partition, checkpoint.as_deref());
         'log: loop {
-            let part = storage.scan(partition, recovery.from(), RECOVERY_READ_BYTES).await?;
+            let part = storage.scan(partition, recovery.from(), RECOVERY_READ_BYTES).await;
+            let part = match part {
+                Ok(part) => part,
+                // It costs the partition, not the node.
+                Err(ReadError::Unreadable(unreadable)) => {
+                    recovery.damage(unreadable);
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
             if part.is_empty() {
                 break;
             }
@@ -137,7 +146,11 @@ async fn recover<S: Storage>(
                 }
             }
         }
-        replicas.entry(shard_of(partition, shards)).or_default().push(recovery.finish());
+        let replica = recovery.finish();
+        if let Some(unreadable) = replica.damaged() {
+            tracing::error!(%unreadable, "stored data is damaged; its partition is not served");
+        }
+        replicas.entry(shard_of(partition, shards)).or_default().push(replica);
     }
     Ok(replicas)
 }
@@ -189,9 +202,8 @@ where
             let (complete, completions) = mpsc::unbounded_channel();
             let stopped = self.stopped.clone();
             let inbox = shard::Inbox { views, completions, neighbours, requests, stopped };
-            let hands = (
-                self.storage.clone(), self.clock.clone(), self.trace.clone(), transport.clone(),
-            );
+            let hands =
+                (self.storage.clone(), self.clock.clone(), self.trace.clone(), transport.clone());
             let (writer, reports) = (self.to_writer.clone(), reports.clone());
             let shard = Shard::recover(seed);
             let driver = ShardLoop::new(shard, me, inbox, hands, writer, reports, complete);

@@ -48,16 +48,13 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// How full the disk is, from 0 to 1: of the configured bound, else of the file system.
+    /// How full the disk is, from 0 to 1: the file system or the configured bound, whichever is
+    /// nearer to its end.
     #[must_use]
     pub fn disk_fullness(&self) -> f64 {
-        let (used, capacity) = match self.data_bytes_max {
-            Some(bound) => (self.data_bytes, bound),
-            None => {
-                let used = self.disk_total_bytes.saturating_sub(self.disk_available_bytes);
-                (used, self.disk_total_bytes)
-            }
-        };
-        if capacity == 0 { 0.0 } else { used as f64 / capacity as f64 }
+        let share = |used: u64, of: u64| if of == 0 { 0.0 } else { used as f64 / of as f64 };
+        let used = self.disk_total_bytes.saturating_sub(self.disk_available_bytes);
+        let bound = self.data_bytes_max.map_or(0.0, |bound| share(self.data_bytes, bound));
+        share(used, self.disk_total_bytes).max(bound)
     }
 }

@@ -160,10 +160,7 @@ async fn converse(
     drop(slot);
 }
 
-async fn answer(
-    router: Router,
-    request: hyper::Request<Incoming>,
-) -> Result<Response, Infallible> {
+async fn answer(router: Router, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
     router.oneshot(request.map(Body::new)).await
 }
 

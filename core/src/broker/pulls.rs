@@ -5,7 +5,7 @@
 //! lease messages that nobody takes. When none has any, it watches all of them, and the first one
 //! to call is asked again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::desk::ReplyTo;
@@ -30,9 +30,16 @@ struct Watcher {
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     by_subscription: BTreeMap<SubscriptionId, Vec<Watcher>>,
+    /// Counts pulls, to begin each at another partition.
+    turn: usize,
 }
 
 impl Watchers {
+    fn next_turn(&mut self) -> usize {
+        self.turn = self.turn.wrapping_add(1);
+        self.turn
+    }
+
     pub(super) fn forget(&mut self, id: &SubscriptionId) {
         self.by_subscription.remove(id);
     }
@@ -64,7 +71,8 @@ impl Shard {
         }
         let id = self.routes.name();
         let deadline = now.since_start + wait;
-        let to_ask = self.shards_of(&subscription).into();
+        let mut to_ask: VecDeque<ShardId> = self.shards_of(&subscription).into();
+        to_ask.rotate_left(self.watchers.next_turn() % to_ask.len().max(1));
         let pull = Pull { reply, subscription, count_max, deadline, to_ask, asking: false };
         self.routes.pulls.insert(id, pull);
         self.routes.pull_deadlines.insert((deadline, id), ());
@@ -147,8 +155,9 @@ impl Shard {
             return self.bench.desk(now, effects).refuse(reply, refused);
         };
         let ids: Vec<PartitionId> = view.partitions_of(found).map(|held| held.id).collect();
-        // Where to begin moves on, so that no partition starves behind a busy one.
-        let start = self.bench.counters.delivered as usize % ids.len().max(1);
+        // Where to begin moves on with each pull, so that no partition starves behind a busy one,
+        // nor behind one whose next message is damaged.
+        let start = self.watchers.next_turn() % ids.len().max(1);
         for id in ids[start..].iter().chain(&ids[..start]) {
             let pulled = self.on(*id, now, effects, |held, _, desk| {
                 held.pull(reply, subscription, count_max, desk)
@@ -170,7 +179,13 @@ impl Shard {
     ) {
         match response {
             Response::Pulled(messages) if messages.is_empty() => self.ask(id, now, effects),
-            response => self.end_pull(id, response, now, effects),
+            response @ (Response::Pulled(_)
+            | Response::Published { .. }
+            | Response::Fetched { .. }
+            | Response::Acknowledged { .. }
+            | Response::Described(_)
+            | Response::Refused(_)
+            | Response::Unknown) => self.end_pull(id, response, now, effects),
         }
     }
 

@@ -37,7 +37,8 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 fn each_change_has_its_bytes() {
     check_change(Change::Found { cluster: ClusterId(7) }, "010007");
     let (disk, boot) = (DiskId(1 << 64), Boot(3));
-    check_change(Change::Register { disk, boot, name: "a".to_owned() }, "0101fe00000000000000000100000000000000030161");
+    let register = Change::Register { disk, boot, name: "a".to_owned() };
+    check_change(register, "0101fe00000000000000000100000000000000030161");
     let config = TopicConfig::default();
     check_change(Change::CreateTopic { name: name("t"), config }, "010201740103");
     for (from, golden) in [
@@ -82,14 +83,44 @@ fn draft(payload: &'static [u8]) -> Draft {
 
 #[test]
 fn each_entry_has_its_bytes() {
-    check_entry(Body::Message(draft(b"payload")), "010116f7c07202000000000000000300000000000000040000000000000005000000000000000d0000000102696401016b0001016801767061796c6f6164");
-    check_entry(Body::Note(Note::Start { leader: DiskId(9), boot: Boot(1) }), "010286dba25502000000000000000300000000000000040000000000000005000000000000000400000001000901");
+    check_entry(
+        Body::Message(draft(b"payload")),
+        concat!(
+            "010116f7c0720200000000000000030000000000000004000000000000000500000000000000",
+            "0d0000000102696401016b0001016801767061796c6f6164",
+        ),
+    );
+    check_entry(
+        Body::Note(Note::Start { leader: DiskId(9), boot: Boot(1) }),
+        concat!(
+            "010286dba2550200000000000000030000000000000004000000000000000500000000000000",
+            "0400000001000901",
+        ),
+    );
     let (subscription, at) = (name("s"), Offset(5));
-    check_entry(Body::Note(Note::CursorFixed { subscription, at }), "01025a9fb84a0200000000000000030000000000000004000000000000000500000000000000050000000101017305");
+    check_entry(
+        Body::Note(Note::CursorFixed { subscription, at }),
+        concat!(
+            "01025a9fb84a0200000000000000030000000000000004000000000000000500000000000000",
+            "050000000101017305",
+        ),
+    );
     let (floor, above) = (Offset(1), vec![(Offset(3), Offset(5))]);
-    check_entry(Body::Note(Note::Progress { subscription: name("s"), floor, above }), "0102f9208aa60200000000000000030000000000000004000000000000000500000000000000080000000102017301010305");
+    check_entry(
+        Body::Note(Note::Progress { subscription: name("s"), floor, above }),
+        concat!(
+            "0102f9208aa60200000000000000030000000000000004000000000000000500000000000000",
+            "080000000102017301010305",
+        ),
+    );
     let attempts = vec![(Offset(2), 2)];
-    check_entry(Body::Note(Note::Attempts { subscription: name("s"), attempts }), "010239e47aef02000000000000000300000000000000040000000000000005000000000000000700000001030173010202");
+    check_entry(
+        Body::Note(Note::Attempts { subscription: name("s"), attempts }),
+        concat!(
+            "010239e47aef0200000000000000030000000000000004000000000000000500000000000000",
+            "0700000001030173010202",
+        ),
+    );
 }
 
 #[test]

@@ -406,7 +406,8 @@ proptest! {
                 }
             }
             for (id, response) in std::mem::take(&mut node.answers) {
-                if let (Some(id), Some((offset, _))) = (asked.remove(&id), published(Some(&response))) {
+                let offset = published(Some(&response)).map(|(offset, _)| offset);
+                if let (Some(id), Some(offset)) = (asked.remove(&id), offset) {
                     let before = *told.entry(id.clone()).or_insert(offset);
                     prop_assert_eq!(before, offset, "{} moved", id);
                 }

@@ -115,8 +115,7 @@ impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
             // A shard is gone only when the node has ended.
             let _ = shard.send(view.clone());
         }
-        let mut face =
-            self.shown.face.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut face = self.shown.face.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *face = view;
     }
 }

@@ -65,7 +65,16 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
         let driven = Driven::new(shard, clock, trace);
         let (awaited, appends) = (Awaited::new(), Vec::new());
         Self {
-            driven, me, inbox, storage, writer, transport, reports, completions, awaited, appends,
+            driven,
+            me,
+            inbox,
+            storage,
+            writer,
+            transport,
+            reports,
+            completions,
+            awaited,
+            appends,
         }
     }
 

@@ -99,11 +99,10 @@ pub trait Storage: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ReadError`]; never a wrong byte, and never fewer messages than there are without one of
-    /// the bounds of `range` being reached.
-    fn read(
-        &self,
-        range: ReadRange,
-    ) -> impl Future<Output = Result<Vec<Record>, ReadError>> + Send;
+    /// the bounds of `range` being reached. What is missing below `below`, at the end of the log
+    /// too, is as bad as what is damaged.
+    fn read(&self, range: ReadRange)
+    -> impl Future<Output = Result<Vec<Record>, ReadError>> + Send;
 
     /// The partitions that have an entry or a state on the disk, ascending.
     ///
@@ -123,10 +122,12 @@ pub trait Storage: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Bytes>, ReadError>> + Send;
 
     /// Raw entries of a partition with their indexes, from `from` on, unchecked, about
-    /// `bytes_max` of them; none when there are none. For recovery, which checks them itself.
+    /// `bytes_max` of them but at least one; none when there are none. For recovery, which checks
+    /// them itself.
     ///
     /// # Errors
     ///
+    /// [`ReadError::Unreadable`] when the disk does not give the first of them, and
     /// [`ReadError::Failed`].
     fn scan(
         &self,
@@ -135,7 +136,8 @@ pub trait Storage: Clone + Send + Sync + 'static {
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<(EntryIndex, Bytes)>, ReadError>> + Send;
 
-    /// The metadata log from `from` on, about `bytes_max` of it; none when there is none.
+    /// The metadata log from `from` on, about `bytes_max` of it but at least one change; none
+    /// when there is none.
     ///
     /// # Errors
     ///
@@ -172,11 +174,7 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     ///
     /// The disk's own; the file then holds the former or the new content, whole.
-    fn replace(
-        &self,
-        name: &str,
-        content: &[u8],
-    ) -> impl Future<Output = io::Result<()>> + Send;
+    fn replace(&self, name: &str, content: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Whether there is a database beside the files, so that a missing file means damage.
     ///

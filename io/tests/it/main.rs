@@ -4,4 +4,5 @@
 mod contract;
 mod damage;
 mod folder;
+mod full;
 mod node;

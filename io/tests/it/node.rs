@@ -7,13 +7,15 @@ use bytes::Bytes;
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::{Body, Draft, Envelope};
 use sprawl_core::ids::Offset;
-use sprawl_core::machine::{Request, Response};
+use sprawl_core::machine::{Refused, Request, Response};
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, DirError, Name};
 use sprawl_io::handle::{Ended, NodeHandle};
 use sprawl_io::start::{Options, StartError, start};
 use sprawl_io::storage::rocks::RocksOptions;
 use sprawl_io::trace::Untraced;
+
+use crate::folder;
 
 fn options(shards: u16) -> Options {
     let name = Name::Default("node".to_owned());
@@ -36,18 +38,25 @@ fn draft(id: &str) -> Draft {
 }
 
 async fn publish(node: &NodeHandle, id: &str) -> (u64, bool) {
-    let topic = "orders".parse().expect("a name");
-    match node.request(Request::Publish { topic, draft: draft(id) }).await {
+    publish_to(node, "orders", draft(id)).await
+}
+
+async fn publish_to(node: &NodeHandle, topic: &str, draft: Draft) -> (u64, bool) {
+    let topic = topic.parse().expect("a name");
+    match node.request(Request::Publish { topic, draft }).await {
         Response::Published { offset, duplicate, .. } => (offset.0, duplicate),
         other => panic!("{other:?}"),
     }
 }
 
-async fn ids(node: &NodeHandle) -> Vec<String> {
-    let (topic, from) = ("orders".parse().expect("a name"), Offset(0));
+async fn fetch(node: &NodeHandle, topic: &str) -> Response {
+    let (topic, from) = (topic.parse().expect("a name"), Offset(0));
     let (partition, count_max, wait) = (0, 1_000, Duration::from_secs(30));
-    let fetch = Request::Fetch { topic, partition, from, count_max, wait };
-    match node.request(fetch).await {
+    node.request(Request::Fetch { topic, partition, from, count_max, wait }).await
+}
+
+async fn ids(node: &NodeHandle) -> Vec<String> {
+    match fetch(node, "orders").await {
         Response::Fetched { records, .. } => records
             .iter()
             .map(|record| match record.body() {
@@ -88,7 +97,7 @@ async fn ids_when_serving(node: &NodeHandle) -> Vec<String> {
         loop {
             let all = node.describe().await.expect("the shards answer");
             let mut partitions = all.iter().flat_map(|shard| &shard.partitions);
-            if partitions.next().is_some_and(|partition| partition.serving) {
+            if partitions.any(|partition| partition.serving) {
                 return;
             }
             tokio::task::yield_now().await;
@@ -96,4 +105,33 @@ async fn ids_when_serving(node: &NodeHandle) -> Vec<String> {
     };
     tokio::time::timeout(Duration::from_secs(60), serving).await.expect("it serves");
     ids(node).await
+}
+
+/// A table block that does not read costs its partition; what else the node holds is served.
+#[tokio::test]
+async fn a_damaged_partition_is_refused_and_the_others_are_served() {
+    let dir = folder::empty();
+    let first = node(dir.path(), 2).await.expect("a node starts");
+    for number in 0..200 {
+        for topic in ["first", "orders"] {
+            let mut large = draft(&format!("{topic}-{number}"));
+            // Bytes that do not compress, so that each topic fills blocks of its own.
+            let noise = (0..128).map(|word| (number * 131 + word) * 0x9e37_79b9_7f4a_7c15_u128);
+            large.payload = noise.flat_map(|word| word.to_be_bytes()).collect();
+            assert_eq!(publish_to(&first, topic, large).await, (number as u64, false));
+        }
+    }
+    assert_eq!(first.shutdown().await, Ended::Shutdown);
+    folder::flip(&folder::largest(dir.path(), "sst"), 100);
+
+    let again = node(dir.path(), 2).await.expect("it starts again");
+    assert_eq!(ids_when_serving(&again).await.len(), 200);
+    match fetch(&again, "first").await {
+        Response::Refused(refused @ Refused::Damaged(_)) => {
+            assert!(!refused.to_string().contains('\n'), "more than a line: {refused}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(publish(&again, "new").await, (200, false));
+    assert_eq!(again.shutdown().await, Ended::Shutdown);
 }

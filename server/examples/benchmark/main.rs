@@ -21,7 +21,7 @@ fn main() -> anyhow::Result<()> {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
     };
-    println!("| batch | append + fdatasync, msg/s | in process, msg/s | ratio | HTTP, msg/s | ratio |");
+    println!("| batch | append + fdatasync, msg/s | in process | ratio | over HTTP | ratio |");
     println!("|---|---|---|---|---|---|");
     for batch in [1, 16, 128, 1024] {
         let reference = append::rate(folder.path(), batch, SPAN)?;

@@ -54,9 +54,8 @@ impl Face {
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| {
-                Problem::new(Kind::Malformed, "the body broke off before its end")
-            })?;
+            let frame = frame
+                .map_err(|_| Problem::new(Kind::Malformed, "the body broke off before its end"))?;
             let Ok(part) = frame.into_data() else { continue };
             if first.len() + all.len() + part.len() > limit {
                 discard(&mut body).await;

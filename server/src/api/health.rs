@@ -191,7 +191,8 @@ fn findings(face: &Face, view: &View, shards: &[ShardStatus]) -> Vec<Finding> {
         find("disk", Level::Critical, detail.to_owned());
     } else if fullness >= DISK_WARNING {
         let percent = (fullness * 100.0) as u64;
-        let detail = format!("the disk is {percent} % full; make room before publishes are refused");
+        let detail =
+            format!("the disk is {percent} % full; make room before publishes are refused");
         find("disk", Level::Warning, detail);
     }
     let partitions = || shards.iter().flat_map(|shard| &shard.partitions);

@@ -96,9 +96,8 @@ pub(super) async fn publish(
     State(face): State<Face>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    let held = face.read_body(request).await.map_err(|problem| {
-        problem.of_publish(None, Stored::No)
-    })?;
+    let held =
+        face.read_body(request).await.map_err(|problem| problem.of_publish(None, Stored::No))?;
     let (topic, draft) = match read(&held.bytes, &face) {
         Ok(message) => message,
         Err(problem) => {
@@ -203,9 +202,9 @@ fn text(body: &Bytes, value: &RawValue) -> Result<Bytes, Problem> {
 fn decoded(value: &RawValue) -> Result<Bytes, Problem> {
     let text: String = serde_json::from_str(value.get())
         .map_err(|_| Problem::new(Kind::Malformed, "payload_base64 is not a string"))?;
-    let bytes = STANDARD.decode(text).map_err(|error| {
-        Problem::new(Kind::Impossible, format!("payload_base64: {error}"))
-    })?;
+    let bytes = STANDARD
+        .decode(text)
+        .map_err(|error| Problem::new(Kind::Impossible, format!("payload_base64: {error}")))?;
     Ok(Bytes::from(bytes))
 }
 

@@ -169,7 +169,7 @@ pub(super) async fn acknowledge(
     id: Named,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    let subscription = id.parse()?;
+    let subscription: SubscriptionId = id.parse()?;
     let held = face.read_body(request).await?;
     let Acknowledge { tokens } = body::parse(&held.bytes)?;
     if tokens.len() > TOKENS_MAX {
@@ -177,14 +177,17 @@ pub(super) async fn acknowledge(
         return Err(Problem::new(Kind::Impossible, detail));
     }
     let token = |text: &String| {
-        text.parse::<AckToken>().map_err(|error| {
-            Problem::new(Kind::Impossible, format!("tokens: '{text}': {error}"))
-        })
+        text.parse::<AckToken>()
+            .map_err(|error| Problem::new(Kind::Impossible, format!("tokens: '{text}': {error}")))
     };
     let tokens = tokens.iter().map(token).collect::<Result<_, _>>()?;
-    let request = Request::Acknowledge { subscription, tokens };
+    let request = Request::Acknowledge { subscription: subscription.clone(), tokens };
     let response = face.ask(request, Duration::ZERO).await;
     let (acked, expired) = answer::acknowledged(response)?;
+    // A partition knows its cursors, not the registry: to it, an unknown subscription has no lease.
+    if acked == 0 && !face.0.node.view().subscriptions.contains_key(&subscription) {
+        return Err(Refused::NoSubscription(subscription).into());
+    }
     let expired = expired.iter().map(ToString::to_string).collect();
     Ok(json(StatusCode::OK, &Acknowledged { acked, expired }))
 }

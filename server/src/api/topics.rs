@@ -196,11 +196,7 @@ fn summary(view: &View, held: &Held<'_>, topic: &metadata::Topic) -> Summary {
     }
 }
 
-fn partition(
-    view: &View,
-    part: &metadata::Partition,
-    held: Option<&PartitionStatus>,
-) -> Partition {
+fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionStatus>) -> Partition {
     let names = |disks: &[DiskId]| disks.iter().map(|disk| node_name(view, *disk)).collect();
     Partition {
         partition: part.number,

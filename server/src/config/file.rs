@@ -9,8 +9,8 @@ use super::options::{ABSENT, Choice, Key, OPTIONS};
 
 /// Reads a file into options and their values, as text.
 pub(super) fn read(path: &Path) -> Result<Vec<(&'static Choice, String)>, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::File(path.to_owned(), error))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::File(path.to_owned(), error))?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
         let said = error.to_string();
         let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();

@@ -92,8 +92,7 @@ fn modern(argument: &str) -> Option<String> {
     };
     let spelt = |flag: &str| camel(flag) == name;
     let mut all = OPTIONS.iter().chain(ABSENT);
-    let option =
-        all.find(|option| spelt(option.flag) || option.alias.is_some_and(spelt))?;
+    let option = all.find(|option| spelt(option.flag) || option.alias.is_some_and(spelt))?;
     Some(match value {
         Some(value) => format!("--{}={value}", option.flag),
         None => format!("--{}", option.flag),

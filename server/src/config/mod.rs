@@ -199,9 +199,9 @@ impl Given {
         parse: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ConfigError> {
         let Some((source, value)) = self.0.get(&key) else { return Ok(None) };
-        parse(value).map(Some).map_err(|error| {
-            ConfigError::Value(source.clone(), format!("'{value}': {error}"))
-        })
+        parse(value)
+            .map(Some)
+            .map_err(|error| ConfigError::Value(source.clone(), format!("'{value}': {error}")))
     }
 
     fn port(&self, key: Key, default: u16) -> Result<u16, ConfigError> {

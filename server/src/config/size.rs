@@ -60,6 +60,9 @@ mod tests {
         for text in ["", "MiB", "-1", "1.5GiB", "1XB", "99999999999TiB"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!((render(64 << 20), render(1_000)), ("64MiB".to_owned(), "1000 bytes".to_owned()));
+        assert_eq!(
+            (render(64 << 20), render(1_000)),
+            ("64MiB".to_owned(), "1000 bytes".to_owned())
+        );
     }
 }

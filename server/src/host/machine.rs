@@ -1,6 +1,7 @@
 //! The host's figures, as sysinfo reads them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +11,8 @@ use super::{Host, Reading};
 
 /// How deep the data directory is walked.
 const FOLDERS_DEEP_MAX: usize = 4;
+/// A block of `st_blocks`, in bytes, on every file system.
+const BLOCK_BYTES: u64 = 512;
 
 /// The machine that this process runs on.
 #[derive(Debug)]
@@ -55,8 +58,8 @@ impl Host for Machine {
             memory_used_bytes: system.used_memory(),
             process_resident_bytes: process.map_or(0, sysinfo::Process::memory),
             process_cpu_percent: process.map_or(0.0, |process| f64::from(process.cpu_usage())),
-            network_received_bytes: networks.iter().map(|(_, n)| n.total_received()).sum(),
-            network_sent_bytes: networks.iter().map(|(_, n)| n.total_transmitted()).sum(),
+            network_received_bytes: networks.values().map(|n| n.total_received()).sum(),
+            network_sent_bytes: networks.values().map(|n| n.total_transmitted()).sum(),
             disk_total_bytes: disk.map_or(0, sysinfo::Disk::total_space),
             disk_available_bytes: disk.map_or(0, sysinfo::Disk::available_space),
             data_bytes: size_of(&self.data, FOLDERS_DEEP_MAX),
@@ -65,7 +68,7 @@ impl Host for Machine {
     }
 }
 
-/// Bytes of the files below a folder. What vanishes meanwhile counts nothing.
+/// Bytes that the files below a folder take of the disk. What vanishes meanwhile counts nothing.
 fn size_of(folder: &Path, deep: usize) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let mut bytes = 0;
@@ -74,7 +77,7 @@ fn size_of(folder: &Path, deep: usize) -> u64 {
             Ok(metadata) if metadata.is_dir() && deep > 0 => {
                 bytes += size_of(&entry.path(), deep - 1);
             }
-            Ok(metadata) if metadata.is_file() => bytes += metadata.len(),
+            Ok(metadata) if metadata.is_file() => bytes += metadata.blocks() * BLOCK_BYTES,
             Ok(_) | Err(_) => {}
         }
     }
@@ -91,9 +94,11 @@ mod tests {
         fs::create_dir(folder.path().join("db"))?;
         fs::write(folder.path().join("db/1.log"), [0; 1_000])?;
         fs::write(folder.path().join("identity"), [0; 24])?;
-        let reading = Machine::new(folder.path(), Some(2_048)).read();
-        assert_eq!(reading.data_bytes, 1_024);
-        assert!((reading.disk_fullness() - 0.5).abs() < 1e-9, "{reading:?}");
+        let reading = Machine::new(folder.path(), Some(1 << 30)).read();
+        assert!((1_024..1 << 20).contains(&reading.data_bytes), "{reading:?}");
+        let full = Reading { data_bytes_max: Some(reading.data_bytes), ..reading.clone() };
+        assert!((0.0..=1.0).contains(&reading.disk_fullness()), "{reading:?}");
+        assert!((full.disk_fullness() - 1.0).abs() < 1e-9, "{full:?}");
         assert!(reading.cpu_count > 0 && reading.memory_total_bytes > 0, "{reading:?}");
         assert!(reading.process_resident_bytes > 0, "{reading:?}");
         assert!(reading.process_resident_bytes < reading.memory_total_bytes, "{reading:?}");

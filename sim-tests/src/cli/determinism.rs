@@ -44,10 +44,13 @@ impl Determinism {
         let (plain, tampered) = pair(self.from, &["--tamper"])?;
         let noticed = plain != tampered;
         println!("seeds: {}, different: {different}", self.seeds);
-        println!("one payload byte changed on purpose: {}", match noticed {
-            true => "noticed",
-            false => "NOT NOTICED",
-        });
+        println!(
+            "one payload byte changed on purpose: {}",
+            match noticed {
+                true => "noticed",
+                false => "NOT NOTICED",
+            }
+        );
         Ok(if different == 0 && noticed { 0 } else { exit::NONDETERMINISM })
     }
 }

@@ -50,12 +50,19 @@ impl Run {
         );
         let mut summary = Summary::new(self.seeds);
         let seeds = self.from..self.from.saturating_add(self.seeds);
-        sweep(seeds, self.jobs, self.budget, |_| (), |seed, outcome| {
-            bar.inc(1);
-            bar.suspend(|| report(seed, calm, &outcome));
-            summary.add(&outcome);
-            true
-        }, calm);
+        sweep(
+            seeds,
+            self.jobs,
+            self.budget,
+            |_| (),
+            |seed, outcome| {
+                bar.inc(1);
+                bar.suspend(|| report(seed, calm, &outcome));
+                summary.add(&outcome);
+                true
+            },
+            calm,
+        );
         bar.finish_and_clear();
         summary.print();
         if summary.seeds() == 0 { exit::COVERAGE } else { summary.code() }

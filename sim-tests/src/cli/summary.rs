@@ -102,7 +102,8 @@ impl Summary {
             let last = self.writable_after.len().saturating_sub(1);
             self.writable_after.get(last * part / 100).copied().unwrap_or_default()
         };
-        println!("all writable after healing: p50 {:?}, p99 {:?}, max {:?}", at(50), at(99), at(100));
+        let (p50, p99, max) = (at(50), at(99), at(100));
+        println!("all writable after healing: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}");
         println!("vacuous: {}", self.vacuous);
         for (invariant, count) in &self.violations {
             println!("violated: {invariant} in {count} seeds");
@@ -121,8 +122,10 @@ pub(super) fn report(seed: u64, calm: bool, outcome: &Outcome) {
     let calmly = if calm { " --profile calm" } else { "" };
     println!("cargo sim replay {seed}{calmly}   # at commit {}", commit());
     match keep(seed, calm) {
-        Ok(path) => println!("  or, when the seeds have moved: cargo sim replay {}", path.display()),
-        Err(error) => println!("  its plan could not be kept: {error}"),
+        Ok(path) => {
+            println!("  or, when the seeds have moved: cargo sim replay {}", path.display());
+        }
+        Err(why) => println!("  its plan could not be kept: {why}"),
     }
     for (invariant, detail) in &outcome.violations {
         println!("  {invariant}: {detail}");

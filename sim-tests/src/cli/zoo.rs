@@ -19,12 +19,7 @@ pub(super) struct Planted {
 
 /// All of them.
 const ZOO: &[Planted] = &[
-    Planted {
-        id: "no-sync",
-        bug: Bug::NoSync,
-        invariant: "AckMeansDurable",
-        seeds: 200,
-    },
+    Planted { id: "no-sync", bug: Bug::NoSync, invariant: "AckMeansDurable", seeds: 200 },
     Planted {
         id: "checksum-unverified",
         bug: Bug::ChecksumUnverified,
@@ -100,12 +95,19 @@ impl Planted {
     fn seek(&self, from: u64) -> Option<u64> {
         let mut caught = None;
         let plant_it = |_| plant(Some(self.bug));
-        sweep(from..from + self.seeds, None, None, plant_it, |seed, outcome| {
-            if outcome.violations.contains_key(self.invariant) {
-                caught = Some(caught.map_or(seed, |before: u64| before.min(seed)));
-            }
-            caught.is_none()
-        }, false);
+        sweep(
+            from..from + self.seeds,
+            None,
+            None,
+            plant_it,
+            |seed, outcome| {
+                if outcome.violations.contains_key(self.invariant) {
+                    caught = Some(caught.map_or(seed, |before: u64| before.min(seed)));
+                }
+                caught.is_none()
+            },
+            false,
+        );
         caught.map(|seed| seed - from + 1)
     }
 

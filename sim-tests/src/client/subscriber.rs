@@ -11,15 +11,15 @@ use crate::plan::{Draw, Subscriber};
 /// How long a pull waits for a message.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// How many messages a client takes at once when it catches up.
+const CATCH_UP: u64 = 1_000;
+
 /// Receives until the run is over.
 pub(crate) async fn subscribe(shared: Shared, number: usize, plan: Subscriber, mut dice: Draw) {
     tokio::time::sleep(Duration::from_millis(plan.at_ms)).await;
     let name = format!("s{number}");
-    let subscribed = Subscribed {
-        topics: plan.topics.clone(),
-        latest: plan.latest,
-        ..Subscribed::default()
-    };
+    let subscribed =
+        Subscribed { topics: plan.topics.clone(), latest: plan.latest, ..Subscribed::default() };
     shared.history().subscribed.insert(name.clone(), subscribed);
     let mut http = Http::default();
     begin(&shared, &mut http, &name, &plan).await;
@@ -73,7 +73,9 @@ async fn begin(shared: &Shared, http: &mut Http, name: &str, plan: &Subscriber) 
 /// Takes what there is; gives the tokens.
 async fn pull(shared: &Shared, http: &mut Http, name: &str, plan: &Subscriber) -> Vec<Value> {
     let wait = WAIT.as_millis();
-    let path = format!("/subscriptions/{name}/messages?max={}&wait={wait}ms", plan.max);
+    // A client that was slow on purpose catches up when all is healed, as fast as it may.
+    let max = if shared.phase() == Phase::Chaos { plan.max } else { CATCH_UP };
+    let path = format!("/subscriptions/{name}/messages?max={max}&wait={wait}ms");
     let answer = http.get(&path, WAIT + Duration::from_secs(3)).await;
     let Some(messages) = answer.ok().and_then(|body| body["messages"].as_array()) else {
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_core::machine::ShardStatus;
 
+use super::Findings;
+
 /// Remembers the commit index of each partition.
 #[derive(Debug, Default)]
 pub(crate) struct CommitNeverRegresses {
@@ -17,14 +19,51 @@ impl CommitNeverRegresses {
         self.commits.clear();
     }
 
-    pub(crate) fn stepped(&mut self, status: &ShardStatus) -> Result<(), String> {
+    pub(crate) fn stepped(&mut self, status: &ShardStatus, findings: &Findings) {
         for partition in &status.partitions {
             let before = self.commits.insert(partition.partition, partition.commit);
-            if before.is_some_and(|before| before > partition.commit) {
+            if let Some(before) = before.filter(|before| *before > partition.commit) {
                 let (id, now) = (partition.partition, partition.commit);
-                return Err(format!("partition {id} went from {before:?} back to {now}"));
+                let detail = format!("partition {id} went from {before} back to {now}");
+                findings.violated("CommitNeverRegresses", detail);
             }
         }
-        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sprawl_core::ids::{Epoch, Offset};
+    use sprawl_core::machine::PartitionStatus;
+
+    fn status(commit: u64) -> ShardStatus {
+        let partition = PartitionStatus {
+            partition: PartitionId(1),
+            topic: "t".parse().expect("a name"),
+            number: 0,
+            epoch: Epoch(1),
+            serving: true,
+            commit: EntryIndex(commit),
+            end: Offset(0),
+            messages: 0,
+            window_ids: 0,
+            chain: 0,
+            damaged: None,
+        };
+        ShardStatus { partitions: vec![partition], ..ShardStatus::default() }
+    }
+
+    #[test]
+    fn a_commit_index_rises_until_the_process_ends() {
+        let (findings, mut commits) = (Findings::default(), CommitNeverRegresses::default());
+        for commit in [1, 4, 4] {
+            commits.stepped(&status(commit), &findings);
+        }
+        commits.restarted();
+        commits.stepped(&status(2), &findings);
+        assert!(findings.violations().is_empty());
+        commits.stepped(&status(1), &findings);
+        assert!(findings.violations().contains_key("CommitNeverRegresses"));
     }
 }

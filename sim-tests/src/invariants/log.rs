@@ -38,7 +38,8 @@ impl Log {
         let before = self.written.insert(place, record.checksum());
         if before.is_some_and(|before| before != record.checksum()) {
             let (epoch, index) = (header.epoch, header.index);
-            let detail = format!("partition {partition}: epoch {epoch}, index {index} is two things");
+            let detail =
+                format!("partition {partition}: epoch {epoch}, index {index} is two things");
             self.violated("EpochIndexNamesOneEntry", detail);
         }
     }

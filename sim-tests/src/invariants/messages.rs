@@ -156,7 +156,10 @@ mod tests {
         let with = |answered_ms, latest, received: bool| {
             let mut history = history(vec![acknowledged(0)]);
             let mut subscribed = Subscribed {
-                topics: vec![0], latest, answered_ms: Some(answered_ms), ..Default::default()
+                topics: vec![0],
+                latest,
+                answered_ms: Some(answered_ms),
+                ..Default::default()
             };
             if received {
                 subscribed.received.insert((0, "a".to_owned()), 1);

@@ -145,8 +145,10 @@ mod tests {
 
     #[test]
     fn every_class_is_on_in_some_seeds_and_off_in_others() {
-        for class in (0..).zip(CLASSES).map(|(at, class)| (at, (class.draw)(&mut Draw::new(1, at)))) {
-            let has = |seed| plan(seed, false).faults.iter().any(|f| f.what.class() == class.1.class());
+        for class in (0..).zip(CLASSES).map(|(at, class)| (at, (class.draw)(&mut Draw::new(1, at))))
+        {
+            let has =
+                |seed| plan(seed, false).faults.iter().any(|f| f.what.class() == class.1.class());
             let on = (0..100).filter(|&seed| has(seed)).count();
             assert!((25..75).contains(&on), "{} is on in {on} of 100", class.1.class());
         }

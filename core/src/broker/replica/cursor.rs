@@ -164,7 +164,8 @@ mod tests {
                 prop_assert_eq!(cursor.contains(Offset(offset)), set.contains(&offset));
                 let open = (offset..).find(|at| !set.contains(at));
                 prop_assert_eq!(Some(cursor.first_open(Offset(offset)).0), open);
-                let attempts = if tried.contains(&offset) && !set.contains(&offset) { 2 } else { 1 };
+                let again = tried.contains(&offset) && !set.contains(&offset);
+                let attempts = if again { 2 } else { 1 };
                 prop_assert_eq!(cursor.attempts(Offset(offset)), attempts);
             }
             let mut copy = Cursor::at(Offset(start));

@@ -138,6 +138,12 @@ impl Replica {
         self.id
     }
 
+    /// What is wrong with its log, if anything; then it leads nothing and serves nothing.
+    #[must_use]
+    pub fn damaged(&self) -> Option<&Unreadable> {
+        self.damaged.as_ref()
+    }
+
     /// The last entry of the log, committed or not.
     #[must_use]
     pub fn last(&self) -> EntryIndex {

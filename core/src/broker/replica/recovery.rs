@@ -37,6 +37,11 @@ impl Recovery {
         self.next
     }
 
+    /// The disk does not give the next entry; what lies behind it is not wanted any more.
+    pub fn damage(&mut self, unreadable: Unreadable) {
+        self.damaged.get_or_insert(unreadable);
+    }
+
     /// Takes the next entry; says whether more are wanted, which ends with the first damaged one.
     pub fn feed(&mut self, index: EntryIndex, bytes: Bytes) -> bool {
         if self.damaged.is_some() {

@@ -26,7 +26,7 @@ const LOG_BUFFER_SHARE: u64 = 128;
 /// How many write buffers each other family has, and how much smaller they are.
 const OTHER_BUFFERS: u64 = 2;
 const OTHER_BUFFER_SHARE: u64 = 8;
-/// How many files of the write-ahead log are kept to be overwritten. Overwriting is worth 1.3–1.9
+/// How many files of the write-ahead log are kept to be overwritten. Overwriting is worth 1.4–1.9
 /// times the speed of growing a file, and only `PointInTime` recovery keeps it on:
 /// docs/adr/0003-wal-recovery-mode.md.
 const RECYCLED_LOGS: usize = 4;

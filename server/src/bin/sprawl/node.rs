@@ -1,6 +1,6 @@
 //! A node from its start to its end.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{SocketAddr, TcpListener as BlockingListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,7 +59,10 @@ fn serve_until_told(config: Config) -> anyhow::Result<()> {
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log_level).context("the log level")?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match config.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -132,7 +135,7 @@ fn data_dir(config: &Config) -> PathBuf {
 }
 
 async fn start_node(config: &Config, data: &Path) -> anyhow::Result<NodeHandle> {
-    let options = RocksOptions { disk_max_bytes: config.disk_max_bytes, ..Default::default() };
+    let options = RocksOptions { disk_max_bytes: config.disk_max_bytes };
     let disk = DataDir::open(data, options)?;
     let name = match &config.name {
         Some(name) => Name::Given(name.clone()),
@@ -163,7 +166,9 @@ fn announce(
 ) -> anyhow::Result<()> {
     let (name, at) = (&node.identity().name, advertised(config));
     let data = data.display();
-    print(&format!("sprawl {VERSION}: node {name} at {at}, HTTP on http://{http}, data in {data}\n"))
+    print(&format!(
+        "sprawl {VERSION}: node {name} at {at}, HTTP on http://{http}, data in {data}\n"
+    ))
 }
 
 /// The signals that tell a node to stop.

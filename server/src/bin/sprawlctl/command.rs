@@ -1,0 +1,105 @@
+//! The command line of `sprawlctl`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::client::Client;
+use crate::output::Format;
+use crate::{diagnose, publish, show, subscribe};
+
+/// Publishes to Sprawl, subscribes, and looks at its nodes.
+#[derive(Debug, Parser)]
+#[command(name = "sprawlctl", version = sprawl_server::VERSION)]
+struct Line {
+    /// The nodes to talk to; when one cannot be reached, the next is tried.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "SPRAWL_NODES",
+        default_value = "http://127.0.0.1:9070"
+    )]
+    nodes: Vec<String>,
+    /// In which form answers are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Publishes messages and prints their ids
+    Publish(publish::Arguments),
+    /// Prints the messages of topics until it is interrupted, and acknowledges them
+    Subscribe(subscribe::Arguments),
+    /// Lists the topics
+    Topics,
+    /// Shows a node and its cluster
+    Status,
+    /// Checks each endpoint of each node, says what is wrong and what to do
+    Diagnose,
+}
+
+/// Does what the command line says. The exit code is 0 when all of it was done.
+pub(crate) fn run() -> ExitCode {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => return refuse(&error),
+    };
+    match carry_out(line) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sprawlctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Help and version are asked for; anything else is one line on standard error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print!("{error}");
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprintln!("sprawlctl: say what to do; try sprawlctl --help");
+            ExitCode::from(2)
+        }
+        _ => {
+            let said = error.to_string();
+            let said = said.strip_prefix("error: ").unwrap_or(&said);
+            let lines = said.lines().map(str::trim);
+            let lines = lines.take_while(|line| !line.starts_with("Usage:"));
+            let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+            eprintln!("sprawlctl: {}; try --help", lines.join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Gives whether everything succeeded.
+fn carry_out(line: Line) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let client = Client::new(line.nodes)?;
+    let format = line.output;
+    runtime.block_on(async {
+        match line.command {
+            Command::Publish(arguments) => publish::publish(client, arguments, format).await,
+            Command::Subscribe(arguments) => subscribe::subscribe(client, arguments, format).await,
+            Command::Topics => show::topics(&client, format).await,
+            Command::Status => show::status(&client, format).await,
+            Command::Diagnose => diagnose::diagnose(&client, format).await,
+        }
+    })
+}

@@ -1,0 +1,15 @@
+//! The real binaries, from outside: processes, sockets, signals, a disk.
+#![cfg(not(madsim))]
+
+mod bad_input;
+mod configuration;
+mod disk_full;
+mod first_message;
+mod http;
+mod kill_nine;
+mod process;
+mod readme;
+mod shutdown;
+mod sprawlctl;
+mod sync_before_answer;
+mod tight_lips;
