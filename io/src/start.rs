@@ -9,6 +9,7 @@ use sprawl_core::cluster::Control;
 use sprawl_core::cluster::control::ControlSeed;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{ClusterId, PartitionId, ShardId};
+use sprawl_core::machine::Now;
 use sprawl_core::node::{SHARDS_MAX, shard_of};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -84,6 +85,7 @@ where
     if !(1..=SHARDS_MAX).contains(&options.shards) {
         return Err(StartError::Shards(options.shards));
     }
+    let origin = clock.now();
     let (fresh, cluster) = identities(&options.entropy);
     let identity = crate::data_dir::enter(disk.files(), &options.name, fresh).await?;
     let storage = disk.open().await?;
@@ -97,7 +99,7 @@ where
     let (writer, to_writer) = Writer::new(storage.clone(), stop.clone());
     let (finished, closed) = oneshot::channel();
     spawn("sprawl-writer".to_owned(), writer.run(finished))?;
-    let ends = Ends { storage, clock, trace, to_writer: to_writer.clone(), stopped };
+    let ends = Ends { origin, storage, clock, trace, to_writer: to_writer.clone(), stopped };
     let (asked, stopping) = mpsc::channel(1);
     let (ended, watched) = watch::channel(None);
     let handle = ends.run(identity, view, cluster, replicas, &options, (asked, watched))?;
@@ -157,6 +159,8 @@ async fn recover<S: Storage>(
 
 /// What every loop of a node is given.
 struct Ends<S, C, T> {
+    /// Both clocks at the start, one reading for all.
+    origin: Now,
     storage: S,
     clock: C,
     trace: T,
@@ -198,7 +202,8 @@ where
             let me = ShardId(number);
             let replicas = replicas.remove(&me).unwrap_or_default();
             let shards = options.shards;
-            let seed = ShardSeed { me, shards, node, options: share, replicas };
+            let origin = self.origin;
+            let seed = ShardSeed { me, shards, node, options: share, origin, replicas };
             let (complete, completions) = mpsc::unbounded_channel();
             let stopped = self.stopped.clone();
             let inbox = shard::Inbox { views, completions, neighbours, requests, stopped };

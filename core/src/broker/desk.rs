@@ -66,19 +66,18 @@ pub(crate) struct Bench {
     pub(crate) reads: BTreeMap<ReadId, (PartitionId, Reading)>,
     pub(crate) answers: VecDeque<(ReplyTo, Response)>,
     next_read: ReadId,
-    /// Both clocks at the first input: cluster time goes on from there by the monotone one.
-    origin: Option<Now>,
+    /// Both clocks at the node's start: cluster time goes on from there by the monotone one.
+    origin: Now,
 }
 
 impl Bench {
-    pub(crate) fn new(options: ShardOptions) -> Self {
-        Self { options, ..Self::default() }
+    pub(crate) fn new(options: ShardOptions, origin: Now) -> Self {
+        Self { options, origin, ..Self::default() }
     }
 
     pub(crate) fn desk<'a>(&'a mut self, now: Now, effects: &'a mut Vec<ShardEffect>) -> Desk<'a> {
-        let origin = *self.origin.get_or_insert(now);
-        let elapsed = now.since_start.since(origin.since_start);
-        let cluster_time = WallTime(origin.wall.0 + elapsed.as_millis() as u64);
+        let elapsed = now.since_start.since(self.origin.since_start);
+        let cluster_time = WallTime(self.origin.wall.0 + elapsed.as_millis() as u64);
         Desk { now, cluster_time, bench: self, effects }
     }
 }

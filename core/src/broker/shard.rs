@@ -30,6 +30,8 @@ pub struct ShardSeed {
     pub node: (DiskId, Boot),
     /// How much it takes on.
     pub options: ShardOptions,
+    /// Both clocks at the node's start: cluster time goes on from there by the monotone one.
+    pub origin: Now,
     /// The partitions of this shard that the disk holds.
     pub replicas: Vec<Replica>,
 }
@@ -80,7 +82,7 @@ impl Shard {
     /// A shard as the disk left it; it leads nothing before a view says so.
     #[must_use]
     pub fn recover(seed: ShardSeed) -> Self {
-        let ShardSeed { me, shards, node, options, replicas } = seed;
+        let ShardSeed { me, shards, node, options, origin, replicas } = seed;
         let recovered = replicas.into_iter().map(|replica| (replica.id(), replica)).collect();
         Self {
             me,
@@ -91,7 +93,7 @@ impl Shard {
             recovered,
             routes: Routes::default(),
             watchers: Watchers::default(),
-            bench: Bench::new(options),
+            bench: Bench::new(options, origin),
             timers: Timers::default(),
             failed: false,
         }

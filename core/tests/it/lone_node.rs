@@ -62,15 +62,16 @@ impl Node {
             replicas.entry(shard_of(id, SHARDS)).or_default().push(recovery.finish());
         }
         let node = (DiskId(1), Boot(disk.boot));
+        let now = Now { since_start: Time(1), wall: WallTime(1_000_000) };
         let shard = |me| {
             let replicas = replicas.remove(&ShardId(me)).unwrap_or_default();
             let options = ShardOptions { checkpoint_entries: 7, ..ShardOptions::default() };
-            Shard::recover(ShardSeed { me: ShardId(me), shards: SHARDS, node, options, replicas })
+            let (me, shards, origin) = (ShardId(me), SHARDS, now);
+            Shard::recover(ShardSeed { me, shards, node, options, origin, replicas })
         };
         let shards = (0..SHARDS).map(shard).collect();
         let (boot, name, cluster) = (node.1, "node".to_owned(), ClusterId(2));
         let control = Control::recover(ControlSeed { disk: node.0, boot, name, cluster, view });
-        let now = Now { since_start: Time(1), wall: WallTime(1_000_000) };
         let (unsynced, answers) = (VecDeque::new(), BTreeMap::new());
         let (next, subscribed) = (RequestId(0), BTreeMap::new());
         let mut node = Self { disk, now, control, shards, unsynced, next, answers, subscribed };

@@ -176,7 +176,7 @@ impl World {
 
     async fn strike(&mut self, what: What) {
         self.shared.trace.world(&format!("{what:?}"));
-        *self.outcome.faults.entry(what.class()).or_insert(0) += 1;
+        let (class, mut allowed) = (what.class(), true);
         let (net, id) = (madsim::net::NetSim::current(), self.node.id());
         match what {
             What::Crash { down_ms } => self.restart(Duration::from_millis(down_ms), false).await,
@@ -188,7 +188,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(for_ms)).await;
                 Handle::current().resume(id);
             }
-            What::ClockJump { by_ms } => self.process.jump(by_ms),
+            What::ClockJump { by_ms } => allowed = self.process.jump(by_ms),
             What::SyncError => self.disk.lock().fail_next_sync = true,
             What::NoSpace { for_ms } => {
                 self.disk.lock().full = true;
@@ -200,14 +200,17 @@ impl World {
                 self.disk.lock().stalled_until = Some(until);
             }
             What::BitFlip { pick } => {
-                if !self.disk.flip(pick) {
-                    self.shared.trace.world("nothing to flip");
-                }
+                allowed = self.disk.flip(pick);
             }
             What::Cut { for_ms } => {
                 net.clog_node(id);
                 after(for_ms, move || madsim::net::NetSim::current().unclog_node(id));
             }
+        }
+        if allowed {
+            *self.outcome.faults.entry(class).or_insert(0) += 1;
+        } else {
+            self.shared.trace.world("the atlas forbids it");
         }
     }
 

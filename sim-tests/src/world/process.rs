@@ -1,6 +1,6 @@
 //! One process of a node: what `sprawl` does from its start to its end.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sprawl_core::broker::ShardOptions;
@@ -25,6 +25,8 @@ pub(super) struct Process {
     world: tokio::time::Instant,
     wall_error: WallError,
     starts: Arc<AtomicU64>,
+    /// Whether it has started: then it has read its wall clock, which may go wrong from now on.
+    started: Arc<AtomicBool>,
     /// Why it ended by itself, until the world has seen it.
     exit: Arc<Mutex<Option<String>>>,
 }
@@ -45,6 +47,7 @@ impl Process {
             world,
             wall_error: Arc::new(AtomicI64::new(0)),
             starts: Arc::default(),
+            started: Arc::default(),
             exit: Arc::default(),
         }
     }
@@ -70,6 +73,7 @@ impl Process {
             Ok(node) => node,
             Err(error) => return format!("it does not start: {error}"),
         };
+        self.started.store(true, Ordering::Relaxed);
         let listener = match TcpListener::bind("0.0.0.0:9070").await {
             Ok(listener) => listener,
             Err(error) => return format!("it does not listen: {error}"),
@@ -108,12 +112,17 @@ impl Process {
     /// It was killed; its wall clock is right again before it starts.
     pub(super) fn killed(&self) {
         self.exit().take();
+        self.started.store(false, Ordering::Relaxed);
         self.wall_error.store(0, Ordering::Relaxed);
     }
 
-    /// The wall clock jumps while it runs.
-    pub(super) fn jump(&self, by_ms: i64) {
-        self.wall_error.fetch_add(by_ms, Ordering::Relaxed);
+    /// The wall clock jumps, if the process runs: a lone node's clock must be right when it starts.
+    pub(super) fn jump(&self, by_ms: i64) -> bool {
+        let runs = self.started.load(Ordering::Relaxed);
+        if runs {
+            self.wall_error.fetch_add(by_ms, Ordering::Relaxed);
+        }
+        runs
     }
 
     /// How often it was started.
