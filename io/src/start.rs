@@ -184,6 +184,9 @@ where
         (stop, ended): (mpsc::Sender<()>, watch::Receiver<Option<Ended>>),
     ) -> std::io::Result<NodeHandle> {
         let node = (identity.disk, identity.boot);
+        // The channels without a bound of their own are bounded by their senders: reports,
+        // messages and completions by what the shards have under way (core's `*_MAX`), views by
+        // the changes that the disk takes while a shard is busy.
         let (reports, reported) = mpsc::unbounded_channel();
         let face = Arc::new(RwLock::new(Arc::new(view.clone())));
         let (mut views, mut doors, mut neighbours, mut inboxes) = (vec![], vec![], vec![], vec![]);

@@ -30,8 +30,8 @@ impl Neighbours {
 
 impl Transport for Neighbours {
     fn send(&self, from: ShardId, to: ShardId, message: Message) {
-        let sent = self.shards.get(usize::from(to.0)).map(|shard| shard.send((from, message)));
-        if !matches!(sent, Some(Ok(()))) {
+        let shard = self.shards.get(usize::from(to.0));
+        if shard.is_none_or(|shard| shard.send((from, message)).is_err()) {
             tracing::debug!(to = to.0, "the shard has ended: a message to it is lost");
         }
     }

@@ -13,6 +13,7 @@ pub mod message;
 pub mod problem;
 pub mod quiet;
 pub mod serve;
+mod stall;
 mod stop;
 mod traffic;
 

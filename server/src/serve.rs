@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 use crate::api::{self, Face};
 use crate::host::Host;
 use crate::quiet::Quiet;
+use crate::stall::Stalling;
 use crate::stop::Stop;
 
 /// How many bytes the head of a request may have: request line and headers.
@@ -54,6 +55,8 @@ pub struct Limits {
     pub body_wait_max: Duration,
     /// How long the head of a request may take, and so how long a connection may be idle.
     pub head_wait_max: Duration,
+    /// How long a client may take nothing of its answer before the connection is cut.
+    pub write_wait_max: Duration,
     /// Connections at once; the next one waits in the listener's queue.
     pub connections_max: usize,
     /// How long connections may take to end after the stop.
@@ -67,6 +70,7 @@ impl Default for Limits {
             bodies_bytes_max: 256 << 20,
             body_wait_max: Duration::from_secs(30),
             head_wait_max: Duration::from_secs(30),
+            write_wait_max: Duration::from_secs(30),
             connections_max: 10_000,
             drain_wait_max: Duration::from_secs(20),
         }
@@ -139,12 +143,13 @@ async fn converse(
     let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         answer(router.clone(), request)
     });
+    let stream = Quiet::new(Stalling::new(stream, limits.write_wait_max));
     let connection = http1::Builder::new()
         .timer(ClockTimer)
         .header_read_timeout(limits.head_wait_max)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(Quiet::new(stream)), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         biased;

@@ -4,6 +4,8 @@
 //! under way never arrives.
 
 mod atlas;
+#[cfg(test)]
+mod contract;
 mod faults;
 
 use std::collections::BTreeMap;
@@ -170,7 +172,7 @@ impl Storage for SimStorage {
         let (mut found, mut bytes) = (Vec::new(), 0);
         let all = (partition, from)..=(partition, EntryIndex(u64::MAX));
         for (&(_, index), record) in state.platters.log.range(all) {
-            if bytes >= bytes_max {
+            if bytes >= bytes_max && !found.is_empty() {
                 break;
             }
             bytes += record.len();
@@ -189,7 +191,7 @@ impl Storage for SimStorage {
         let state = self.disk.lock();
         let (mut found, mut bytes) = (Vec::new(), 0);
         for (&index, change) in state.platters.changes.range(from..) {
-            if bytes >= bytes_max {
+            if bytes >= bytes_max && !found.is_empty() {
                 break;
             }
             bytes += change.len();
@@ -208,51 +210,62 @@ impl Storage for SimStorage {
 }
 
 impl Platters {
-    /// Messages of a range, each checked; damage before the first wanted one does not matter.
+    /// Messages of a range, each checked; damage before the first wanted one does not matter, and
+    /// what is missing is as bad as what is damaged.
     fn messages(&self, range: ReadRange) -> Result<Vec<Record>, Unreadable> {
         let ReadRange { partition, from, below, count_max, bytes_max } = range;
         let (mut found, mut bytes, mut damage) = (Vec::<Record>::new(), 0, None);
-        let mut entries = self.log.range((partition, EntryIndex(1))..(partition, below));
-        // Beginning near the wanted place, as a real disk's search does: an entry's index is
-        // above its offset, so the one at `from` + 1 is not past it.
-        let near = (partition, EntryIndex(from.0 + 1).min(below));
-        if near < (partition, below) {
-            entries = self.log.range(near..(partition, below));
+        let first = self.log.range((partition, EntryIndex(0))..).next();
+        let Some(first) = first.map(|(&(at, index), _)| (at, index)) else {
+            return Ok(found);
+        };
+        if first.0 != partition {
+            return Ok(found);
         }
-        for (&(_, index), stored) in entries {
-            let record = Record::open(partition, stored.clone())
-                .map_err(|error| error.to_string())
-                .and_then(|record| match record.header().index == index {
-                    true => Ok(record),
-                    false => Err(format!("entry {} lies in its place", record.header().index)),
-                });
-            let record = match record {
-                Ok(record) => record,
+        // An entry's index is above its offset: the one at `from` + 1 is not past the wanted one.
+        let mut index = first.1.max(EntryIndex(from.0.saturating_add(1)).min(below));
+        while index < below && found.len() < count_max {
+            match self.entry(partition, index) {
+                Ok(record) => {
+                    let header = *record.header();
+                    if header.offset <= from {
+                        damage = None;
+                    }
+                    if damage.is_some() {
+                        break;
+                    }
+                    if header.is_message && header.offset >= from {
+                        bytes += record.len();
+                        if bytes > bytes_max && !found.is_empty() {
+                            break;
+                        }
+                        found.push(record);
+                    }
+                }
                 Err(_) if !found.is_empty() => break,
-                Err(reason) => {
-                    damage.get_or_insert(Unreadable { partition, index, reason });
-                    continue;
+                Err(unreadable) => {
+                    damage.get_or_insert(unreadable);
                 }
-            };
-            let header = *record.header();
-            if header.offset <= from {
-                damage = None;
             }
-            if damage.is_some() || found.len() == count_max {
-                break;
-            }
-            if header.is_message && header.offset >= from {
-                bytes += record.len();
-                if bytes > bytes_max && !found.is_empty() {
-                    break;
-                }
-                found.push(record);
-            }
+            index = index.next();
         }
         match damage {
             Some(damage) if found.is_empty() => Err(damage),
             Some(_) | None => Ok(found),
         }
+    }
+
+    fn entry(&self, partition: PartitionId, index: EntryIndex) -> Result<Record, Unreadable> {
+        let unreadable = |reason: String| Unreadable { partition, index, reason };
+        let stored = self.log.get(&(partition, index));
+        let stored = stored.ok_or_else(|| unreadable("the entry is missing".to_owned()))?;
+        let record = Record::open(partition, stored.clone())
+            .map_err(|error| unreadable(error.to_string()))?;
+        if record.header().index != index {
+            let found = record.header().index;
+            return Err(unreadable(format!("entry {found} lies in its place")));
+        }
+        Ok(record)
     }
 }
 

@@ -52,7 +52,6 @@ pub(crate) struct ShardLoop<S, C, T, N> {
 }
 
 impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> {
-    #[expect(clippy::too_many_arguments, reason = "each is one of the loop's ends")]
     pub(crate) fn new(
         shard: Shard,
         me: ShardId,

@@ -3,10 +3,12 @@
 
 mod bad_input;
 mod configuration;
+mod damage;
 mod disk_full;
 mod first_message;
 mod http;
 mod kill_nine;
+mod many_connections;
 mod process;
 mod readme;
 mod shutdown;

@@ -1,4 +1,5 @@
-//! What is not written here: unfinished work, tests that do not run, unbiased choice.
+//! What is not written here: unfinished work, tests that do not run, unbiased choice, queues
+//! without a bound.
 
 use super::source::{Source, read, words};
 use super::{complaints, holds_everywhere, none};
@@ -66,6 +67,26 @@ fn biased(source: &Source) -> Vec<String> {
     found
 }
 
+/// L5: a queue between tasks has a named bound; one without says who bounds it. The bounds of
+/// core's own queues are asserted by its machines' `check`.
+fn bounded(source: &Source) -> Vec<String> {
+    let mut found = Vec::new();
+    if !source.path.contains("/src/") {
+        return found;
+    }
+    for (at, call) in source.code.match_indices("mpsc::channel(") {
+        let bound = source.code[at + call.len()..].split(')').next().unwrap_or("").trim();
+        if bound != "1" && !bound.ends_with("_MAX") {
+            found.push(source.complain(at, "a queue's bound has a name that ends in _MAX"));
+        }
+    }
+    let says_who = source.prose.to_lowercase().contains("bounded by");
+    for at in words(&source.code, "unbounded_channel").filter(|_| !says_who) {
+        found.push(source.complain(at, "say by what this queue is bounded"));
+    }
+    found
+}
+
 /// A lint that is set aside has a reason that can be checked.
 fn reasons(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
@@ -92,6 +113,7 @@ fn habits_are_kept() {
     holds_everywhere(unfinished);
     holds_everywhere(tests_run);
     holds_everywhere(biased);
+    holds_everywhere(bounded);
     holds_everywhere(reasons);
     holds_everywhere(safe);
     for path in DOCS {
@@ -125,6 +147,17 @@ fn an_unbiased_choice_is_noticed() {
         0
     );
     assert_eq!(complaints(biased, "io/src/a.rs", "tokio::select! { x = y => {} }"), 1);
+}
+
+#[test]
+fn a_queue_without_bound_is_noticed() {
+    let path = "io/src/a.rs";
+    assert_eq!(complaints(bounded, path, "mpsc::channel(JOBS_MAX); mpsc::channel(1)"), 0);
+    assert_eq!(complaints(bounded, path, "mpsc::channel(512)"), 1);
+    assert_eq!(complaints(bounded, path, "let (a, b) = mpsc::unbounded_channel();"), 1);
+    let said = "// Bounded by what is under way.\nmpsc::unbounded_channel()";
+    assert_eq!(complaints(bounded, path, said), 0);
+    assert_eq!(complaints(bounded, "io/tests/a.rs", "mpsc::channel(512)"), 0);
 }
 
 #[test]

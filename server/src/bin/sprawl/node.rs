@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
+use rustix::process::{Resource, Rlimit};
 use sprawl_core::broker::ShardOptions;
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, Name};
@@ -85,7 +86,7 @@ async fn live(mut config: Config) -> anyhow::Result<()> {
         address: advertised(&config),
         entropy: entropy()?,
         host: Some(Arc::new(Machine::new(&data, config.disk_max_bytes))),
-        limits: Limits { body_bytes_max: config.body_max_bytes, ..Limits::default() },
+        limits: limits(&config),
     };
     let ended = node.clone();
     serve(listener, node.clone(), settings, async move {
@@ -108,6 +109,19 @@ async fn live(mut config: Config) -> anyhow::Result<()> {
              start the node again"
         )),
     }
+}
+
+/// What the configuration and the operating system allow. Half of the descriptors are left to the
+/// database: without them it would fail.
+fn limits(config: &Config) -> Limits {
+    let default = Limits::default();
+    let had = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: had.maximum, maximum: had.maximum };
+    let raised = rustix::process::setrlimit(Resource::Nofile, wanted).is_ok();
+    let descriptors = if raised { had.maximum } else { had.current };
+    let half = descriptors.map_or(usize::MAX, |descriptors| descriptors as usize / 2);
+    let connections_max = default.connections_max.min(half).max(1);
+    Limits { body_bytes_max: config.body_max_bytes, connections_max, ..default }
 }
 
 /// Takes a free port where 0 is configured. Nothing listens on it in this version: it is part of
