@@ -8,9 +8,10 @@ use sprawl_core::machine::{
     ControlRequest, ControlResponse, Refused, Request, Response, ShardStatus,
 };
 use sprawl_core::node::entry_shard;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::data_dir::Identity;
+use crate::signal::Follower;
 
 /// How many requests wait in front of one machine at most; the next one is refused.
 pub const INBOX_REQUESTS_MAX: usize = 16_384;
@@ -40,7 +41,7 @@ pub struct NodeHandle {
     pub(crate) control: mpsc::Sender<Asked<ControlRequest, ControlResponse>>,
     pub(crate) shards: Arc<[mpsc::Sender<Asked<Request, Response>>]>,
     pub(crate) stop: mpsc::Sender<()>,
-    pub(crate) ended: watch::Receiver<Option<Ended>>,
+    pub(crate) ended: Follower<Option<Ended>>,
 }
 
 impl NodeHandle {
@@ -114,13 +115,7 @@ impl NodeHandle {
     /// Returns when the node has ended, with the reason.
     pub async fn ended(&self) -> Ended {
         let mut ended = self.ended.clone();
-        loop {
-            if let Some(reason) = ended.borrow_and_update().clone() {
-                return reason;
-            }
-            if ended.changed().await.is_err() {
-                return Ended::DiskFailed("the node's tasks are gone".to_owned());
-            }
-        }
+        let reason = ended.until(Option::is_some).await;
+        reason.expect("it was waited for until there is one")
     }
 }

@@ -11,6 +11,7 @@ pub mod consensus;
 pub mod data_dir;
 mod driver;
 pub mod handle;
+mod signal;
 mod spawn;
 pub mod start;
 pub mod storage;

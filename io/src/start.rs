@@ -11,13 +11,14 @@ use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{ClusterId, PartitionId, ShardId};
 use sprawl_core::machine::Now;
 use sprawl_core::node::{SHARDS_MAX, shard_of};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::consensus::{self, BadLog, LoneDecider};
 use crate::data_dir::{Identity, IdentityError, Name};
 use crate::driver::{ControlLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
+use crate::signal::{Follower, Signal};
 use crate::spawn::spawn;
 use crate::storage::{Disk, OpenError, ReadError, Storage};
 use crate::trace::Trace;
@@ -95,13 +96,15 @@ where
     }
     let replicas = recover(&storage, &view, options.shards).await?;
 
-    let (stop, stopped) = watch::channel(None);
+    let stop = Signal::new(None);
+    let stopped = stop.follow();
     let (writer, to_writer) = Writer::new(storage.clone(), stop.clone());
     let (finished, closed) = oneshot::channel();
     spawn("sprawl-writer".to_owned(), writer.run(finished))?;
     let ends = Ends { origin, storage, clock, trace, to_writer: to_writer.clone(), stopped };
     let (asked, stopping) = mpsc::channel(1);
-    let (ended, watched) = watch::channel(None);
+    let ended = Signal::new(None);
+    let watched = ended.follow();
     let handle = ends.run(identity, view, cluster, replicas, &options, (asked, watched))?;
     let keeper = Keeper { disk, writer: to_writer, stopping, stop, closed, ended };
     spawn("sprawl-keeper".to_owned(), keeper.run())?;
@@ -165,7 +168,7 @@ struct Ends<S, C, T> {
     clock: C,
     trace: T,
     to_writer: WriterHandle,
-    stopped: watch::Receiver<Option<Ended>>,
+    stopped: Follower<Option<Ended>>,
 }
 
 impl<S, C, T> Ends<S, C, T>
@@ -181,7 +184,7 @@ where
         cluster: ClusterId,
         mut replicas: BTreeMap<ShardId, Vec<Replica>>,
         options: &Options,
-        (stop, ended): (mpsc::Sender<()>, watch::Receiver<Option<Ended>>),
+        (stop, ended): (mpsc::Sender<()>, Follower<Option<Ended>>),
     ) -> std::io::Result<NodeHandle> {
         let node = (identity.disk, identity.boot);
         // The channels without a bound of their own are bounded by their senders: reports,
@@ -254,41 +257,31 @@ struct Keeper<D> {
     disk: D,
     writer: WriterHandle,
     stopping: mpsc::Receiver<()>,
-    stop: watch::Sender<Option<Ended>>,
+    stop: Signal<Option<Ended>>,
     closed: oneshot::Receiver<()>,
-    ended: watch::Sender<Option<Ended>>,
-}
-
-/// Returns when there is a reason to stop.
-async fn changed(stopped: &mut watch::Receiver<Option<Ended>>) {
-    // An error means that nobody can give one any more.
-    let _ = stopped.wait_for(Option::is_some).await;
+    ended: Signal<Option<Ended>>,
 }
 
 impl<D: Disk> Keeper<D> {
     async fn run(mut self) {
-        let mut stopped = self.stop.subscribe();
+        let mut stopped = self.stop.follow();
         tokio::select! {
             biased;
-            _ = changed(&mut stopped) => {}
+            _ = stopped.until(Option::is_some) => {}
             _ = self.stopping.recv() => {
                 // What was handed to the writer before is synced and answered first.
                 flush(&self.writer).await;
-                self.stop.send_if_modified(|reason| {
-                    let running = reason.is_none();
-                    if running {
-                        *reason = Some(Ended::Shutdown);
-                    }
-                    running
-                });
+                if stopped.get().is_none() {
+                    self.stop.set(Some(Ended::Shutdown));
+                }
             }
         }
-        let reason = stopped.borrow().clone();
+        let reason = stopped.get();
         drop(self.writer);
         // An error is the signal: the writer has closed the database and dropped its end.
         let _ = self.closed.await;
         drop(self.disk);
-        self.ended.send_replace(reason);
+        self.ended.set(reason);
     }
 }
 

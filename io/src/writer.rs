@@ -10,10 +10,11 @@ use bytes::Bytes;
 use sprawl_core::ids::ChangeIndex;
 use sprawl_core::machine::{Append, DiskSpace};
 use sprawl_core::zoo::{Bug, planted};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::handle::Ended;
+use crate::signal::{Follower, Signal};
 use crate::storage::{Batch, CommitError, Storage, Usage};
 
 /// How many jobs are gathered into one batch at most.
@@ -41,26 +42,27 @@ pub(crate) struct Job {
 #[derive(Clone)]
 pub(crate) struct WriterHandle {
     pub(crate) jobs: mpsc::Sender<Job>,
-    pub(crate) space: watch::Receiver<DiskSpace>,
+    pub(crate) space: Follower<DiskSpace>,
 }
 
 /// The one who writes.
 pub(crate) struct Writer<S> {
     storage: S,
     jobs: mpsc::Receiver<Job>,
-    space: watch::Sender<DiskSpace>,
-    stop: watch::Sender<Option<Ended>>,
+    space: Signal<DiskSpace>,
+    stop: Signal<Option<Ended>>,
     next_look: Instant,
 }
 
 impl<S: Storage> Writer<S> {
     /// A writer, and how to reach it. It tells `stop` when the disk fails.
-    pub(crate) fn new(storage: S, stop: watch::Sender<Option<Ended>>) -> (Self, WriterHandle) {
+    pub(crate) fn new(storage: S, stop: Signal<Option<Ended>>) -> (Self, WriterHandle) {
         let (jobs, received) = mpsc::channel(QUEUE_JOBS_MAX);
-        let (space, watched) = watch::channel(DiskSpace::Free);
+        let space = Signal::new(DiskSpace::Free);
+        let followed = space.follow();
         let next_look = Instant::now();
         let writer = Self { storage, jobs: received, space, stop, next_look };
-        (writer, WriterHandle { jobs, space: watched })
+        (writer, WriterHandle { jobs, space: followed })
     }
 
     /// Writes until nobody is left who could ask, or the disk fails; drops `finished` at the end.
@@ -89,7 +91,7 @@ impl<S: Storage> Writer<S> {
                 let jobs = gather(&mut waiting);
                 if let Err(reason) = self.write(jobs).await {
                     tracing::error!(reason, "the disk failed; nothing more is acknowledged");
-                    self.stop.send_replace(Some(Ended::DiskFailed(reason)));
+                    self.stop.set(Some(Ended::DiskFailed(reason)));
                     return;
                 }
             }
@@ -133,12 +135,7 @@ impl<S: Storage> Writer<S> {
     }
 
     fn show(&self, space: DiskSpace) {
-        let changed = self.space.send_if_modified(|shown| {
-            let changed = *shown != space;
-            *shown = space;
-            changed
-        });
-        if changed {
+        if self.space.set(space) {
             match space {
                 DiskSpace::Full => tracing::error!("the disk is full: publishes are refused"),
                 DiskSpace::Free => tracing::info!("the disk takes writes again"),

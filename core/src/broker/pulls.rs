@@ -30,16 +30,26 @@ struct Watcher {
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     by_subscription: BTreeMap<SubscriptionId, Vec<Watcher>>,
-    /// Counts pulls, to begin each at another partition.
-    turn: usize,
+    /// Counts pulls at this door, to begin each at another shard.
+    shard_turn: Turn,
+    /// Counts pulls of this shard's partitions, to begin each at another one.
+    partition_turn: Turn,
+}
+
+/// Whose turn it is. Each kind of turn counts for itself: two that shared a count would each see
+/// every other number, and of two places begin at the same one for ever.
+#[derive(Debug, Default)]
+struct Turn(usize);
+
+impl Turn {
+    /// Where among `len` places to begin this time.
+    fn next(&mut self, len: usize) -> usize {
+        self.0 = self.0.wrapping_add(1);
+        self.0 % len.max(1)
+    }
 }
 
 impl Watchers {
-    fn next_turn(&mut self) -> usize {
-        self.turn = self.turn.wrapping_add(1);
-        self.turn
-    }
-
     pub(super) fn forget(&mut self, id: &SubscriptionId) {
         self.by_subscription.remove(id);
     }
@@ -72,7 +82,7 @@ impl Shard {
         let id = self.routes.name();
         let deadline = now.since_start + wait;
         let mut to_ask: VecDeque<ShardId> = self.shards_of(&subscription).into();
-        to_ask.rotate_left(self.watchers.next_turn() % to_ask.len().max(1));
+        to_ask.rotate_left(self.watchers.shard_turn.next(to_ask.len()));
         let pull = Pull { reply, subscription, count_max, deadline, to_ask, asking: false };
         self.routes.pulls.insert(id, pull);
         self.routes.pull_deadlines.insert((deadline, id), ());
@@ -157,7 +167,7 @@ impl Shard {
         let ids: Vec<PartitionId> = view.partitions_of(found).map(|held| held.id).collect();
         // Where to begin moves on with each pull, so that no partition starves behind a busy one,
         // nor behind one whose next message is damaged.
-        let start = self.watchers.next_turn() % ids.len().max(1);
+        let start = self.watchers.partition_turn.next(ids.len());
         for id in ids[start..].iter().chain(&ids[..start]) {
             let pulled = self.on(*id, now, effects, |held, _, desk| {
                 held.pull(reply, subscription, count_max, desk)

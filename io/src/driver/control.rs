@@ -8,12 +8,13 @@ use sprawl_core::ids::ShardId;
 use sprawl_core::machine::{
     ControlEffect, ControlInput, ControlRequest, ControlResponse, Machine, Report,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{Awaited, Driven};
 use crate::clock::Clock;
 use crate::consensus::Consensus;
 use crate::handle::{Asked, Ended};
+use crate::signal::Follower;
 use crate::trace::Trace;
 use crate::writer::WriterHandle;
 
@@ -21,7 +22,7 @@ use crate::writer::WriterHandle;
 pub(crate) struct Inbox {
     pub(crate) reports: mpsc::UnboundedReceiver<(ShardId, Report)>,
     pub(crate) requests: mpsc::Receiver<Asked<ControlRequest, ControlResponse>>,
-    pub(crate) stopped: watch::Receiver<Option<Ended>>,
+    pub(crate) stopped: Follower<Option<Ended>>,
 }
 
 /// Where a new view is shown: to each shard, and to whoever serves clients.
@@ -58,21 +59,14 @@ impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
             let wakeup = self.driven.machine.wakeup();
             let input = tokio::select! {
                 biased;
-                changed = self.inbox.stopped.changed() => {
-                    if changed.is_err() || self.inbox.stopped.borrow_and_update().is_some() {
-                        return self.end();
-                    }
-                    None
-                }
+                reason = self.inbox.stopped.until(Option::is_some) => return self.end(reason),
                 Some((index, change)) = self.consensus.decided() => {
                     Some(ControlInput::Decided { index, change })
                 }
                 Some((from, report)) = self.inbox.reports.recv() => {
                     Some(ControlInput::Reported { from, report })
                 }
-                changed = self.writer.space.changed() => changed.is_ok().then(|| {
-                    ControlInput::DiskSpace(*self.writer.space.borrow_and_update())
-                }),
+                space = self.writer.space.changed() => Some(ControlInput::DiskSpace(space)),
                 asked = self.inbox.requests.recv() => match asked {
                     Some(Asked { request, answer }) => {
                         let id = self.awaited.insert(answer);
@@ -91,9 +85,8 @@ impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
         }
     }
 
-    fn end(mut self) {
-        let failed = matches!(*self.inbox.stopped.borrow(), Some(Ended::DiskFailed(_)));
-        if failed {
+    fn end(mut self, reason: Option<Ended>) {
+        if let Some(Ended::DiskFailed(_)) = reason {
             let now = self.driven.clock.now();
             self.driven.handle(now, ControlInput::DiskFailed);
         }

@@ -10,11 +10,12 @@ use sprawl_core::ids::{EntryIndex, PartitionId, ReadId, ShardId};
 use sprawl_core::machine::{
     Append, Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Unreadable,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{Awaited, Driven, INPUTS_MAX};
 use crate::clock::Clock;
 use crate::handle::{Asked, Ended};
+use crate::signal::Follower;
 use crate::storage::{ReadError, ReadRange, Storage};
 use crate::trace::Trace;
 use crate::transport::Transport;
@@ -34,7 +35,7 @@ pub(crate) struct Inbox {
     pub(crate) completions: mpsc::UnboundedReceiver<Completion>,
     pub(crate) neighbours: mpsc::UnboundedReceiver<(ShardId, Message)>,
     pub(crate) requests: mpsc::Receiver<Asked<Request, Response>>,
-    pub(crate) stopped: watch::Receiver<Option<Ended>>,
+    pub(crate) stopped: Follower<Option<Ended>>,
 }
 
 /// One shard and its hands.
@@ -85,22 +86,13 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             let mut requests = Vec::new();
             tokio::select! {
                 biased;
-                changed = self.inbox.stopped.changed() => {
-                    if changed.is_err() || self.inbox.stopped.borrow_and_update().is_some() {
-                        return self.end();
-                    }
-                }
+                reason = self.inbox.stopped.until(Option::is_some) => return self.end(reason),
                 Some(view) = self.inbox.views.recv() => self.handle(ShardInput::Viewed(view)),
                 _ = self.inbox.completions.recv_many(&mut completions, INPUTS_MAX) => {}
                 Some((from, message)) = self.inbox.neighbours.recv() => {
                     self.handle(ShardInput::Received { from, message });
                 }
-                changed = self.writer.space.changed() => {
-                    if changed.is_ok() {
-                        let space = *self.writer.space.borrow_and_update();
-                        self.handle(ShardInput::DiskSpace(space));
-                    }
-                }
+                space = self.writer.space.changed() => self.handle(ShardInput::DiskSpace(space)),
                 count = self.inbox.requests.recv_many(&mut requests, INPUTS_MAX) => {
                     if count == 0 {
                         return;
@@ -146,9 +138,8 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
     }
 
     /// The node ends: when the disk has failed, the machine is told; it answers nothing more.
-    fn end(mut self) {
-        let failed = matches!(*self.inbox.stopped.borrow(), Some(Ended::DiskFailed(_)));
-        if failed {
+    fn end(mut self, reason: Option<Ended>) {
+        if let Some(Ended::DiskFailed(_)) = reason {
             self.handle(ShardInput::DiskFailed);
         }
     }

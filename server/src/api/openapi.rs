@@ -16,7 +16,8 @@ use super::{
     info(
         title = "Sprawl",
         description = "A self-hosted publish/subscribe broker: publish, read, subscribe and \
-                       acknowledge over plain HTTP. Every failure is a problem document (RFC 9457).",
+                       acknowledge over plain HTTP. Every failure is a problem document \
+                       (RFC 9457).",
     ),
     paths(
         index::index,

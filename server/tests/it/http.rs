@@ -87,11 +87,16 @@ impl Connection {
 
     fn fill(&mut self) -> io::Result<()> {
         let mut part = [0; 16 << 10];
-        match self.stream.read(&mut part)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            bytes => {
-                self.read.extend_from_slice(&part[..bytes]);
-                Ok(())
+        loop {
+            match self.stream.read(&mut part) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(bytes) => {
+                    self.read.extend_from_slice(&part[..bytes]);
+                    return Ok(());
+                }
+                // A read with a time limit is not taken up again by itself after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
