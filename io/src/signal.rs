@@ -68,7 +68,7 @@ impl<T: Clone> Follower<T> {
     /// Returns when the value was set since this follower last returned from here.
     pub(crate) async fn changed(&mut self) -> T {
         loop {
-            // A waiter is registered when it is made, so that a change after the look is not missed.
+            // A waiter is registered when it is made, so that no change after the look is missed.
             let changed = self.shared.changed.notified();
             {
                 let held = self.shared.value.read().unwrap_or_else(PoisonError::into_inner);
