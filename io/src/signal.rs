@@ -40,8 +40,13 @@ impl<T: Clone + PartialEq> Signal<T> {
 
     /// Sets the value; says whether it was another.
     pub(crate) fn set(&self, value: T) -> bool {
+        self.set_where(|_| true, value)
+    }
+
+    /// Sets the value if the one that it has fits; says whether it became another.
+    pub(crate) fn set_where(&self, fits: impl FnOnce(&T) -> bool, value: T) -> bool {
         let mut held = self.0.value.write().unwrap_or_else(PoisonError::into_inner);
-        let other = held.0 != value;
+        let other = fits(&held.0) && held.0 != value;
         if other {
             *held = (value, held.1 + 1);
         }

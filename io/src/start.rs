@@ -271,17 +271,15 @@ impl<D: Disk> Keeper<D> {
             _ = self.stopping.recv() => {
                 // What was handed to the writer before is synced and answered first.
                 flush(&self.writer).await;
-                if stopped.get().is_none() {
-                    self.stop.set(Some(Ended::Shutdown));
-                }
+                self.stop.set_where(Option::is_none, Some(Ended::Shutdown));
             }
         }
-        let reason = stopped.get();
         drop(self.writer);
         // An error is the signal: the writer has closed the database and dropped its end.
         let _ = self.closed.await;
         drop(self.disk);
-        self.ended.set(reason);
+        // A disk that failed on the way down is the reason, whoever asked for the end.
+        self.ended.set(stopped.get());
     }
 }
 

@@ -326,8 +326,10 @@ impl Partition {
 
     fn fetched(&self, reply: ReplyTo, from: Offset, records: Vec<Record>, desk: &mut Desk<'_>) {
         desk.counters().fetched += records.len() as u64;
-        let end = self.replica.state.end;
-        let next = records.last().map_or(from.min(end), |last| last.header().offset.next());
+        let readable = self.replica.state.end;
+        // A damaged log goes on behind what can be read: its reader is to come back and be told.
+        let end = if self.replica.damaged.is_some() { readable.next() } else { readable };
+        let next = records.last().map_or(from.min(readable), |last| last.header().offset.next());
         let partition = self.view.number;
         desk.answer(reply, Response::Fetched { partition, records, next, end });
     }

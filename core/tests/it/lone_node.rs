@@ -57,7 +57,9 @@ impl Node {
             let mut recovery = Recovery::begin(id, state);
             let from = recovery.from();
             for (at, bytes) in (1..).zip(log).skip(from.0 as usize - 1) {
-                assert!(recovery.feed(EntryIndex(at), bytes.clone()), "entry {at} of {id}");
+                if !recovery.feed(EntryIndex(at), bytes.clone()) {
+                    break;
+                }
             }
             replicas.entry(shard_of(id, SHARDS)).or_default().push(recovery.finish());
         }
@@ -116,10 +118,10 @@ impl Node {
                     let open = |bytes: &Bytes| {
                         sprawl_core::broker::replica::Record::open(partition, bytes.clone())
                     };
-                    let records = log.iter().map(|bytes| open(bytes).expect("it was written"));
+                    let readable = log.iter().take(below.0 as usize - 1);
+                    let records = readable.map(|bytes| open(bytes).expect("it was written"));
                     let wanted = records.filter(|record| {
-                        let header = record.header();
-                        header.is_message && header.offset >= from && header.index < below
+                        record.header().is_message && record.header().offset >= from
                     });
                     let result = Ok(wanted.take(count_max).collect());
                     self.shard(at, ShardInput::ReadDone { read, result });
@@ -234,12 +236,15 @@ impl Node {
         }
     }
 
-    fn read_all(&mut self) -> Vec<String> {
-        let (partition, from, count_max) = (0, Offset(0), 10_000);
-        let wait = Duration::ZERO;
-        let topic = topic();
+    /// Reads what is there, without waiting.
+    fn fetch(&mut self, from: Offset) -> Option<Response> {
+        let (topic, partition, count_max, wait) = (topic(), 0, 10_000, Duration::ZERO);
         let id = self.request(Request::Fetch { topic, partition, from, count_max, wait });
-        match self.answers.remove(&id) {
+        self.answers.remove(&id)
+    }
+
+    fn read_all(&mut self) -> Vec<String> {
+        match self.fetch(Offset(0)) {
             Some(Response::Fetched { records, .. }) => records
                 .iter()
                 .map(|record| match record.body() {
@@ -314,6 +319,33 @@ fn after_a_failed_sync_nothing_is_answered() {
     (0..SHARDS).for_each(|at| node.shard(ShardId(at), ShardInput::DiskFailed));
     let id = node.publish("a");
     assert!(!node.answers.contains_key(&id));
+}
+
+#[test]
+fn a_reader_of_a_damaged_log_is_not_told_that_it_saw_the_end() {
+    let mut node = Node::start(Disk::default());
+    (0..10).for_each(|number| {
+        node.publish(&format!("m-{number}"));
+        node.sync();
+    });
+    let log = node.disk.logs.values_mut().next().expect("a partition");
+    let last = log.pop().expect("an entry");
+    let mut flipped = last.to_vec();
+    *flipped.last_mut().expect("a byte") ^= 1;
+    log.push(Bytes::from(flipped));
+    let damaged = EntryIndex(log.len() as u64);
+    let mut node = node.crash();
+    let Some(Response::Fetched { records, next, end, .. }) = node.fetch(Offset(0)) else {
+        panic!("what the stored state covers is served");
+    };
+    assert_eq!((records.len() as u64, end), (next.0, next.next()));
+    assert!(next > Offset(0));
+    match node.fetch(next) {
+        Some(Response::Refused(Refused::Damaged(damage))) => {
+            assert_eq!(damage.index, damaged);
+        }
+        other => panic!("the damaged entry is named: {other:?}"),
+    }
 }
 
 #[test]

@@ -94,6 +94,8 @@ struct World {
     outcome: Outcome,
     began: tokio::time::Instant,
     publishers: Vec<madsim::task::JoinHandle<()>>,
+    /// The machines of the clients.
+    clients: Vec<NodeId>,
 }
 
 impl World {
@@ -114,9 +116,9 @@ impl World {
         let judge = Handle::current().create_node().name("judge").ip(address).build();
         let shared = Shared::new(findings, trace);
         let outcome = Outcome::default();
-        let publishers = Vec::new();
+        let (publishers, clients) = (Vec::new(), Vec::new());
         let mut world =
-            Self { plan, disk, process, node, judge, shared, outcome, began, publishers };
+            Self { plan, disk, process, node, judge, shared, outcome, began, publishers, clients };
         world.start_clients();
         world.chaos().await;
         world.heal().await;
@@ -126,29 +128,27 @@ impl World {
 
     fn start_clients(&mut self) {
         let seed = self.plan.seed;
-        let client = |name: String, number: usize| {
-            let ip = format!("10.0.1.{}", number + 1).parse().expect("an address");
-            Handle::current().create_node().name(name).ip(ip).build()
-        };
-        let mut number = 0;
-        let mut next = || {
-            number += 1;
-            number
+        let clients = &mut self.clients;
+        let mut client = |name: String| {
+            let ip = format!("10.0.1.{}", clients.len() + 1).parse().expect("an address");
+            let machine = Handle::current().create_node().name(name).ip(ip).build();
+            clients.push(machine.id());
+            machine
         };
         for (at, plan) in self.plan.publishers.iter().cloned().enumerate() {
             let dice = Draw::new(seed, Purpose::Publishers as u64 + at as u64);
             let task = client::publish(self.shared.clone(), at, plan, dice);
-            self.publishers.push(client(format!("publisher-{at}"), next()).spawn(task));
+            self.publishers.push(client(format!("publisher-{at}")).spawn(task));
         }
         for (at, plan) in self.plan.subscribers.iter().cloned().enumerate() {
             let dice = Draw::new(seed, Purpose::Subscribers as u64 + at as u64);
             let task = client::subscribe(self.shared.clone(), at, plan, dice);
-            client(format!("subscriber-{at}"), next()).spawn(task);
+            client(format!("subscriber-{at}")).spawn(task);
         }
         for at in 0..self.plan.readers {
             let dice = Draw::new(seed, Purpose::Readers as u64 + u64::from(at));
             let task = client::read(self.shared.clone(), self.plan.topics, dice);
-            client(format!("reader-{at}"), next()).spawn(task);
+            client(format!("reader-{at}")).spawn(task);
         }
     }
 
@@ -238,16 +238,22 @@ impl World {
         self.pass_until(self.began.elapsed() + Duration::from_millis(200)).await;
         self.shared.enter(Phase::Drain);
         let healed = tokio::time::Instant::now();
+        // Time spent on topics whose only copy a fault destroyed, which take nothing any more.
+        let mut unwritable = Duration::ZERO;
         for topic in 0..self.plan.topics {
             let shared = self.shared.clone();
             let probe = async move { client::probe(&shared, topic, WRITABLE_LIMIT).await };
+            let probing = tokio::time::Instant::now();
             let writable = self.judge.spawn(probe).await.expect("nobody kills the judge");
-            if !writable && !self.is_damaged(topic) {
+            if writable {
+                self.outcome.writable_after = healed.elapsed() - unwritable;
+            } else if self.is_damaged(topic) {
+                unwritable += probing.elapsed();
+            } else {
                 let detail = format!("topic {topic} took no message in {WRITABLE_LIMIT:?}");
                 self.shared.findings.violated("WritableWithin", detail);
             }
         }
-        self.outcome.writable_after = healed.elapsed();
     }
 
     /// Whether a fault destroyed something of the topic's only copy.
@@ -299,7 +305,10 @@ impl World {
     }
 
     async fn end(mut self) -> Outcome {
-        Handle::current().kill(self.node.id());
+        // What a task holds is freed when it is killed, not with the runtime.
+        for machine in [&[self.node.id(), self.judge.id()], &self.clients[..]].concat() {
+            Handle::current().kill(machine);
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         let history = self.shared.history();
         self.outcome.stored = history.stored();

@@ -19,10 +19,12 @@ use sprawl_server::VERSION;
 use sprawl_server::config::{self, Asked, Config, LogFormat};
 use sprawl_server::host::Machine;
 use sprawl_server::serve::{Limits, Settings, serve};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// How many connections the kernel keeps until they are accepted; it may keep fewer.
+const ACCEPT_QUEUE_MAX: u32 = 1_024;
 /// What a process answers that was told to stop twice.
 const STOPPED_TWICE: i32 = 130;
 
@@ -72,7 +74,7 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn live(mut config: Config) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.http).await.map_err(|error| {
+    let listener = listen(config.http).map_err(|error| {
         let port = config.http.port();
         anyhow!("cannot listen on {}: {error}; --http-port takes another than {port}", config.http)
     })?;
@@ -109,6 +111,14 @@ async fn live(mut config: Config) -> anyhow::Result<()> {
              start the node again"
         )),
     }
+}
+
+/// Listens, also where a former run's connections still linger.
+fn listen(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(ACCEPT_QUEUE_MAX)
 }
 
 /// What the configuration and the operating system allow. Half of the descriptors are left to the
