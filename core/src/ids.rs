@@ -122,9 +122,6 @@ pub enum BadName {
     /// A level between two dots is empty, or the whole is only dots.
     #[error("a name has no empty level: not '.', not '..', no dot at either end, no two in a row")]
     EmptyLevel,
-    /// It begins with an underscore.
-    #[error("names that begin with '_' are the system's own")]
-    Reserved,
 }
 
 /// Checks the rules that topic and subscription names share.
@@ -137,9 +134,6 @@ fn check_name(text: &str) -> Result<(), BadName> {
     }
     if text.split('.').any(str::is_empty) {
         return Err(BadName::EmptyLevel);
-    }
-    if text.starts_with('_') {
-        return Err(BadName::Reserved);
     }
     Ok(())
 }
@@ -192,9 +186,46 @@ name! {
     /// A topic: 1–249 of `[A-Za-z0-9_.-]`, levels separated by dots, none of them empty.
     TopicName
 }
+impl TopicName {
+    /// Whether the topic is the system's own: clients read it, and do not publish to it.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.0.starts_with('_')
+    }
+}
+
 name! {
     /// A durable subscription, named under the same rules as a topic.
     SubscriptionId
+}
+
+/// How urgent a message is: 0 to 9, and 4 where nobody says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// The most urgent.
+    pub const MAX: Self = Self(9);
+    /// What a message has that does not say.
+    pub const NORMAL: Self = Self(4);
+
+    /// The priority of this number; `None` above 9.
+    #[must_use]
+    pub fn new(number: u8) -> Option<Self> {
+        (number <= Self::MAX.0).then_some(Self(number))
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self::NORMAL
+    }
 }
 
 /// A message's id: any text of 1–256 bytes; the same id again is the same message.
@@ -277,7 +308,7 @@ mod tests {
 
     #[test]
     fn names_keep_to_the_rules() {
-        for good in ["a", "orders.eu.paid", "A-b_c.9", "x_", &"n".repeat(249)] {
+        for good in ["a", "orders.eu.paid", "A-b_c.9", "x_", "_system", &"n".repeat(249)] {
             assert_eq!(good.parse::<TopicName>().map(|n| n.to_string()), Ok(good.to_owned()));
         }
         for (bad, why) in [
@@ -291,7 +322,6 @@ mod tests {
             ("a..b", BadName::EmptyLevel),
             (".a", BadName::EmptyLevel),
             ("a.", BadName::EmptyLevel),
-            ("_system", BadName::Reserved),
         ] {
             assert_eq!(bad.parse::<TopicName>(), Err(why), "{bad:?}");
         }

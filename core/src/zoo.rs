@@ -16,6 +16,18 @@ pub enum Bug {
     EpochResumed,
     /// A repeat of an id that is not yet committed is answered at once.
     RepeatAnsweredEarly,
+    /// A delayed message is delivered like any other.
+    DelayIgnored,
+    /// Whether a message's time is over is judged by the wall clock.
+    TtlByTheWallClock,
+    /// What is too old is judged by the wall clock.
+    RetentionByTheWallClock,
+    /// A subscription's window has no bound in bytes.
+    WindowWithoutBound,
+    /// A message is done before its dead letter is stored.
+    BuriedAfterDone,
+    /// A subscription from the latest message begins at its first poll.
+    LatestAtFirstPull,
 }
 
 #[cfg(zoo)]

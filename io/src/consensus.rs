@@ -48,7 +48,8 @@ impl Consensus for LoneDecider {
             // The receiver is gone only when the node has ended.
             let _ = durable.send((index, change));
         });
-        let job = Job { appends: Vec::new(), changes: vec![(index, bytes)], done };
+        let job =
+            Job { appends: Vec::new(), erased: Vec::new(), changes: vec![(index, bytes)], done };
         // The writer is gone only when the node has ended.
         let _ = self.writer.jobs.send(job).await;
     }

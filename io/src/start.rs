@@ -223,7 +223,14 @@ where
         let (ask, requests) = mpsc::channel(INBOX_REQUESTS_MAX);
         let decider = LoneDecider::new(self.to_writer.clone(), view.version);
         let (disk, boot) = node;
-        let seed = ControlSeed { disk, boot, name: identity.name.clone(), cluster, view };
+        let seed = ControlSeed {
+            disk,
+            boot,
+            name: identity.name.clone(),
+            cluster,
+            view,
+            origin: self.origin,
+        };
         let inbox = control::Inbox { reports: reported, requests, stopped: self.stopped.clone() };
         let shown = control::Shown { shards: views, face: face.clone() };
         let hands = (self.clock.clone(), self.trace.clone(), decider);
@@ -290,7 +297,7 @@ async fn flush(writer: &WriterHandle) {
         // Whoever asked is still there: it waits below.
         let _ = tell.send(());
     });
-    let job = Job { appends: Vec::new(), changes: Vec::new(), done };
+    let job = Job { appends: Vec::new(), erased: Vec::new(), changes: Vec::new(), done };
     if writer.jobs.send(job).await.is_ok() {
         // An error means that the disk has failed; `ended` says so.
         let _ = told.await;

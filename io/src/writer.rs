@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sprawl_core::ids::ChangeIndex;
+use sprawl_core::ids::{ChangeIndex, PartitionId};
 use sprawl_core::machine::{Append, DiskSpace};
 use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::{mpsc, oneshot};
@@ -33,6 +33,8 @@ const FULL_PERCENT: u64 = 90;
 /// What one loop wants written, and whom to tell.
 pub(crate) struct Job {
     pub(crate) appends: Vec<Append>,
+    /// Partitions to forget, after what is appended to them.
+    pub(crate) erased: Vec<PartitionId>,
     pub(crate) changes: Vec<(ChangeIndex, Bytes)>,
     /// Called once when all of it is durable.
     pub(crate) done: Box<dyn FnOnce() + Send>,
@@ -103,6 +105,7 @@ impl<S: Storage> Writer<S> {
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
             batch.appends.extend(job.appends);
+            batch.erased.extend(job.erased);
             batch.changes.extend(job.changes);
             done.push(job.done);
         }

@@ -8,15 +8,15 @@ mod atlas;
 mod contract;
 mod faults;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, PartitionId};
-use sprawl_core::machine::Unreadable;
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::machine::{Unreadable, WallTime};
 use sprawl_io::storage::{
     Batch, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
 };
@@ -32,6 +32,8 @@ pub(crate) struct Platters {
     files: BTreeMap<String, Vec<u8>>,
     pub(crate) log: BTreeMap<(PartitionId, EntryIndex), Bytes>,
     states: BTreeMap<PartitionId, Bytes>,
+    /// Partitions whose log does not begin at its first entry any more.
+    cut: BTreeSet<PartitionId>,
     changes: BTreeMap<ChangeIndex, Bytes>,
     /// Written by the process that runs, and not yet synced.
     unsynced: Option<Batch>,
@@ -144,6 +146,30 @@ impl Storage for SimStorage {
         Ok(state.platters.messages(range)?)
     }
 
+    async fn seek(
+        &self,
+        partition: PartitionId,
+        at: WallTime,
+        first: EntryIndex,
+        below: EntryIndex,
+    ) -> Result<Option<Offset>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        let state = self.disk.lock();
+        let (mut low, mut high, mut found) = (first.0, below.0, None);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let record = state.platters.entry(partition, EntryIndex(middle))?;
+            if record.header().time < at {
+                low = middle + 1;
+            } else {
+                high = middle;
+                found = Some(record.header().offset);
+            }
+        }
+        Ok(found)
+    }
+
     async fn partitions(&self) -> Result<Vec<PartitionId>, ReadError> {
         self.alive().await;
         let state = self.disk.lock();
@@ -213,9 +239,9 @@ impl Platters {
     /// Messages of a range, each checked; damage before the first wanted one does not matter, and
     /// what is missing is as bad as what is damaged.
     fn messages(&self, range: ReadRange) -> Result<Vec<Record>, Unreadable> {
-        let ReadRange { partition, from, below, count_max, bytes_max } = range;
+        let ReadRange { partition, from, first: lowest, below, count_max, bytes_max } = range;
         let (mut found, mut bytes, mut damage) = (Vec::<Record>::new(), 0, None);
-        let first = self.log.range((partition, EntryIndex(0))..).next();
+        let first = self.log.range((partition, lowest)..).next();
         let Some(first) = first.map(|(&(at, index), _)| (at, index)) else {
             return Ok(found);
         };

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::delivery::Run;
-use super::replica::Record;
+use super::delivery::{Burial, Moment, Run};
+use super::partition::Fetch;
+use super::replica::{Record, Submission};
+use crate::cluster::ClusterClock;
 use crate::ids::{Offset, PartitionId, ReadId, RequestId, ShardId, SubscriptionId};
 use crate::machine::{Counters, DiskSpace, Now, Refused, Response, ShardEffect, WallTime};
+use crate::zoo::{Bug, planted};
 
 /// How many reads of the disk a shard has under way at most.
 pub(super) const READS_MAX: usize = 256;
-/// How many bytes one read of the disk brings at most; one message more may pass it.
-pub(super) const READ_BYTES_MAX: usize = 4 << 20;
 
 /// How much a shard takes on, and how often it stores states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,10 @@ pub(crate) enum ReplyTo {
     Client(RequestId),
     /// To a pull of this shard, which asks this shard too.
     Own(RequestId),
+    /// To a dead letter that this shard has stored, under its name for it.
+    Grave(RequestId),
+    /// To one message of a batch of this shard, under its name for the batch.
+    Item(RequestId, u32),
     /// To another shard, under its name for the request.
     Shard(ShardId, RequestId),
 }
@@ -43,8 +48,24 @@ pub(crate) enum ReplyTo {
 /// What a read of the disk is for.
 #[derive(Clone, Debug)]
 pub(crate) enum Reading {
-    Fetch { reply: ReplyTo, from: Offset },
+    /// A reader without subscription.
+    Fetch(Fetch),
+    /// The search for where such a reader begins: where it says, if all messages are older.
+    FetchFrom(Fetch),
+    /// A subscription's messages.
     Pull { reply: ReplyTo, subscription: SubscriptionId, run: Run },
+    /// The search for where a subscription begins: here, if all messages are older.
+    Begin(SubscriptionId, Offset),
+    /// A message that becomes a dead letter.
+    Bury(Burial),
+}
+
+/// Where a dead letter comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Grave {
+    pub(crate) partition: PartitionId,
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) offset: Offset,
 }
 
 /// The budgets of a shard, in bytes, and who may be evicted next.
@@ -66,18 +87,24 @@ pub(crate) struct Bench {
     pub(crate) reads: BTreeMap<ReadId, (PartitionId, Reading)>,
     pub(crate) answers: VecDeque<(ReplyTo, Response)>,
     next_read: ReadId,
-    /// Both clocks at the node's start: cluster time goes on from there by the monotone one.
-    origin: Now,
+    /// Dead letters to store, and those that are being stored.
+    pub(crate) outbox: VecDeque<(Grave, Submission)>,
+    pub(crate) graves: BTreeMap<RequestId, Grave>,
+    pub(crate) clock: ClusterClock,
 }
 
 impl Bench {
     pub(crate) fn new(options: ShardOptions, origin: Now) -> Self {
-        Self { options, origin, ..Self::default() }
+        Self { options, clock: ClusterClock::new(origin), ..Self::default() }
+    }
+
+    /// How many dead letters are being stored.
+    pub(crate) fn burials_under_way(&self) -> usize {
+        self.outbox.len() + self.graves.len()
     }
 
     pub(crate) fn desk<'a>(&'a mut self, now: Now, effects: &'a mut Vec<ShardEffect>) -> Desk<'a> {
-        let elapsed = now.since_start.since(self.origin.since_start);
-        let cluster_time = WallTime(self.origin.wall.0 + elapsed.as_millis() as u64);
+        let cluster_time = self.clock.at(now);
         Desk { now, cluster_time, bench: self, effects }
     }
 }
@@ -102,6 +129,16 @@ impl Desk<'_> {
 
     pub(crate) fn counters(&mut self) -> &mut Counters {
         &mut self.bench.counters
+    }
+
+    /// The time of the input.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { time: self.now.since_start, cluster: self.cluster_time }
+    }
+
+    /// The time by which it is judged whether a message's time is over.
+    pub(crate) fn ttl_time(&self) -> WallTime {
+        if planted(Bug::TtlByTheWallClock) { self.now.wall } else { self.cluster_time }
     }
 
     /// Whether the disk takes what the node itself wants to note.

@@ -1,11 +1,13 @@
 //! The door of a shard: what a client asks is done here, handed on, or made to wait.
 
-use super::delivery::AckToken;
-use super::desk::ReplyTo;
-use super::replica::Draft;
-use super::routing::{Acks, Forwarded, TOPIC_WAIT, WANTED_BYTES_MAX, WANTED_MAX, Wanting, target};
+use super::desk::{Desk, ReplyTo};
+use super::partition::Partition;
+use super::replica::Submission;
+use super::routing::{
+    Forwarded, TOPIC_WAIT, WANTED_BYTES_MAX, WANTED_MAX, Wanting, target, target_of,
+};
 use super::shard::Shard;
-use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, SubscriptionId, TopicName};
+use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, TopicName};
 use crate::machine::{Message, Now, Refused, Report, Request, Response, ShardEffect};
 use crate::node::shard_of;
 
@@ -35,9 +37,11 @@ impl Shard {
             Request::Pull { subscription, count_max, .. } => {
                 self.pull_here(reply, &subscription, count_max, now, effects);
             }
-            request @ (Request::Publish { .. }
+            request @ (Request::Publish(_)
+            | Request::PublishBatch(_)
             | Request::Fetch { .. }
-            | Request::Acknowledge { .. }
+            | Request::Trim { .. }
+            | Request::Settle { .. }
             | Request::Describe) => self.serve(reply, request, now, effects),
         }
     }
@@ -49,38 +53,18 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        let partition = target(&self.view, &request);
         let blind = self.view.version == ChangeIndex(0);
-        if blind && !matches!(request, Request::Publish { .. } | Request::Describe) {
+        let waits =
+            matches!(request, Request::Publish(_) | Request::PublishBatch(_) | Request::Describe);
+        if blind && !waits {
             // Without a view nobody can say what exists.
             return self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
         }
         match request {
-            Request::Publish { topic, draft } => match partition {
-                Some(id) => self.publish(reply, id, topic, draft, now, effects),
-                None => self.want(
-                    Wanting { reply, topic, draft, deadline: now.since_start + TOPIC_WAIT },
-                    now,
-                    effects,
-                ),
-            },
-            Request::Fetch { topic, partition: number, from, count_max, wait } => {
-                let Some(id) = partition else {
-                    let refused = match self.view.topics.contains_key(&topic) {
-                        true => Refused::NoPartition(topic, number),
-                        false => Refused::NoTopic(topic),
-                    };
-                    return self.bench.desk(now, effects).refuse(reply, refused);
-                };
-                if let Some(shard) = self.elsewhere(id) {
-                    let partition = number;
-                    let request = Request::Fetch { topic, partition, from, count_max, wait };
-                    self.forward(shard, Forwarded::Request(reply), request, now, effects);
-                } else {
-                    self.here(id, reply, now, effects, |held, desk| {
-                        held.fetch(reply, from, count_max, wait, desk);
-                    });
-                }
+            Request::Publish(submission) => self.publish(reply, submission, now, effects),
+            Request::PublishBatch(items) => self.publish_batch(reply, items, now, effects),
+            Request::Fetch { .. } | Request::Trim { .. } => {
+                self.serve_partition(reply, request, now, effects);
             }
             Request::Pull { subscription, count_max, wait } => {
                 if self.view.subscriptions.contains_key(&subscription) {
@@ -90,8 +74,8 @@ impl Shard {
                     self.bench.desk(now, effects).refuse(reply, refused);
                 }
             }
-            Request::Acknowledge { subscription, tokens } => {
-                self.acknowledge(reply, subscription, tokens, now, effects);
+            Request::Settle { subscription, tokens, verdict } => {
+                self.settle(reply, subscription, tokens, verdict, now, effects);
             }
             Request::Describe => {
                 let status = self.status();
@@ -100,8 +84,50 @@ impl Shard {
         }
     }
 
+    /// A request about one partition that is named by its topic and number.
+    fn serve_partition(
+        &mut self,
+        reply: ReplyTo,
+        request: Request,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let Some(id) = target(&self.view, &request) else {
+            if let Request::Fetch { topic, partition, .. }
+            | Request::Trim { topic, partition, .. } = request
+            {
+                let refused = self.no_partition(topic, partition);
+                self.bench.desk(now, effects).refuse(reply, refused);
+            }
+            return;
+        };
+        if let Some(shard) = self.elsewhere(id) {
+            self.forward(shard, Forwarded::Request(reply), request, now, effects);
+            return;
+        }
+        self.here(id, reply, now, effects, |held, desk| match request {
+            Request::Fetch { from, count_max, wait, .. } => {
+                held.fetch(reply, from, count_max, wait, desk);
+            }
+            Request::Trim { below, .. } => held.trim(reply, below, desk),
+            Request::Publish(_)
+            | Request::PublishBatch(_)
+            | Request::Pull { .. }
+            | Request::Settle { .. }
+            | Request::Describe => panic!("this request names no partition"),
+        });
+    }
+
+    fn no_partition(&self, topic: TopicName, number: u32) -> Refused {
+        if self.view.topics.contains_key(&topic) {
+            Refused::NoPartition(topic, number)
+        } else {
+            Refused::NoTopic(topic)
+        }
+    }
+
     /// The other shard in which a partition lives, if it is another.
-    fn elsewhere(&self, id: PartitionId) -> Option<ShardId> {
+    pub(super) fn elsewhere(&self, id: PartitionId) -> Option<ShardId> {
         Some(shard_of(id, self.shards)).filter(|&shard| shard != self.me)
     }
 
@@ -112,57 +138,68 @@ impl Shard {
         reply: ReplyTo,
         now: Now,
         effects: &mut Vec<ShardEffect>,
-        work: impl FnOnce(&mut super::partition::Partition, &mut super::desk::Desk<'_>),
+        work: impl FnOnce(&mut Partition, &mut Desk<'_>),
     ) {
         if self.on(id, now, effects, |held, _, desk| work(held, desk)).is_none() {
             self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
         }
     }
 
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         reply: ReplyTo,
-        id: PartitionId,
-        topic: TopicName,
-        draft: Draft,
+        submission: Submission,
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
+        let Some(id) = target_of(&self.view, &submission) else {
+            return self.want(reply, submission, now, effects);
+        };
         if let Some(shard) = self.elsewhere(id) {
-            let request = Request::Publish { topic, draft };
+            let request = Request::Publish(submission);
             self.forward(shard, Forwarded::Request(reply), request, now, effects);
         } else {
-            self.here(id, reply, now, effects, |held, desk| held.publish(reply, draft, desk));
+            self.here(id, reply, now, effects, |held, desk| {
+                held.publish(vec![(reply, submission)], desk);
+            });
         }
     }
 
     /// A message whose topic does not exist waits for it to be made.
-    fn want(&mut self, wanting: Wanting, now: Now, effects: &mut Vec<ShardEffect>) {
-        let bytes = wanting.draft.payload.len();
+    pub(super) fn want(
+        &mut self,
+        reply: ReplyTo,
+        submission: Submission,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let bytes = submission.draft.payload.len();
         let mut desk = self.bench.desk(now, effects);
         if !desk.may_write() {
-            return desk.refuse(wanting.reply, Refused::DiskFull);
+            return desk.refuse(reply, Refused::DiskFull);
         }
         if self.routes.wanting.len() >= WANTED_MAX
             || self.routes.wanting_bytes + bytes > WANTED_BYTES_MAX
         {
             let refused = Refused::Overloaded("too many messages wait for their topics");
-            return desk.refuse(wanting.reply, refused);
+            return desk.refuse(reply, refused);
         }
-        effects.push(ShardEffect::Report(Report::TopicWanted(wanting.topic.clone())));
+        let wanted = Report::TopicWanted(submission.topic.clone());
+        effects.push(ShardEffect::Report(wanted));
         self.routes.wanting_bytes += bytes;
-        self.routes.wanting.push_back(wanting);
+        let deadline = now.since_start + TOPIC_WAIT;
+        self.routes.wanting.push_back(Wanting { reply, submission, deadline });
     }
 
     /// A view came: messages whose topics it brought go on.
     pub(super) fn retry_wanting(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
         for wanting in std::mem::take(&mut self.routes.wanting) {
-            let Wanting { reply, topic, draft, deadline } = wanting;
-            if self.view.topics.contains_key(&topic) {
-                self.routes.wanting_bytes -= draft.payload.len();
-                self.serve(reply, Request::Publish { topic, draft }, now, effects);
+            if self.view.topics.contains_key(&wanting.submission.topic) {
+                let Wanting { reply, submission, .. } = wanting;
+                self.routes.wanting_bytes -= submission.draft.payload.len();
+                self.publish(reply, submission, now, effects);
             } else {
-                self.routes.wanting.push_back(Wanting { reply, topic, draft, deadline });
+                self.routes.wanting.push_back(wanting);
             }
         }
     }
@@ -173,7 +210,7 @@ impl Shard {
         while let Some(wanting) =
             routes.wanting.pop_front_if(|wanting| wanting.deadline <= now.since_start)
         {
-            routes.wanting_bytes -= wanting.draft.payload.len();
+            routes.wanting_bytes -= wanting.submission.draft.payload.len();
             self.bench.desk(now, effects).refuse(wanting.reply, Refused::NotReady);
         }
         while let Some((&(deadline, id), ())) = routes.pull_deadlines.first_key_value() {
@@ -191,50 +228,28 @@ impl Shard {
         }
     }
 
-    fn acknowledge(
+    /// Hands a request to the shard that it belongs to; gives the name under which it will
+    /// answer, or refuses it: too much is under way.
+    pub(super) fn forward(
         &mut self,
-        reply: ReplyTo,
-        subscription: SubscriptionId,
-        tokens: Vec<AckToken>,
+        to: ShardId,
+        what: Forwarded,
+        request: Request,
         now: Now,
         effects: &mut Vec<ShardEffect>,
-    ) {
-        let id = self.routes.name();
-        let (mut missing, mut acked, mut unknown) = (0, 0, false);
-        let (mut expired, mut away) = (Vec::new(), std::collections::BTreeMap::new());
-        for token in tokens {
-            let elsewhere = self.elsewhere(token.partition);
-            if let Some(shard) = elsewhere
-                && self.view.partitions.contains_key(&token.partition)
-            {
-                away.entry(shard).or_insert_with(Vec::new).push(token);
-                continue;
+    ) -> Option<RequestId> {
+        if self.routes.is_forwarding_enough() {
+            if let Forwarded::Request(reply) = what {
+                let refused = Refused::Overloaded("too many requests are under way");
+                self.bench.desk(now, effects).refuse(reply, refused);
             }
-            let taken = self.on(token.partition, now, effects, |held, _, desk| {
-                held.acknowledge(&subscription, token, desk)
-            });
-            if taken == Some(true) { acked += 1 } else { expired.push(token) }
+            return None;
         }
-        for (shard, tokens) in away {
-            let request = Request::Acknowledge { subscription: subscription.clone(), tokens };
-            let sent = self.forward(shard, Forwarded::Acks(id), request, now, effects);
-            missing += usize::from(sent);
-            unknown |= !sent;
-        }
-        self.routes.acks.insert(id, Acks { reply, missing, acked, expired, unknown });
-        self.end_acks(id, now, effects);
-    }
-
-    fn end_acks(&mut self, id: RequestId, now: Now, effects: &mut Vec<ShardEffect>) {
-        if self.routes.acks.get(&id).is_some_and(|acks| acks.missing > 0) {
-            return;
-        }
-        if let Some(acks) = self.routes.acks.remove(&id) {
-            let Acks { reply, acked, expired, unknown, .. } = acks;
-            let whole = Response::Acknowledged { acked, expired };
-            let response = if unknown { Response::Unknown } else { whole };
-            self.bench.desk(now, effects).answer(reply, response);
-        }
+        let id = self.routes.name();
+        self.routes.forwards.insert(id, what);
+        self.bench.counters.forwarded += 1;
+        effects.push(ShardEffect::Send { to, message: Message::Forward { id, request } });
+        Some(id)
     }
 
     /// Another shard answered something that this one asked or handed on.
@@ -249,23 +264,18 @@ impl Shard {
             Some(Forwarded::Request(reply)) => {
                 self.bench.desk(now, effects).answer(reply, response);
             }
-            Some(Forwarded::Acks(whole)) => {
-                if let Some(acks) = self.routes.acks.get_mut(&whole) {
-                    acks.missing -= 1;
-                    if let Response::Acknowledged { acked, expired } = response {
-                        acks.acked += acked;
-                        acks.expired.extend(expired);
-                    } else {
-                        acks.unknown = true;
-                    }
-                }
-                self.end_acks(whole, now, effects);
+            Some(Forwarded::Verdicts(whole)) => {
+                self.verdicts_answered(whole, response, now, effects);
+            }
+            Some(Forwarded::Part(batch)) => {
+                self.part_answered(batch, id, &response, now, effects);
             }
             None => self.pull_answered(id, response, now, effects),
         }
     }
 
-    /// Sends each answer where it belongs; an answer to an own pull may bring further ones.
+    /// Sends each answer where it belongs. An answer to something of this shard's own may bring
+    /// further ones.
     pub(super) fn give_answers(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
         while let Some((reply, response)) = self.bench.answers.pop_front() {
             match reply {
@@ -275,11 +285,39 @@ impl Shard {
                     effects.push(ShardEffect::Reply { id, response });
                 }
                 ReplyTo::Own(id) => self.pull_answered(id, response, now, effects),
+                ReplyTo::Item(batch, at) => {
+                    self.item_answered(batch, at, response, now, effects);
+                }
+                ReplyTo::Grave(id) => self.buried(id, &response, now, effects),
                 ReplyTo::Shard(to, id) => {
                     let message = Message::Answer { id, response };
                     effects.push(ShardEffect::Send { to, message });
                 }
             }
+        }
+    }
+
+    /// Has the dead letters stored that partitions have laid out.
+    pub(super) fn send_graves(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
+        while let Some((grave, submission)) = self.bench.outbox.pop_front() {
+            let id = self.routes.name();
+            self.bench.graves.insert(id, grave);
+            self.publish(ReplyTo::Grave(id), submission, now, effects);
+        }
+    }
+
+    fn buried(
+        &mut self,
+        id: RequestId,
+        response: &Response,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let stored = matches!(response, Response::Published { .. });
+        if let Some(grave) = self.bench.graves.remove(&id) {
+            self.on(grave.partition, now, effects, |held, _, desk| {
+                held.buried(&grave, stored, desk);
+            });
         }
     }
 }

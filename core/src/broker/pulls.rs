@@ -5,18 +5,24 @@
 //! lease messages that nobody takes. When none has any, it watches all of them, and the first one
 //! to call is asked again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::desk::ReplyTo;
-use super::routing::{FORWARDS_MAX, Forwarded, PULLS_MAX, Pull};
+use super::routing::{PULLS_MAX, Pull};
 use super::shard::Shard;
 use crate::ids::{PartitionId, RequestId, ShardId, SubscriptionId};
-use crate::machine::{Message, Now, Refused, Request, Response, ShardEffect, Time};
+use crate::machine::{Message, Now, Refused, Report, Request, Response, ShardEffect, Time};
 use crate::node::shard_of;
 
 /// How many pulls watch one subscription in one shard at most; the oldest is called in vain.
 pub(super) const WATCHERS_MAX: usize = 1_024;
+
+/// Of how many topics it is counted in which shards a subscription has partitions.
+const TOPICS_COUNTED_MAX: usize = 16;
+/// How often the use of a subscription is reported at most.
+const USE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pull at some shard's door that wants to be called.
 #[derive(Clone, Copy, Debug)]
@@ -26,36 +32,58 @@ struct Watcher {
     until: Time,
 }
 
-/// Who wants to be called for which subscription.
+/// What a shard knows of one subscription beside its partitions.
 #[derive(Debug, Default)]
-pub(super) struct Watchers {
-    by_subscription: BTreeMap<SubscriptionId, Vec<Watcher>>,
-    /// Counts pulls at this door, to begin each at another shard.
-    shard_turn: Turn,
-    /// Counts pulls of this shard's partitions, to begin each at another one.
-    partition_turn: Turn,
+struct Following {
+    /// The partitions that have something for it.
+    available: BTreeSet<PartitionId>,
+    /// The partition that was asked last: the next one is asked first, so that no partition
+    /// starves behind a busy one, nor behind one whose next message is damaged.
+    asked: PartitionId,
+    /// Who wants to be called.
+    watchers: Vec<Watcher>,
+    /// When its use was last reported.
+    reported: Option<Time>,
 }
 
-/// Whose turn it is. Each kind of turn counts for itself: two that shared a count would each see
-/// every other number, and of two places begin at the same one for ever.
+/// Who wants to be called for which subscription, and who has something for it.
 #[derive(Debug, Default)]
-struct Turn(usize);
-
-impl Turn {
-    /// Where among `len` places to begin this time.
-    fn next(&mut self, len: usize) -> usize {
-        self.0 = self.0.wrapping_add(1);
-        self.0 % len.max(1)
-    }
+pub(super) struct Watchers {
+    by_subscription: BTreeMap<SubscriptionId, Following>,
+    /// Whose partitions have got something since the last look.
+    called: Vec<SubscriptionId>,
+    /// Counts pulls at this door, to begin each at another shard.
+    turn: usize,
 }
 
 impl Watchers {
+    /// A partition has something for a subscription now, or nothing any more.
+    pub(super) fn note(&mut self, id: SubscriptionId, partition: PartitionId, has_some: bool) {
+        let following = self.by_subscription.entry(id.clone()).or_default();
+        if has_some {
+            following.available.insert(partition);
+            if !following.watchers.is_empty() {
+                self.called.push(id);
+            }
+        } else {
+            following.available.remove(&partition);
+        }
+    }
+
+    /// A partition is gone.
+    pub(super) fn forget_partition(&mut self, partition: PartitionId) {
+        for following in self.by_subscription.values_mut() {
+            following.available.remove(&partition);
+        }
+    }
+
     pub(super) fn forget(&mut self, id: &SubscriptionId) {
         self.by_subscription.remove(id);
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        match self.by_subscription.values().map(Vec::len).max() {
+        let most = self.by_subscription.values().map(|following| following.watchers.len()).max();
+        match most {
             Some(len) if len > WATCHERS_MAX => {
                 Err(format!("{len} watchers, the bound is {WATCHERS_MAX}"))
             }
@@ -79,21 +107,38 @@ impl Shard {
             let refused = Refused::Overloaded("too many subscribers wait");
             return self.bench.desk(now, effects).refuse(reply, refused);
         }
+        self.report_use(&subscription, now, effects);
         let id = self.routes.name();
         let deadline = now.since_start + wait;
         let mut to_ask: VecDeque<ShardId> = self.shards_of(&subscription).into();
-        to_ask.rotate_left(self.watchers.shard_turn.next(to_ask.len()));
+        self.watchers.turn = self.watchers.turn.wrapping_add(1);
+        let turn = self.watchers.turn.checked_rem(to_ask.len()).unwrap_or(0);
+        to_ask.rotate_left(turn);
         let pull = Pull { reply, subscription, count_max, deadline, to_ask, asking: false };
         self.routes.pulls.insert(id, pull);
         self.routes.pull_deadlines.insert((deadline, id), ());
         self.ask(id, now, effects);
     }
 
-    /// The shards in which a subscription has partitions, each once.
+    /// Says now and then that a subscription is in use.
+    fn report_use(&mut self, id: &SubscriptionId, now: Now, effects: &mut Vec<ShardEffect>) {
+        let following = self.watchers.by_subscription.entry(id.clone()).or_default();
+        let now = now.since_start;
+        if following.reported.is_none_or(|at| now.since(at) >= USE_REPORT_INTERVAL) {
+            following.reported = Some(now);
+            effects.push(ShardEffect::Report(Report::Used(id.clone())));
+        }
+    }
+
+    /// The shards in which a subscription has partitions, each once; all of them, where counting
+    /// would cost more than asking.
     fn shards_of(&self, id: &SubscriptionId) -> Vec<ShardId> {
         let Some(subscription) = self.view.subscriptions.get(id) else {
             return Vec::new();
         };
+        if subscription.matched.len() > TOPICS_COUNTED_MAX {
+            return (0..self.shards).map(ShardId).collect();
+        }
         let partitions = self.view.partitions_of(subscription);
         let mut shards: Vec<_> =
             partitions.map(|partition| shard_of(partition.id, self.shards)).collect();
@@ -137,6 +182,25 @@ impl Shard {
         }
     }
 
+    /// A subscription is gone: whoever waits for it is told.
+    pub(super) fn end_pulls_of(
+        &mut self,
+        subscription: &SubscriptionId,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let waiting = self
+            .routes
+            .pulls
+            .iter()
+            .filter(|(_, pull)| !pull.asking && pull.subscription == *subscription);
+        let waiting: Vec<RequestId> = waiting.map(|(&id, _)| id).collect();
+        for id in waiting {
+            let refused = Refused::NoSubscription(subscription.clone());
+            self.end_pull(id, Response::Refused(refused), now, effects);
+        }
+    }
+
     fn end_pull(
         &mut self,
         id: RequestId,
@@ -159,20 +223,24 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        let view = self.view.clone();
-        let Some(found) = view.subscriptions.get(subscription) else {
+        if !self.view.subscriptions.contains_key(subscription) {
             let refused = Refused::NoSubscription(subscription.clone());
             return self.bench.desk(now, effects).refuse(reply, refused);
-        };
-        let ids: Vec<PartitionId> = view.partitions_of(found).map(|held| held.id).collect();
-        // Where to begin moves on with each pull, so that no partition starves behind a busy one,
-        // nor behind one whose next message is damaged.
-        let start = self.watchers.partition_turn.next(ids.len());
-        for id in ids[start..].iter().chain(&ids[..start]) {
-            let pulled = self.on(*id, now, effects, |held, _, desk| {
+        }
+        let following = self.watchers.by_subscription.get(subscription);
+        let ids: Vec<PartitionId> = following.map_or_else(Vec::new, |following| {
+            let (available, asked) = (&following.available, following.asked);
+            let after = available.range((Bound::Excluded(asked), Bound::Unbounded));
+            after.chain(available.range(..=asked)).copied().collect()
+        });
+        for id in ids {
+            let pulled = self.on(id, now, effects, |held, _, desk| {
                 held.pull(reply, subscription, count_max, desk)
             });
             if pulled == Some(true) {
+                if let Some(following) = self.watchers.by_subscription.get_mut(subscription) {
+                    following.asked = id;
+                }
                 return;
             }
         }
@@ -191,8 +259,10 @@ impl Shard {
             Response::Pulled(messages) if messages.is_empty() => self.ask(id, now, effects),
             response @ (Response::Pulled(_)
             | Response::Published { .. }
+            | Response::Batch(_)
             | Response::Fetched { .. }
-            | Response::Acknowledged { .. }
+            | Response::Trimmed { .. }
+            | Response::Settled { .. }
             | Response::Described(_)
             | Response::Refused(_)
             | Response::Unknown) => self.end_pull(id, response, now, effects),
@@ -209,11 +279,12 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        if self.partitions_with(&subscription).any(|held| held) {
+        let following = self.watchers.by_subscription.entry(subscription).or_default();
+        if !following.available.is_empty() {
             return self.call(from, id, now, effects);
         }
         let until = now.since_start + lasts;
-        let watchers = self.watchers.by_subscription.entry(subscription).or_default();
+        let watchers = &mut following.watchers;
         watchers.retain(|watcher| {
             watcher.until > now.since_start && (watcher.shard, watcher.id) != (from, id)
         });
@@ -225,37 +296,19 @@ impl Shard {
         }
     }
 
-    /// For each partition of a subscription in this shard, whether it has something for it.
-    fn partitions_with<'a>(&'a self, id: &'a SubscriptionId) -> impl Iterator<Item = bool> + 'a {
-        let subscription = self.view.subscriptions.get(id);
-        let partitions = subscription.into_iter().flat_map(|found| self.view.partitions_of(found));
-        let held = partitions.filter_map(|partition| self.partitions.get(&partition.id));
-        held.map(move |held| held.has_some(id))
-    }
-
-    /// Something was committed in a partition: calls who watches for it.
-    pub(super) fn call_watchers(
-        &mut self,
-        partition: PartitionId,
-        now: Now,
-        effects: &mut Vec<ShardEffect>,
-    ) {
-        if self.watchers.by_subscription.is_empty() {
-            return;
-        }
-        let Some(held) = self.partitions.get(&partition) else {
-            return;
-        };
-        let ready = held.subscriptions().filter(|id| held.has_some(id));
-        let ready: Vec<SubscriptionId> = ready.cloned().collect();
-        for subscription in ready {
-            let watchers = self.watchers.by_subscription.remove(&subscription);
+    /// Calls those for whose subscriptions something has come; false when there was nobody.
+    pub(super) fn call_watchers(&mut self, now: Now, effects: &mut Vec<ShardEffect>) -> bool {
+        let called = std::mem::take(&mut self.watchers.called);
+        for id in &called {
+            let following = self.watchers.by_subscription.get_mut(id);
+            let watchers = following.map(|held| std::mem::take(&mut held.watchers));
             for Watcher { shard, id, until } in watchers.into_iter().flatten() {
                 if until > now.since_start {
                     self.call(shard, id, now, effects);
                 }
             }
         }
+        !called.is_empty()
     }
 
     fn call(&mut self, to: ShardId, id: RequestId, now: Now, effects: &mut Vec<ShardEffect>) {
@@ -283,28 +336,5 @@ impl Shard {
         if !pull.asking {
             self.ask(id, now, effects);
         }
-    }
-
-    /// Hands a request to the shard that it belongs to.
-    pub(super) fn forward(
-        &mut self,
-        to: ShardId,
-        what: Forwarded,
-        request: Request,
-        now: Now,
-        effects: &mut Vec<ShardEffect>,
-    ) -> bool {
-        if self.routes.forwards.len() >= FORWARDS_MAX {
-            if let Forwarded::Request(reply) = what {
-                let refused = Refused::Overloaded("too many requests are under way");
-                self.bench.desk(now, effects).refuse(reply, refused);
-            }
-            return false;
-        }
-        let id = self.routes.name();
-        self.routes.forwards.insert(id, what);
-        self.bench.counters.forwarded += 1;
-        effects.push(ShardEffect::Send { to, message: Message::Forward { id, request } });
-        true
     }
 }

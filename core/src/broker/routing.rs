@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::delivery::AckToken;
 use super::desk::ReplyTo;
-use super::replica::{Draft, Envelope};
+use super::replica::{Envelope, Submission};
 use crate::cluster::metadata::View;
-use crate::ids::{IdHash, PartitionId, RequestId, ShardId, SubscriptionId, TopicName};
-use crate::machine::{Request, Time};
+use crate::ids::{IdHash, PartitionId, RequestId, ShardId, SubscriptionId};
+use crate::machine::{Request, Response, Time};
 
 /// How long a message waits for its topic to be made.
 pub const TOPIC_WAIT: Duration = Duration::from_secs(5);
@@ -21,6 +21,10 @@ pub const WANTED_MAX: usize = 4_096;
 pub const WANTED_BYTES_MAX: usize = 64 << 20;
 /// How many pulls wait in a shard at most.
 pub const PULLS_MAX: usize = 4_096;
+/// How many batches of messages wait for their answers at most.
+pub const BATCHES_MAX: usize = 4_096;
+/// How many messages a batch has at most.
+pub const BATCH_ITEMS_MAX: usize = 10_000;
 /// How many requests forwarded to other shards wait for their answers at most.
 pub const FORWARDS_MAX: usize = 16_384;
 
@@ -28,19 +32,25 @@ pub const FORWARDS_MAX: usize = 16_384;
 #[must_use]
 pub fn target(view: &View, request: &Request) -> Option<PartitionId> {
     match request {
-        Request::Publish { topic, draft } => {
-            view.partition_at(topic, slot(&draft.envelope)).map(|partition| partition.id)
-        }
-        Request::Fetch { topic, partition, .. } => {
+        Request::Publish(submission) => target_of(view, submission),
+        Request::PublishBatch(items) => items.first().and_then(|item| target_of(view, item)),
+        Request::Fetch { topic, partition, .. } | Request::Trim { topic, partition, .. } => {
             view.partition_number(topic, *partition).map(|partition| partition.id)
         }
         Request::Pull { subscription, .. } => {
             let subscription = view.subscriptions.get(subscription)?;
             view.partitions_of(subscription).next().map(|partition| partition.id)
         }
-        Request::Acknowledge { tokens, .. } => tokens.first().map(|token| token.partition),
+        Request::Settle { tokens, .. } => tokens.first().map(|token| token.partition),
         Request::Describe => None,
     }
+}
+
+/// The partition that a message is for, if its topic exists.
+#[must_use]
+pub fn target_of(view: &View, submission: &Submission) -> Option<PartitionId> {
+    let Submission { topic, draft, .. } = submission;
+    view.partition_at(topic, slot(&draft.envelope)).map(|partition| partition.id)
 }
 
 /// Where a message falls in the key-hash space: by its key, without one by its id.
@@ -56,8 +66,7 @@ pub fn slot(envelope: &Envelope) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Wanting {
     pub(crate) reply: ReplyTo,
-    pub(crate) topic: TopicName,
-    pub(crate) draft: Draft,
+    pub(crate) submission: Submission,
     /// When to refuse it.
     pub(crate) deadline: Time,
 }
@@ -82,17 +91,30 @@ pub(crate) struct Pull {
 pub(crate) enum Forwarded {
     /// It is the answer.
     Request(ReplyTo),
-    /// It is a part of these acknowledgements' answer.
-    Acks(RequestId),
+    /// It is a part of these verdicts' answer.
+    Verdicts(RequestId),
+    /// It is the answer of some messages of this batch.
+    Part(RequestId),
 }
 
-/// One request to acknowledge, of which other shards have taken parts.
+/// A batch of messages, of which other partitions and shards have taken parts.
 #[derive(Debug)]
-pub(crate) struct Acks {
+pub(crate) struct Batch {
+    pub(crate) reply: ReplyTo,
+    /// What became of each message, as far as it is known.
+    pub(crate) outcomes: Vec<Option<Response>>,
+    pub(crate) missing: usize,
+    /// Which messages other shards took, by this shard's name for the part.
+    pub(crate) parts: BTreeMap<RequestId, Vec<u32>>,
+}
+
+/// One request with verdicts, of which other shards have taken parts.
+#[derive(Debug)]
+pub(crate) struct Verdicts {
     pub(crate) reply: ReplyTo,
     /// How many shards have yet to answer.
     pub(crate) missing: usize,
-    pub(crate) acked: u32,
+    pub(crate) count: u32,
     pub(crate) expired: Vec<AckToken>,
     /// Whether a part of it ended otherwise, so that nobody knows about its tokens.
     pub(crate) unknown: bool,
@@ -110,8 +132,10 @@ pub(crate) struct Routes {
     pub(crate) pull_deadlines: BTreeMap<(Time, RequestId), ()>,
     /// What the answer of a forwarded request is for.
     pub(crate) forwards: BTreeMap<RequestId, Forwarded>,
-    /// Acknowledgements that several shards take, by their own name.
-    pub(crate) acks: BTreeMap<RequestId, Acks>,
+    /// Verdicts that several shards take, by their own name.
+    pub(crate) verdicts: BTreeMap<RequestId, Verdicts>,
+    /// Batches that are not answered, by their own name.
+    pub(crate) batches: BTreeMap<RequestId, Batch>,
     next: RequestId,
 }
 
@@ -120,6 +144,11 @@ impl Routes {
     pub(crate) fn name(&mut self) -> RequestId {
         self.next = self.next.next();
         self.next
+    }
+
+    /// Whether so much is forwarded that nothing more is.
+    pub(crate) fn is_forwarding_enough(&self) -> bool {
+        self.forwards.len() >= FORWARDS_MAX
     }
 
     /// When to give something up.
@@ -134,7 +163,8 @@ impl Routes {
             ("messages waiting for topics", self.wanting.len(), WANTED_MAX),
             ("pulls", self.pulls.len(), PULLS_MAX),
             ("forwards", self.forwards.len(), FORWARDS_MAX),
-            ("acknowledgements under way", self.acks.len(), self.forwards.len()),
+            ("verdicts under way", self.verdicts.len(), self.forwards.len()),
+            ("batches", self.batches.len(), BATCHES_MAX),
             ("pull deadlines", self.pull_deadlines.len(), self.pulls.len()),
         ];
         match bounds.iter().find(|(_, len, max)| len > max) {

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 
-use super::desk::{Bench, Desk, ShardOptions};
+use super::desk::{Bench, Desk, Reading, ShardOptions};
 use super::partition::Partition;
 use super::pulls::Watchers;
 use super::replica::Replica;
 use super::routing::Routes;
 use crate::cluster::metadata::{self, View};
-use crate::ids::{Boot, DiskId, PartitionId, ReadId, ShardId, SubscriptionId};
+use crate::cluster::subscription::Subscription;
+use crate::ids::{Boot, DiskId, Offset, PartitionId, ReadId, ShardId, SubscriptionId};
 use crate::machine::{
-    Broken, Digest, DiskSpace, Machine, Message, Now, ShardEffect, ShardInput, ShardStatus, Time,
-    Unreadable,
+    Broken, Digest, DiskSpace, Machine, Message, Now, Refused, Response, ShardEffect, ShardInput,
+    ShardStatus, Time, Unreadable,
 };
 use crate::node::shard_of;
 
@@ -110,7 +111,11 @@ impl Shard {
         let partition = self.partitions.get_mut(&id)?;
         let mut desk = self.bench.desk(now, effects);
         let result = work(partition, &self.view, &mut desk);
-        self.timers.arm(id, partition.wakeup(self.bench.disk));
+        let (disk, clock) = (self.bench.disk, self.bench.clock);
+        self.timers.arm(id, partition.wakeup(disk, &clock));
+        for (subscription, has_some) in partition.refresh() {
+            self.watchers.note(subscription, id, has_some);
+        }
         Some(result)
     }
 
@@ -129,18 +134,22 @@ impl Shard {
                 DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. } => {
                     self.adopt_partition(partition, now, effects);
                 }
-                DiffItem::Remove(_, partition) => {
-                    self.partitions.remove(&partition.id);
-                    self.timers.arm(partition.id, None);
-                }
+                DiffItem::Remove(_, partition) => self.dissolve(partition.id, now, effects),
             }
         }
+        self.erase_orphans(effects);
         for item in old.subscriptions.diff(&view.subscriptions) {
             match item {
-                DiffItem::Add(id, _) | DiffItem::Update { new: (id, _), .. } => {
-                    self.fix_cursors(id, now, effects);
+                DiffItem::Add(id, _) => self.fix_cursors(id, now, effects),
+                DiffItem::Update { old: (_, old), new: (id, new) } => {
+                    // Topics that came are fixed with their partitions; nothing else changes in a
+                    // subscription of the same birth.
+                    if old.created != new.created {
+                        self.drop_cursors(id, old, now, effects);
+                        self.fix_cursors(id, now, effects);
+                    }
                 }
-                DiffItem::Remove(id, _) => self.watchers.forget(id),
+                DiffItem::Remove(id, old) => self.drop_cursors(id, old, now, effects),
             }
         }
         self.retry_wanting(now, effects);
@@ -183,6 +192,42 @@ impl Shard {
         }
     }
 
+    fn drop_cursors(
+        &mut self,
+        id: &SubscriptionId,
+        old: &Subscription,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let view = self.view.clone();
+        for partition in view.partitions_of(old) {
+            self.on(partition.id, now, effects, |held, _, desk| held.drop_cursor(id, desk));
+        }
+        self.watchers.forget(id);
+        self.end_pulls_of(id, now, effects);
+    }
+
+    /// A partition's topic is gone.
+    fn dissolve(&mut self, id: PartitionId, now: Now, effects: &mut Vec<ShardEffect>) {
+        self.timers.arm(id, None);
+        self.watchers.forget_partition(id);
+        let Some(partition) = self.partitions.remove(&id) else {
+            return;
+        };
+        let mut desk = self.bench.desk(now, effects);
+        partition.dissolve(&mut desk);
+    }
+
+    /// What the disk holds of topics that were deleted, when the erasure did not reach it. A
+    /// partition that the view has never known is kept: then it is the view that lacks something.
+    fn erase_orphans(&mut self, effects: &mut Vec<ShardEffect>) {
+        let view = self.view.clone();
+        let orphans = self.recovered.extract_if(.., |id, _| view.has_known(*id));
+        for (partition, _) in orphans {
+            effects.push(ShardEffect::Erase { partition });
+        }
+    }
+
     fn disk_space(&mut self, space: DiskSpace, now: Now, effects: &mut Vec<ShardEffect>) {
         self.bench.disk = space;
         // What was put off while the disk was full is done now.
@@ -202,7 +247,40 @@ impl Shard {
         effects: &mut Vec<ShardEffect>,
     ) {
         let (partition, what) = self.bench.reads.remove(&read).expect("a read is answered once");
-        self.on(partition, now, effects, |held, _, desk| held.read_done(what, result, desk));
+        if self.partitions.contains_key(&partition) {
+            self.on(partition, now, effects, |held, _, desk| held.read_done(what, result, desk));
+        } else {
+            self.read_of_nothing(&what, now, effects);
+        }
+    }
+
+    fn sought(
+        &mut self,
+        read: ReadId,
+        result: Result<Option<Offset>, Unreadable>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let (partition, what) = self.bench.reads.remove(&read).expect("a search ends once");
+        if self.partitions.contains_key(&partition) {
+            self.on(partition, now, effects, |held, view, desk| {
+                held.sought(what, result, view, desk);
+            });
+        } else {
+            self.read_of_nothing(&what, now, effects);
+        }
+    }
+
+    /// The partition that was read is gone meanwhile.
+    fn read_of_nothing(&mut self, what: &Reading, now: Now, effects: &mut Vec<ShardEffect>) {
+        let mut desk = self.bench.desk(now, effects);
+        match what {
+            Reading::Fetch(fetch) | Reading::FetchFrom(fetch) => {
+                desk.refuse(fetch.reply, Refused::NotReady);
+            }
+            Reading::Pull { reply, .. } => desk.answer(*reply, Response::Pulled(Vec::new())),
+            Reading::Begin(..) | Reading::Bury(_) => {}
+        }
     }
 
     fn wake(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
@@ -272,14 +350,21 @@ impl Machine for Shard {
                 self.on(partition, now, effects, |held, view, desk| {
                     held.persisted(index, view, desk);
                 });
-                self.call_watchers(partition, now, effects);
             }
             ShardInput::ReadDone { read, result } => self.read_done(read, result, now, effects),
+            ShardInput::Sought { read, result } => self.sought(read, result, now, effects),
             ShardInput::DiskSpace(space) => self.disk_space(space, now, effects),
             ShardInput::DiskFailed => self.failed = true,
             ShardInput::Woke => self.wake(now, effects),
         }
-        self.give_answers(now, effects);
+        loop {
+            self.give_answers(now, effects);
+            self.send_graves(now, effects);
+            let called = self.call_watchers(now, effects);
+            if !called && self.bench.answers.is_empty() {
+                break;
+            }
+        }
         self.evict();
     }
 

@@ -6,13 +6,17 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::metadata::{Change, TopicConfig, View};
+use super::metadata::{Change, View};
+use super::pattern::TopicPattern;
+use super::subscription::{Delivery, DeliveryAsked, StartFrom};
+use super::time::ClusterClock;
+use super::topic::{ConfigPatch, TopicConfig};
 use crate::ids::{
     Boot, ChangeIndex, ClusterId, DiskId, PartitionId, RequestId, SubscriptionId, TopicName,
 };
 use crate::machine::{
     Broken, ControlEffect, ControlInput, ControlRequest, ControlResponse, Digest, DiskSpace,
-    Machine, Now, Refused, Report, Time,
+    Machine, Now, Refused, Report, Time, WallTime,
 };
 
 /// How long a subscriber waits for its cursors before it is told that nobody knows.
@@ -21,6 +25,16 @@ pub const SUBSCRIBE_WAIT: Duration = Duration::from_secs(10);
 pub const SUBSCRIBES_MAX: usize = 4_096;
 /// How many topics are being made at once, at most.
 pub const CREATIONS_MAX: usize = 4_096;
+/// How long a change may take to be agreed before its client is told that nobody knows.
+pub const CHANGE_WAIT: Duration = Duration::from_secs(10);
+/// How many clients wait for changes at most.
+pub const CHANGES_MAX: usize = 4_096;
+/// The longest pause between two looks for subscriptions that nobody uses.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
+/// The shortest one.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Into how many parts a subscription's lifetime is divided: so exactly its use is noted.
+const LIFETIME_PARTS: u32 = 8;
 
 /// What a control machine is made from.
 #[derive(Debug)]
@@ -35,13 +49,23 @@ pub struct ControlSeed {
     pub cluster: ClusterId,
     /// The metadata as the log has it.
     pub view: View,
+    /// Both clocks at the node's start.
+    pub origin: Now,
 }
 
 /// A subscriber that waits until each partition has committed where it begins.
 #[derive(Debug)]
 struct Subscribing {
     subscription: SubscriptionId,
-    topics: Vec<TopicName>,
+    topics: Vec<TopicPattern>,
+    /// When to answer unknown.
+    deadline: Time,
+}
+
+/// A client that waits for a change to be agreed.
+#[derive(Debug)]
+struct Changing {
+    change: Change,
     /// When to answer unknown.
     deadline: Time,
 }
@@ -66,13 +90,21 @@ pub struct Control {
     deadlines: BTreeSet<(Time, RequestId)>,
     /// The partitions that have committed where a subscription begins.
     fixed: BTreeMap<SubscriptionId, BTreeSet<PartitionId>>,
+    changing: BTreeMap<RequestId, Changing>,
+    clock: ClusterClock,
+    /// When subscriptions were used, as far as this run knows.
+    used: BTreeMap<SubscriptionId, WallTime>,
+    /// When to look for subscriptions that nobody uses.
+    sweep_at: Option<Time>,
+    /// The time of the input that is handled.
+    now: Time,
 }
 
 impl Control {
     /// A control machine as the disk left it. It proposes its registration when first woken.
     #[must_use]
     pub fn recover(seed: ControlSeed) -> Self {
-        let ControlSeed { disk, boot, name, cluster, view } = seed;
+        let ControlSeed { disk, boot, name, cluster, view, origin } = seed;
         Self {
             disk,
             boot,
@@ -86,6 +118,11 @@ impl Control {
             subscribing: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             fixed: BTreeMap::new(),
+            changing: BTreeMap::new(),
+            clock: ClusterClock::new(origin),
+            used: BTreeMap::new(),
+            sweep_at: None,
+            now: Time(0),
         }
     }
 
@@ -109,34 +146,118 @@ impl Control {
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) {
-        let ControlRequest::Subscribe { id: subscription, mut topics, from, ack_wait } = request;
-        topics.sort();
-        topics.dedup();
-        let refused = match self.view.subscriptions.get(&subscription) {
-            Some(known) if known.topics != topics => {
-                Some(Refused::SubscriptionDiffers(subscription.clone()))
+        let refused = match request {
+            ControlRequest::Subscribe { id: subscription, topics, from, delivery } => {
+                self.subscribe(id, subscription, topics, (from, delivery), now, effects)
             }
-            Some(_) => None,
-            None if !self.registered() => Some(Refused::NotReady),
-            None if self.space == DiskSpace::Full => Some(Refused::DiskFull),
-            None if self.subscribing.len() >= SUBSCRIBES_MAX => {
-                Some(Refused::Overloaded("too many subscriptions are being made"))
+            ControlRequest::Unsubscribe { id: subscription } => {
+                if self.view.subscriptions.contains_key(&subscription) {
+                    let change = Change::Unsubscribe { id: subscription, unused_since: None };
+                    self.change(id, change, now, effects)
+                } else {
+                    Some(Refused::NoSubscription(subscription))
+                }
             }
-            None => {
-                let (id, topics) = (subscription.clone(), topics.clone());
-                let change = Change::Subscribe { id, topics, from, ack_wait };
-                effects.push(ControlEffect::Propose(change));
-                None
+            ControlRequest::ConfigureTopic { name, patch, reset } => {
+                match self.partitions_refused(&name, &patch) {
+                    None => {
+                        let change = Change::ConfigureTopic { name, patch, reset };
+                        self.change(id, change, now, effects)
+                    }
+                    refused @ Some(_) => refused,
+                }
+            }
+            ControlRequest::DeleteTopic { name } => {
+                if self.view.topics.contains_key(&name) {
+                    self.change(id, Change::DeleteTopic { name }, now, effects)
+                } else {
+                    Some(Refused::NoTopic(name))
+                }
             }
         };
         if let Some(refused) = refused {
             let response = ControlResponse::Refused(refused);
-            return effects.push(ControlEffect::Reply { id, response });
+            effects.push(ControlEffect::Reply { id, response });
+        }
+    }
+
+    fn partitions_refused(&self, name: &TopicName, patch: &ConfigPatch) -> Option<Refused> {
+        let held = self.view.topics.get(name)?.config.partitions;
+        let fixed = patch.partitions.is_some_and(|wanted| wanted != held);
+        fixed.then(|| Refused::PartitionsFixed(name.clone(), held))
+    }
+
+    /// Why nothing can be agreed on right now, if so.
+    fn unable(&self) -> Option<Refused> {
+        if !self.registered() {
+            Some(Refused::NotReady)
+        } else if self.space == DiskSpace::Full {
+            Some(Refused::DiskFull)
+        } else {
+            None
+        }
+    }
+
+    /// Proposes a change; its client is answered when it is decided.
+    fn change(
+        &mut self,
+        id: RequestId,
+        change: Change,
+        now: Now,
+        effects: &mut Vec<ControlEffect>,
+    ) -> Option<Refused> {
+        // What removes is agreed on with a full disk too: it makes room.
+        let removes = matches!(change, Change::DeleteTopic { .. } | Change::Unsubscribe { .. });
+        match self.unable() {
+            Some(Refused::DiskFull) if removes => {}
+            refused @ Some(_) => return refused,
+            None => {}
+        }
+        if self.changing.len() >= CHANGES_MAX {
+            return Some(Refused::Overloaded("too many changes wait to be agreed on"));
+        }
+        effects.push(ControlEffect::Propose(change.clone()));
+        let deadline = now.since_start + CHANGE_WAIT;
+        self.changing.insert(id, Changing { change, deadline });
+        self.deadlines.insert((deadline, id));
+        None
+    }
+
+    fn subscribe(
+        &mut self,
+        id: RequestId,
+        subscription: SubscriptionId,
+        mut topics: Vec<TopicPattern>,
+        (from, asked): (StartFrom, DeliveryAsked),
+        now: Now,
+        effects: &mut Vec<ControlEffect>,
+    ) -> Option<Refused> {
+        topics.sort();
+        topics.dedup();
+        if let Some(known) = self.view.subscriptions.get(&subscription) {
+            if known.topics != topics {
+                return Some(Refused::SubscriptionDiffers(subscription, "topics"));
+            }
+            if asked.over(&known.delivery) != known.delivery {
+                return Some(Refused::SubscriptionDiffers(subscription, "delivery settings"));
+            }
+        } else {
+            if let Some(refused) = self.unable() {
+                return Some(refused);
+            }
+            if self.subscribing.len() >= SUBSCRIBES_MAX {
+                return Some(Refused::Overloaded("too many subscriptions are being made"));
+            }
+            let (delivery, at) = (asked.over(&Delivery::default()), self.clock.at(now));
+            let (id, topics) = (subscription.clone(), topics.clone());
+            let change = Change::Subscribe { id, topics, from, delivery, at };
+            effects.push(ControlEffect::Propose(change));
         }
         let deadline = now.since_start + SUBSCRIBE_WAIT;
         self.subscribing.insert(id, Subscribing { subscription, topics, deadline });
         self.deadlines.insert((deadline, id));
         self.answer_subscribed(effects);
+        None
     }
 
     /// Answers whose subscription has a cursor in each of its partitions.
@@ -160,7 +281,7 @@ impl Control {
             let response = if won == Some(&topics) {
                 ControlResponse::Subscribed { topics }
             } else {
-                ControlResponse::Refused(Refused::SubscriptionDiffers(subscription))
+                ControlResponse::Refused(Refused::SubscriptionDiffers(subscription, "topics"))
             };
             effects.push(ControlEffect::Reply { id, response });
         }
@@ -176,11 +297,71 @@ impl Control {
         if let Change::CreateTopic { name, .. } = change {
             self.creating.remove(name);
         }
+        if let Change::Unsubscribe { id, .. } = change
+            && !self.view.subscriptions.contains_key(id)
+        {
+            self.fixed.remove(id);
+            self.used.remove(id);
+        }
         effects.push(ControlEffect::Show(Arc::new(self.view.clone())));
+        let decided = self.changing.extract_if(.., |_, waiting| waiting.change == *change);
+        for (id, Changing { change, deadline }) in decided.collect::<Vec<_>>() {
+            self.deadlines.remove(&(deadline, id));
+            let response = self.outcome(&change);
+            effects.push(ControlEffect::Reply { id, response });
+        }
+        self.plan_sweep();
         self.answer_subscribed(effects);
     }
 
-    fn reported(&mut self, report: Report, effects: &mut Vec<ControlEffect>) {
+    /// What a decided change has led to: of two clients who raced one may have lost.
+    fn outcome(&self, change: &Change) -> ControlResponse {
+        if let Change::ConfigureTopic { name, patch, .. } = change
+            && let Some(refused) = self.partitions_refused(name, patch)
+        {
+            return ControlResponse::Refused(refused);
+        }
+        ControlResponse::Done
+    }
+
+    /// Looks for unused subscriptions a few times within the shortest lifetime of any.
+    fn plan_sweep(&mut self) {
+        let lifetimes = self.view.subscriptions.values().map(|held| held.delivery.expires);
+        let Some(shortest) = lifetimes.min() else {
+            self.sweep_at = None;
+            return;
+        };
+        let interval = shortest / LIFETIME_PARTS;
+        let interval = interval.clamp(SWEEP_INTERVAL_MIN, SWEEP_INTERVAL_MAX);
+        let at = self.now + interval;
+        self.sweep_at = Some(self.sweep_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Notes who was used, and removes whom nobody used for too long.
+    fn sweep(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
+        let at = self.clock.at(now);
+        let (mut used, mut unused) = (Vec::new(), Vec::new());
+        for (id, subscription) in &self.view.subscriptions {
+            let lifetime = subscription.delivery.expires.as_millis() as u64;
+            let known = self.used.get(id).copied().unwrap_or_default().max(subscription.used);
+            if known.0 + lifetime < at.0 {
+                unused.push((id.clone(), known));
+            } else if known.0 > subscription.used.0 + lifetime / u64::from(LIFETIME_PARTS) {
+                used.push(id.clone());
+            }
+        }
+        if !used.is_empty() {
+            effects.push(ControlEffect::Propose(Change::Used { subscriptions: used, at }));
+        }
+        for (id, since) in unused {
+            let change = Change::Unsubscribe { id, unused_since: Some(since) };
+            effects.push(ControlEffect::Propose(change));
+        }
+        self.sweep_at = None;
+        self.plan_sweep();
+    }
+
+    fn reported(&mut self, report: Report, now: Now, effects: &mut Vec<ControlEffect>) {
         match report {
             Report::TopicWanted(name) => {
                 let known = self.view.topics.contains_key(&name) || self.creating.contains(&name);
@@ -197,6 +378,9 @@ impl Control {
                 self.fixed.entry(subscription).or_default().insert(partition);
                 self.answer_subscribed(effects);
             }
+            Report::Used(subscription) => {
+                self.used.insert(subscription, self.clock.at(now));
+            }
         }
     }
 
@@ -210,7 +394,11 @@ impl Control {
             }
             self.deadlines.pop_first();
             self.subscribing.remove(&id);
+            self.changing.remove(&id);
             effects.push(ControlEffect::Reply { id, response: ControlResponse::Unknown });
+        }
+        if self.sweep_at.is_some_and(|at| at <= now.since_start) {
+            self.sweep(now, effects);
         }
     }
 }
@@ -227,10 +415,11 @@ impl Machine for Control {
         if self.failed {
             return;
         }
+        self.now = now.since_start;
         match input {
             ControlInput::Requested { id, request } => self.requested(id, request, now, effects),
             ControlInput::Decided { index, change } => self.decided(index, &change, effects),
-            ControlInput::Reported { from: _, report } => self.reported(report, effects),
+            ControlInput::Reported { from: _, report } => self.reported(report, now, effects),
             ControlInput::DiskSpace(space) => self.space = space,
             ControlInput::DiskFailed => self.failed = true,
             ControlInput::Woke => self.wake(now, effects),
@@ -244,7 +433,8 @@ impl Machine for Control {
         if !self.begun {
             return Some(Time(0));
         }
-        self.deadlines.first().map(|&(deadline, _)| deadline)
+        let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
+        [deadline, self.sweep_at].into_iter().flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {
@@ -258,7 +448,8 @@ impl Machine for Control {
         let bounds = [
             ("subscribers waiting", self.subscribing.len(), SUBSCRIBES_MAX),
             ("topics being made", self.creating.len(), CREATIONS_MAX),
-            ("deadlines", self.deadlines.len(), self.subscribing.len()),
+            ("clients waiting for changes", self.changing.len(), CHANGES_MAX),
+            ("deadlines", self.deadlines.len(), self.subscribing.len() + self.changing.len()),
         ];
         match bounds.iter().find(|(_, len, max)| len > max) {
             Some((what, len, max)) => Err(broken(format!("{len} {what}, the bound is {max}"))),

@@ -6,17 +6,16 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Boot, ChangeIndex, ClusterId, DiskId, Epoch, NodeId, Offset, PartitionId};
+use super::pattern::TopicPattern;
+use super::subscription::{Delivery, StartFrom, Subscription};
+use super::topic::{ConfigPatch, PARTITIONS_MAX, Range, Topic, TopicConfig};
+use crate::ids::{Boot, ChangeIndex, ClusterId, DiskId, Epoch, NodeId, PartitionId};
 use crate::ids::{SubscriptionId, TopicName};
-use crate::machine::Digest;
-
-/// The most topics that one subscription names.
-pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
+use crate::machine::{Digest, WallTime};
 
 /// One agreed step of the metadata.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,44 +42,49 @@ pub enum Change {
         /// Its configuration.
         config: TopicConfig,
     },
-    /// A durable subscription, and the topics of it that do not exist; nothing happens when the
-    /// subscription exists.
+    /// A durable subscription, and the topics that it names plainly and that do not exist; nothing
+    /// happens when the subscription exists.
     Subscribe {
         /// Its id.
         id: SubscriptionId,
-        /// What it receives.
-        topics: Vec<TopicName>,
+        /// What it means.
+        topics: Vec<TopicPattern>,
         /// Where it begins.
         from: StartFrom,
-        /// How long a delivered message may stay unacknowledged.
-        ack_wait: Duration,
+        /// How its messages are delivered.
+        delivery: Delivery,
+        /// Cluster time when it was asked for.
+        at: WallTime,
     },
-}
-
-/// How a topic is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct TopicConfig {
-    /// Into how many ranges of the key-hash space it is divided, 1 or more.
-    pub partitions: u32,
-    /// How many nodes are to hold each partition; in effect the lesser of it and their number.
-    pub replication: u32,
-}
-
-impl Default for TopicConfig {
-    fn default() -> Self {
-        Self { partitions: 1, replication: 3 }
-    }
-}
-
-/// Where a subscription begins in a partition that exists when it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum StartFrom {
-    /// With the next message.
-    Latest,
-    /// With the first message that is retained.
-    Earliest,
-    /// With this offset, in each partition.
-    Offset(Offset),
+    /// A topic is made, or kept in another way from now on. The number of partitions of a topic
+    /// that exists does not change.
+    ConfigureTopic {
+        /// Its name.
+        name: TopicName,
+        /// What changes.
+        patch: ConfigPatch,
+        /// Whether what the patch does not name goes back to its default.
+        reset: bool,
+    },
+    /// A topic and all that it holds is gone.
+    DeleteTopic {
+        /// Its name.
+        name: TopicName,
+    },
+    /// A subscription is gone.
+    Unsubscribe {
+        /// Its id.
+        id: SubscriptionId,
+        /// Only if nobody used it after this.
+        unused_since: Option<WallTime>,
+    },
+    /// Subscriptions that were used.
+    Used {
+        /// Which ones.
+        subscriptions: Vec<SubscriptionId>,
+        /// Until when, in cluster time.
+        at: WallTime,
+    },
 }
 
 /// A node that has registered.
@@ -94,26 +98,6 @@ pub struct Node {
     pub boot: Boot,
 }
 
-/// A topic.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Topic {
-    /// Its name.
-    pub name: TopicName,
-    /// Its configuration.
-    pub config: TopicConfig,
-    /// Its partitions by number; each begins its range of the key-hash space at `slot`.
-    pub partitions: Vec<Range>,
-}
-
-/// A partition's share of the key-hash space: from `slot` to before the next one's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Range {
-    /// The first slot of the range.
-    pub slot: u64,
-    /// The partition.
-    pub partition: PartitionId,
-}
-
 /// A partition: who leads it, who holds it, who counts.
 ///
 /// Invariants, checked by [`View::check`]: the leader is in the in-sync set, the in-sync set is
@@ -124,6 +108,8 @@ pub struct Partition {
     pub id: PartitionId,
     /// The topic that it is part of.
     pub topic: TopicName,
+    /// How the topic is kept.
+    pub config: Arc<TopicConfig>,
     /// Its number within the topic.
     pub number: u32,
     /// The change that made it.
@@ -138,21 +124,6 @@ pub struct Partition {
     pub replicas: Vec<DiskId>,
     /// Whose copies count for commits.
     pub in_sync: Vec<DiskId>,
-}
-
-/// A durable subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Subscription {
-    /// Its id.
-    pub id: SubscriptionId,
-    /// The change that made it.
-    pub created: ChangeIndex,
-    /// What it receives, ascending.
-    pub topics: Vec<TopicName>,
-    /// Where it began in partitions that were there before it.
-    pub from: StartFrom,
-    /// How long a delivered message may stay unacknowledged.
-    pub ack_wait: Duration,
 }
 
 /// The metadata after the change at `version`: immutable for whoever it is shown to.
@@ -172,6 +143,10 @@ pub struct View {
     pub subscriptions: OrdMap<SubscriptionId, Arc<Subscription>>,
     /// The subscriptions of each topic, ascending.
     pub subscribers: OrdMap<TopicName, Arc<Vec<SubscriptionId>>>,
+    /// Who means a topic by its plain name, whether it exists or not.
+    plain: OrdSet<(TopicName, SubscriptionId)>,
+    /// Who has a pattern.
+    patterned: OrdSet<SubscriptionId>,
     next_partition: PartitionId,
 }
 
@@ -188,9 +163,15 @@ impl View {
             Change::Found { cluster } => self.cluster = self.cluster.or(Some(*cluster)),
             Change::Register { disk, boot, name } => self.register(*disk, *boot, name),
             Change::CreateTopic { name, config } => self.create_topic(name, config),
-            Change::Subscribe { id, topics, from, ack_wait } => {
-                self.subscribe(id, topics, *from, *ack_wait);
+            Change::Subscribe { id, topics, from, delivery, at } => {
+                self.subscribe(id, topics, *from, delivery, *at);
             }
+            Change::ConfigureTopic { name, patch, reset } => {
+                self.configure_topic(name, patch, *reset);
+            }
+            Change::DeleteTopic { name } => self.delete_topic(name),
+            Change::Unsubscribe { id, unused_since } => self.unsubscribe(id, *unused_since),
+            Change::Used { subscriptions, at } => self.used(subscriptions, *at),
         }
     }
 
@@ -214,9 +195,15 @@ impl View {
         &'a self,
         subscription: &'a Subscription,
     ) -> impl Iterator<Item = &'a Arc<Partition>> {
-        let topics = subscription.topics.iter().filter_map(|name| self.topics.get(name));
+        let topics = subscription.matched.iter().filter_map(|name| self.topics.get(name));
         let ranges = topics.flat_map(|topic| &topic.partitions);
         ranges.filter_map(|range| self.partitions.get(&range.partition))
+    }
+
+    /// Whether there was ever a partition of this name.
+    #[must_use]
+    pub fn has_known(&self, id: PartitionId) -> bool {
+        id <= self.next_partition
     }
 
     /// Checks the invariants that [`Partition`] lists.
@@ -277,11 +264,12 @@ impl View {
         if self.topics.contains_key(name) {
             return;
         }
-        let count = u64::from(config.partitions.max(1));
+        let count = u64::from(config.partitions.clamp(1, PARTITIONS_MAX));
         let replicas: Vec<DiskId> = self.nodes.keys().copied().take(1).collect();
         let Some(&leader) = replicas.first() else {
             return;
         };
+        let shared = Arc::new(config.clone());
         let mut ranges = Vec::new();
         for number in 0..count {
             self.next_partition = self.next_partition.next();
@@ -291,6 +279,7 @@ impl View {
             let partition = Partition {
                 id,
                 topic: name.clone(),
+                config: shared.clone(),
                 number: number as u32,
                 created: self.version,
                 epoch: Epoch(1),
@@ -303,32 +292,139 @@ impl View {
         }
         let topic = Topic { name: name.clone(), config: config.clone(), partitions: ranges };
         self.topics.insert(name.clone(), Arc::new(topic));
+        self.match_topic(name);
+    }
+
+    /// Finds who means a topic that has just come.
+    fn match_topic(&mut self, name: &TopicName) {
+        let first: SubscriptionId = "-".parse().expect("the least name of all");
+        let plain = self.plain.range((name.clone(), first)..);
+        let plain = plain.take_while(|(meant, _)| meant == name).map(|(_, id)| id);
+        let patterned = self.patterned.iter().filter(|id| {
+            let held = self.subscriptions.get(*id);
+            held.is_some_and(|held| held.topics.iter().any(|pattern| pattern.matches(name)))
+        });
+        let mut ids: Vec<SubscriptionId> = plain.chain(patterned).cloned().collect();
+        ids.sort();
+        ids.dedup();
+        for id in &ids {
+            self.amend(id, |subscription| {
+                subscription.matched.insert(name.clone());
+            });
+        }
+        if !ids.is_empty() {
+            self.subscribers.insert(name.clone(), Arc::new(ids));
+        }
+    }
+
+    fn amend(&mut self, id: &SubscriptionId, how: impl FnOnce(&mut Subscription)) {
+        if let Some(subscription) = self.subscriptions.get_mut(id) {
+            how(Arc::make_mut(subscription));
+        }
     }
 
     fn subscribe(
         &mut self,
         id: &SubscriptionId,
-        topics: &[TopicName],
+        topics: &[TopicPattern],
         from: StartFrom,
-        ack_wait: Duration,
+        delivery: &Delivery,
+        used: WallTime,
     ) {
         if self.subscriptions.contains_key(id) {
             return;
         }
-        for name in topics {
-            self.create_topic(name, &TopicConfig::default());
+        let mut topics = topics.to_vec();
+        topics.sort();
+        topics.dedup();
+        for name in topics.iter().filter_map(TopicPattern::plain) {
+            self.create_topic(&name, &TopicConfig::default());
+            self.plain.insert((name, id.clone()));
+        }
+        if topics.iter().any(|pattern| pattern.plain().is_none()) {
+            self.patterned.insert(id.clone());
+        }
+        let means = |name: &&TopicName| topics.iter().any(|pattern| pattern.matches(name));
+        let matched: OrdSet<TopicName> = if self.patterned.contains(id) {
+            self.topics.keys().filter(means).cloned().collect()
+        } else {
+            let plain = topics.iter().filter_map(TopicPattern::plain);
+            plain.filter(|name| self.topics.contains_key(name)).collect()
+        };
+        for name in &matched {
             let mut ids = self.subscribers.get(name).map_or_else(Vec::new, |ids| ids.to_vec());
             if let Err(at) = ids.binary_search(id) {
                 ids.insert(at, id.clone());
             }
             self.subscribers.insert(name.clone(), Arc::new(ids));
         }
-        let mut topics = topics.to_vec();
-        topics.sort();
-        topics.dedup();
-        let (id, created) = (id.clone(), self.version);
-        let subscription = Subscription { id: id.clone(), created, topics, from, ack_wait };
+        let (id, created, delivery) = (id.clone(), self.version, delivery.clone());
+        let subscription =
+            Subscription { id: id.clone(), created, topics, matched, from, delivery, used };
         self.subscriptions.insert(id, Arc::new(subscription));
+    }
+
+    fn configure_topic(&mut self, name: &TopicName, patch: &ConfigPatch, reset: bool) {
+        let Some(topic) = self.topics.get(name) else {
+            return self.create_topic(name, &patch.apply(&TopicConfig::default()));
+        };
+        let base = if reset { TopicConfig::default() } else { topic.config.clone() };
+        let mut config = patch.apply(&base);
+        config.partitions = topic.partitions.len() as u32;
+        if config == topic.config {
+            return;
+        }
+        let mut topic = Topic::clone(topic);
+        topic.config = config.clone();
+        let shared = Arc::new(config);
+        for range in &topic.partitions {
+            if let Some(partition) = self.partitions.get_mut(&range.partition) {
+                Arc::make_mut(partition).config = shared.clone();
+            }
+        }
+        self.topics.insert(name.clone(), Arc::new(topic));
+    }
+
+    fn delete_topic(&mut self, name: &TopicName) {
+        let Some(topic) = self.topics.remove(name) else {
+            return;
+        };
+        for range in &topic.partitions {
+            self.partitions.remove(&range.partition);
+        }
+        let ids = self.subscribers.remove(name).unwrap_or_default();
+        for id in ids.iter() {
+            self.amend(id, |subscription| {
+                subscription.matched.remove(name);
+            });
+        }
+    }
+
+    fn unsubscribe(&mut self, id: &SubscriptionId, unused_since: Option<WallTime>) {
+        let used = self.subscriptions.get(id).map(|subscription| subscription.used);
+        if used.is_none() || unused_since.is_some_and(|since| used > Some(since)) {
+            return;
+        }
+        let subscription = self.subscriptions.remove(id).expect("it was there");
+        self.patterned.remove(id);
+        for name in subscription.topics.iter().filter_map(TopicPattern::plain) {
+            self.plain.remove(&(name, id.clone()));
+        }
+        for name in &subscription.matched {
+            let ids = self.subscribers.get(name).map_or_else(Vec::new, |ids| ids.to_vec());
+            let left: Vec<_> = ids.into_iter().filter(|other| other != id).collect();
+            if left.is_empty() {
+                self.subscribers.remove(name);
+            } else {
+                self.subscribers.insert(name.clone(), Arc::new(left));
+            }
+        }
+    }
+
+    fn used(&mut self, subscriptions: &[SubscriptionId], at: WallTime) {
+        for id in subscriptions {
+            self.amend(id, |subscription| subscription.used = subscription.used.max(at));
+        }
     }
 }
 

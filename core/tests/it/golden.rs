@@ -5,9 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
-use sprawl_core::broker::replica::{BadEntry, Body, Draft, Envelope, Header, Note, Record};
-use sprawl_core::cluster::metadata::{Change, StartFrom, TopicConfig};
-use sprawl_core::ids::{Boot, ClusterId, DiskId, EntryIndex, Epoch, Offset, PartitionId};
+use sprawl_core::broker::replica::{
+    Attempt, BadEntry, Body, Draft, Envelope, Header, Note, Record, Timing,
+};
+use sprawl_core::cluster::metadata::Change;
+use sprawl_core::cluster::subscription::{Delivery, Filter, StartFrom, Test};
+use sprawl_core::cluster::topic::{ConfigPatch, TopicConfig};
+use sprawl_core::ids::{
+    Boot, ChangeIndex, ClusterId, DiskId, EntryIndex, Epoch, Offset, PartitionId, Priority,
+};
 use sprawl_core::machine::WallTime;
 use sprawl_core::wire::{self, BadFrame};
 
@@ -23,10 +29,29 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check_change(change: Change, golden: &str) {
-    let frame = wire::encode(&change);
-    assert_eq!(hex(&frame), golden, "{change:?}");
-    assert_eq!(wire::decode(&frame), Ok(change));
+/// The stored forms of one kind: a name and the bytes a line.
+#[derive(Default)]
+struct Forms(String);
+
+impl Forms {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        self.0.push_str(&format!("{name} {}\n", hex(bytes)));
+    }
+
+    fn change(&mut self, name: &str, change: Change) {
+        let frame = wire::encode(&change);
+        self.add(name, &frame);
+        assert_eq!(wire::decode(&frame), Ok(change));
+    }
+
+    fn entry(&mut self, name: &str, body: Body) {
+        let is_message = matches!(body, Body::Message(_));
+        let record = Record::seal(PartitionId(1), header(is_message), &body);
+        self.add(name, record.bytes());
+        let opened = Record::open(PartitionId(1), record.bytes().clone());
+        assert_eq!(opened.as_ref().map(Record::header), Ok(&header(is_message)));
+        assert_eq!(opened.expect("it was sealed").body(), Ok(body));
+    }
 }
 
 fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -35,21 +60,43 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 
 #[test]
 fn each_change_has_its_bytes() {
-    check_change(Change::Found { cluster: ClusterId(7) }, "010007");
+    let mut forms = Forms::default();
+    forms.change("found", Change::Found { cluster: ClusterId(7) });
     let (disk, boot) = (DiskId(1 << 64), Boot(3));
-    let register = Change::Register { disk, boot, name: "a".to_owned() };
-    check_change(register, "0101fe00000000000000000100000000000000030161");
+    forms.change("register", Change::Register { disk, boot, name: "a".to_owned() });
     let config = TopicConfig::default();
-    check_change(Change::CreateTopic { name: name("t"), config }, "010201740103");
-    for (from, golden) in [
-        (StartFrom::Latest, "01030173010174001efc80b2e60e"),
-        (StartFrom::Earliest, "01030173010174011efc80b2e60e"),
-        (StartFrom::Offset(Offset(300)), "0103017301017402fb2c011efc80b2e60e"),
+    forms.change("create-topic", Change::CreateTopic { name: name("t"), config });
+    for (golden, from) in [
+        ("subscribe-latest", StartFrom::Latest),
+        ("subscribe-earliest", StartFrom::Earliest),
+        ("subscribe-offset", StartFrom::Offset(Offset(300))),
+        ("subscribe-time", StartFrom::Time(WallTime(300))),
     ] {
-        let ack_wait = Duration::from_millis(30_250);
-        let topics = vec![name("t")];
-        check_change(Change::Subscribe { id: name("s"), topics, from, ack_wait }, golden);
+        let (id, topics, at) = (name("s"), vec![name("t.*"), name("u.>")], WallTime(9));
+        let filter = Filter {
+            key: Some(Test::Prefix("k".to_owned())),
+            headers: vec![
+                ("h".to_owned(), Test::OneOf(vec!["v".to_owned()])),
+                ("i".to_owned(), Test::Exists(true)),
+            ],
+        };
+        let backoff = vec![Duration::from_millis(30_250)];
+        let delivery = Delivery { filter, backoff, ..Delivery::default() };
+        forms.change(golden, Change::Subscribe { id, topics, from, delivery, at });
     }
+    let patch = ConfigPatch {
+        retention: Some(None),
+        ttl: Some(Some(Duration::from_secs(1))),
+        dead_letter_topic: Some(Some(name("d"))),
+        ..ConfigPatch::default()
+    };
+    forms.change("configure", Change::ConfigureTopic { name: name("t"), patch, reset: true });
+    forms.change("delete-topic", Change::DeleteTopic { name: name("t") });
+    let unused_since = Some(WallTime(5));
+    forms.change("unsubscribe", Change::Unsubscribe { id: name("s"), unused_since });
+    let (subscriptions, at) = (vec![name("s")], WallTime(5));
+    forms.change("used", Change::Used { subscriptions, at });
+    insta::assert_snapshot!(forms.0);
 }
 
 fn header(is_message: bool) -> Header {
@@ -59,16 +106,13 @@ fn header(is_message: bool) -> Header {
         offset: Offset(4),
         time: WallTime(5),
         is_message,
+        timing: if is_message { timing() } else { Timing::default() },
     }
 }
 
-fn check_entry(body: Body, golden: &str) {
-    let is_message = matches!(body, Body::Message(_));
-    let record = Record::seal(PartitionId(1), header(is_message), &body);
-    assert_eq!(hex(record.bytes()), golden, "{body:?}");
-    let opened = Record::open(PartitionId(1), record.bytes().clone());
-    assert_eq!(opened.as_ref().map(Record::header), Ok(&header(is_message)));
-    assert_eq!(opened.expect("it was sealed").body(), Ok(body));
+fn timing() -> Timing {
+    let priority = Priority::new(7).expect("a priority");
+    Timing { due: WallTime(6), expires: Some(WallTime(7)), priority }
 }
 
 fn draft(payload: &'static [u8]) -> Draft {
@@ -83,44 +127,32 @@ fn draft(payload: &'static [u8]) -> Draft {
 
 #[test]
 fn each_entry_has_its_bytes() {
-    check_entry(
-        Body::Message(draft(b"payload")),
-        concat!(
-            "010116f7c0720200000000000000030000000000000004000000000000000500000000000000",
-            "0d0000000102696401016b0001016801767061796c6f6164",
+    let mut forms = Forms::default();
+    forms.entry("message", Body::Message(draft(b"payload")));
+    let notes = [
+        ("start", Note::Start { leader: DiskId(9), boot: Boot(1) }),
+        (
+            "cursor-fixed",
+            Note::CursorFixed { subscription: name("s"), created: ChangeIndex(3), at: Offset(5) },
         ),
-    );
-    check_entry(
-        Body::Note(Note::Start { leader: DiskId(9), boot: Boot(1) }),
-        concat!(
-            "010286dba2550200000000000000030000000000000004000000000000000500000000000000",
-            "0400000001000901",
+        ("cursor-dropped", Note::CursorDropped { subscription: name("s") }),
+        (
+            "progress",
+            Note::Progress { subscription: name("s"), acked: vec![(Offset(3), Offset(5))] },
         ),
-    );
-    let (subscription, at) = (name("s"), Offset(5));
-    check_entry(
-        Body::Note(Note::CursorFixed { subscription, at }),
-        concat!(
-            "01025a9fb84a0200000000000000030000000000000004000000000000000500000000000000",
-            "050000000101017305",
+        (
+            "attempts",
+            Note::Attempts {
+                subscription: name("s"),
+                attempts: vec![Attempt { offset: Offset(2), number: 2, due: WallTime(8) }],
+            },
         ),
-    );
-    let (floor, above) = (Offset(1), vec![(Offset(3), Offset(5))]);
-    check_entry(
-        Body::Note(Note::Progress { subscription: name("s"), floor, above }),
-        concat!(
-            "0102f9208aa60200000000000000030000000000000004000000000000000500000000000000",
-            "080000000102017301010305",
-        ),
-    );
-    let attempts = vec![(Offset(2), 2)];
-    check_entry(
-        Body::Note(Note::Attempts { subscription: name("s"), attempts }),
-        concat!(
-            "010239e47aef0200000000000000030000000000000004000000000000000500000000000000",
-            "0700000001030173010202",
-        ),
-    );
+        ("trim", Note::Trim { below: Offset(3) }),
+    ];
+    for (name, note) in notes {
+        forms.entry(name, Body::Note(note));
+    }
+    insta::assert_snapshot!(forms.0);
 }
 
 #[test]
@@ -177,6 +209,7 @@ proptest! {
             offset: Offset(offset),
             time: WallTime(time),
             is_message: true,
+            timing: timing(),
         };
         let sealed = Record::seal(PartitionId(index), header, &body);
         let opened = Record::open(PartitionId(index), sealed.bytes().clone());

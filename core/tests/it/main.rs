@@ -1,5 +1,7 @@
 //! Tests of the whole crate, and of the whole workspace, in one binary.
 
+mod delivery;
 mod golden;
 mod lone_node;
 mod tidy;
+mod world;

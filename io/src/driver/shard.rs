@@ -6,9 +6,10 @@ use std::sync::Arc;
 use sprawl_core::broker::Shard;
 use sprawl_core::broker::replica::Record;
 use sprawl_core::cluster::metadata::View;
-use sprawl_core::ids::{EntryIndex, PartitionId, ReadId, ShardId};
+use sprawl_core::ids::{EntryIndex, Offset, PartitionId, ReadId, ShardId};
 use sprawl_core::machine::{
     Append, Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Unreadable,
+    WallTime,
 };
 use tokio::sync::mpsc;
 
@@ -27,6 +28,8 @@ pub(crate) enum Completion {
     Persisted(Vec<(PartitionId, EntryIndex)>),
     /// A read ended.
     Read(ReadId, Result<Vec<Record>, Unreadable>),
+    /// A search ended.
+    Sought(ReadId, Result<Option<Offset>, Unreadable>),
 }
 
 /// Where a shard's inputs come from.
@@ -50,6 +53,7 @@ pub(crate) struct ShardLoop<S, C, T, N> {
     completions: mpsc::UnboundedSender<Completion>,
     awaited: Awaited<Response>,
     appends: Vec<Append>,
+    erased: Vec<PartitionId>,
 }
 
 impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> {
@@ -75,6 +79,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             completions,
             awaited,
             appends,
+            erased: Vec::new(),
         }
     }
 
@@ -134,6 +139,9 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             Completion::Read(read, result) => {
                 self.handle(ShardInput::ReadDone { read, result });
             }
+            Completion::Sought(read, result) => {
+                self.handle(ShardInput::Sought { read, result });
+            }
         }
     }
 
@@ -149,10 +157,14 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
         for effect in effects {
             match effect {
                 ShardEffect::Append(append) => self.appends.push(append),
-                ShardEffect::Read { read, partition, from, below, count_max, bytes_max } => {
-                    let range = ReadRange { partition, from, below, count_max, bytes_max };
+                ShardEffect::Read { read, partition, from, first, below, count_max, bytes_max } => {
+                    let range = ReadRange { partition, from, first, below, count_max, bytes_max };
                     self.read(read, range);
                 }
+                ShardEffect::Seek { read, partition, at, first, below } => {
+                    self.seek(read, partition, at, (first, below));
+                }
+                ShardEffect::Erase { partition } => self.erased.push(partition),
                 ShardEffect::Send { to, message } => self.transport.send(self.me, to, message),
                 ShardEffect::Reply { id, response } => self.awaited.answer(id, response),
                 ShardEffect::Report(report) => {
@@ -161,13 +173,14 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
                 }
             }
         }
-        if !self.appends.is_empty() {
+        if !self.appends.is_empty() || !self.erased.is_empty() {
             let appends = std::mem::take(&mut self.appends);
-            self.append(appends).await;
+            let erased = std::mem::take(&mut self.erased);
+            self.append(appends, erased).await;
         }
     }
 
-    async fn append(&self, appends: Vec<Append>) {
+    async fn append(&self, appends: Vec<Append>, erased: Vec<PartitionId>) {
         let mut last = BTreeMap::new();
         for append in &appends {
             if let Some(record) = append.records.last() {
@@ -180,21 +193,40 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             let _ = completions.send(Completion::Persisted(last.into_iter().collect()));
         });
         // The writer is gone only when the disk has failed; then nothing is answered.
-        let _ = self.writer.jobs.send(Job { appends, changes: Vec::new(), done }).await;
+        let _ = self.writer.jobs.send(Job { appends, erased, changes: Vec::new(), done }).await;
     }
 
     fn read(&self, read: ReadId, range: ReadRange) {
         let (storage, completions) = (self.storage.clone(), self.completions.clone());
         tokio::spawn(async move {
-            let result = storage.read(range).await.map_err(|error| match error {
-                ReadError::Unreadable(unreadable) => unreadable,
-                ReadError::Failed(reason) => {
-                    let (partition, index) = (range.partition, EntryIndex(0));
-                    Unreadable { partition, index, reason }
-                }
-            });
+            let result = storage.read(range).await;
+            let result = result.map_err(|error| unreadable(range.partition, error));
             // The shard is gone only when the node has ended.
             let _ = completions.send(Completion::Read(read, result));
         });
+    }
+
+    fn seek(
+        &self,
+        read: ReadId,
+        partition: PartitionId,
+        at: WallTime,
+        (first, below): (EntryIndex, EntryIndex),
+    ) {
+        let (storage, completions) = (self.storage.clone(), self.completions.clone());
+        tokio::spawn(async move {
+            let result = storage.seek(partition, at, first, below).await;
+            let result = result.map_err(|error| unreadable(partition, error));
+            // The shard is gone only when the node has ended.
+            let _ = completions.send(Completion::Sought(read, result));
+        });
+    }
+}
+
+/// A read that failed, as the core is told: a disk that does not read is damage too.
+fn unreadable(partition: PartitionId, error: ReadError) -> Unreadable {
+    match error {
+        ReadError::Unreadable(unreadable) => unreadable,
+        ReadError::Failed(reason) => Unreadable { partition, index: EntryIndex(0), reason },
     }
 }

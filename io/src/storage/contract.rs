@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Checkpoint, Record};
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
-use sprawl_core::machine::Append;
+use sprawl_core::machine::{Append, WallTime};
 
 use self::log::Log;
 use super::{Batch, Disk, ReadError, ReadRange, Storage};
@@ -70,6 +70,9 @@ pub async fn check<B: Bench>(bench: &mut B) {
     a_damaged_note_hides_no_other_message(bench).await;
     handles_share_one_disk(bench).await;
     a_closed_disk_opens_again(bench).await;
+    what_is_cut_is_gone_and_nothing_else(bench).await;
+    an_erased_partition_leaves_nothing(bench).await;
+    times_are_found(bench).await;
 }
 
 /// Unwraps what must succeed here.
@@ -130,8 +133,9 @@ async fn holds(storage: &impl Storage, log: &Log) {
 
 fn state(partition: PartitionId, applied: u64, bytes: &str) -> Append {
     let bytes = Bytes::from(bytes.to_owned());
-    let checkpoint = Some(Checkpoint { applied: EntryIndex(applied), bytes });
-    Append { partition, records: Vec::new(), checkpoint }
+    let (applied, from) = (EntryIndex(applied), EntryIndex(applied + 1));
+    let checkpoint = Some(Checkpoint { applied, from, bytes });
+    Append { partition, records: Vec::new(), checkpoint, cut: None }
 }
 
 async fn an_empty_disk_is_empty<B: Bench>(bench: &mut B) {
@@ -155,7 +159,7 @@ async fn a_batch_is_there_as_a_whole<B: Bench>(bench: &mut B) {
     let disk = bench.fresh().await;
     let logs: Vec<_> = (1..=3).map(|partition| Log::mixed(partition, 10, 4)).collect();
     let change = (ChangeIndex(1), Bytes::from_static(b"change"));
-    let mut batch = Batch { appends: Vec::new(), changes: vec![change.clone()] };
+    let mut batch = Batch { changes: vec![change.clone()], ..Batch::default() };
     for log in &logs {
         batch.appends.extend([log.part(0, 5), state(log.partition, 5, "five"), log.part(5, 10)]);
     }
@@ -176,8 +180,8 @@ async fn a_batch_is_there_as_a_whole<B: Bench>(bench: &mut B) {
 async fn an_abandoned_batch_is_whole_or_absent<B: Bench>(bench: &mut B) {
     let disk = bench.fresh().await;
     let (log, other) = (Log::mixed(1, 40, 7), Log::mixed(2, 40, 7));
-    let first = Batch { appends: vec![log.part(0, 20)], changes: Vec::new() };
-    let second = Batch { appends: vec![log.part(20, 40), other.append()], changes: Vec::new() };
+    let first = Batch { appends: vec![log.part(0, 20)], ..Batch::default() };
+    let second = Batch { appends: vec![log.part(20, 40), other.append()], ..Batch::default() };
     let storage = open(&disk).await;
     commit(&storage, &first).await;
     {
@@ -208,7 +212,7 @@ async fn power_takes_nothing_that_was_committed<B: Bench>(bench: &mut B) {
         let storage = open(&disk).await;
         for place in part * 20..(part + 1) * 20 {
             let append = log.part(place, place + 1);
-            commit(&storage, &Batch { appends: vec![append], changes: Vec::new() }).await;
+            commit(&storage, &Batch { appends: vec![append], ..Batch::default() }).await;
         }
         drop(storage);
         let Some(powered) = bench.lose_power(disk).await else {
@@ -304,7 +308,7 @@ async fn the_newest_state_counts<B: Bench>(bench: &mut B) {
     let newest = async |storage: &<B::Disk as Disk>::Storage| {
         ok("a state", storage.checkpoint(partition).await)
     };
-    let batch = |appends| Batch { appends, changes: Vec::new() };
+    let batch = |appends| Batch { appends, ..Batch::default() };
     commit(&storage, &batch(vec![state(partition, 1, "one")])).await;
     assert_eq!(newest(&storage).await.as_deref(), Some(&b"one"[..]));
     let both = vec![state(partition, 2, "two, which is longer"), state(partition, 3, "3")];
@@ -328,7 +332,7 @@ async fn changes_come_in_order<B: Bench>(bench: &mut B) {
     let change = |at: u64| (ChangeIndex(at), Bytes::from(format!("change {at}")));
     let all: Vec<_> = (1..=600).map(change).collect();
     for changes in all.chunks(7) {
-        commit(&storage, &Batch { appends: Vec::new(), changes: changes.to_vec() }).await;
+        commit(&storage, &Batch { changes: changes.to_vec(), ..Batch::default() }).await;
     }
     drop(storage);
     let disk = bench.restart(disk).await;
@@ -377,7 +381,7 @@ async fn partitions_do_not_mix<B: Bench>(bench: &mut B) {
     for place in 0..5 {
         let appends = logs.iter().filter(|log| log.records.len() > place);
         let appends = appends.rev().map(|log| log.part(place, place + 1)).collect();
-        commit(&storage, &Batch { appends, changes: Vec::new() }).await;
+        commit(&storage, &Batch { appends, ..Batch::default() }).await;
     }
     let partitions: Vec<_> = logs.iter().map(|log| log.partition).collect();
     same("partitions", &ok("partitions", storage.partitions().await), &partitions);
@@ -464,10 +468,67 @@ async fn a_closed_disk_opens_again<B: Bench>(bench: &mut B) {
     for part in 0..3 {
         let storage = open(&disk).await;
         let append = log.part(part * 20, (part + 1) * 20);
-        commit(&storage, &Batch { appends: vec![append], changes: Vec::new() }).await;
+        commit(&storage, &Batch { appends: vec![append], ..Batch::default() }).await;
         storage.close().await;
         drop(storage);
         disk = bench.restart(disk).await;
     }
     holds(&open(&disk).await, &log).await;
+}
+
+async fn what_is_cut_is_gone_and_nothing_else<B: Bench>(bench: &mut B) {
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    let (log, beside) = (Log::mixed(7, 40, 3), Log::mixed(6, 5, 9));
+    commit(&storage, &log.batch()).await;
+    commit(&storage, &beside.batch()).await;
+    let cut = EntryIndex(20);
+    let append = Append { cut: Some(cut), ..state(log.partition, 40, "all") };
+    commit(&storage, &Batch { appends: vec![append], ..Batch::default() }).await;
+    drop(storage);
+    let disk = bench.restart(disk).await;
+    let storage = open(&disk).await;
+    let found = scan(&storage, log.partition, EntryIndex(0), usize::MAX).await;
+    same("entries from the cut on", &found, &log.raw(cut));
+    let offset = log.records[19].header().offset;
+    let range = ReadRange { first: cut, ..log.from(offset.0) };
+    same("messages from the cut on", &read(&storage, range).await, &log.expected(&range));
+    holds(&storage, &beside).await;
+}
+
+async fn an_erased_partition_leaves_nothing<B: Bench>(bench: &mut B) {
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    let (log, beside) = (Log::mixed(7, 40, 3), Log::mixed(8, 5, 9));
+    commit(&storage, &beside.batch()).await;
+    let appends = vec![log.append(), state(log.partition, 40, "all")];
+    let erased = vec![log.partition];
+    commit(&storage, &Batch { appends, erased, ..Batch::default() }).await;
+    drop(storage);
+    let disk = bench.restart(disk).await;
+    let storage = open(&disk).await;
+    same("partitions", &ok("partitions", storage.partitions().await), &[beside.partition]);
+    assert!(scan(&storage, log.partition, EntryIndex(0), usize::MAX).await.is_empty(), "entries");
+    let state = ok("a state is read", storage.checkpoint(log.partition).await);
+    assert_eq!(state, None, "the state of an erased partition");
+    holds(&storage, &beside).await;
+}
+
+async fn times_are_found<B: Bench>(bench: &mut B) {
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    let log = Log::mixed(7, 41, 3);
+    commit(&storage, &log.batch()).await;
+    for (first, below) in [(1, 42), (5, 42), (1, 20)] {
+        let bounds = (EntryIndex(first), EntryIndex(below));
+        for time in 0..25 {
+            let at = WallTime(time);
+            let found = storage.seek(log.partition, at, bounds.0, bounds.1).await;
+            let mut wanted = log.records.iter().map(Record::header).filter(|header| {
+                header.index >= bounds.0 && header.index < bounds.1 && header.time >= at
+            });
+            let wanted = wanted.next().map(|header| header.offset);
+            assert_eq!(ok("a search ends", found), wanted, "time {time} in {bounds:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::io;
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
-use sprawl_core::machine::{Append, Unreadable};
+use sprawl_core::machine::{Append, Unreadable, WallTime};
 
 pub mod contract;
 #[cfg(not(madsim))]
@@ -17,6 +17,8 @@ pub mod rocks;
 pub struct Batch {
     /// Entries and states of partitions, in the order in which the shards asked.
     pub appends: Vec<Append>,
+    /// Partitions to forget, after what is appended to them.
+    pub erased: Vec<PartitionId>,
     /// Changes of the metadata log, consecutive.
     pub changes: Vec<(ChangeIndex, Bytes)>,
 }
@@ -62,6 +64,8 @@ pub struct ReadRange {
     pub partition: PartitionId,
     /// The first offset wanted; the read begins at the first message not below it.
     pub from: Offset,
+    /// No entry below this index is there any more.
+    pub first: EntryIndex,
     /// No entry at or above this index.
     pub below: EntryIndex,
     /// How many messages at most.
@@ -103,6 +107,21 @@ pub trait Storage: Clone + Send + Sync + 'static {
     /// too, is as bad as what is damaged.
     fn read(&self, range: ReadRange)
     -> impl Future<Output = Result<Vec<Record>, ReadError>> + Send;
+
+    /// The offset of the first message, or of the message after the first note, that is not older
+    /// than `at`, among the entries from `first` to before `below`; `None` when all are older.
+    /// Times do not fall from one entry to the next.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    fn seek(
+        &self,
+        partition: PartitionId,
+        at: WallTime,
+        first: EntryIndex,
+        below: EntryIndex,
+    ) -> impl Future<Output = Result<Option<Offset>, ReadError>> + Send;
 
     /// The partitions that have an entry or a state on the disk, ascending.
     ///

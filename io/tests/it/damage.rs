@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-use sprawl_core::broker::replica::{Body, Draft, Envelope, Header, Record};
+use sprawl_core::broker::replica::{Body, Draft, Envelope, Header, Record, Timing};
 use sprawl_core::ids::{EntryIndex, Epoch, Offset, PartitionId};
 use sprawl_core::machine::{Append, WallTime};
 use sprawl_io::data_dir::{self, DataDir, IDENTITY_FILE, IdentityError, Name};
@@ -28,7 +28,8 @@ fn message(partition: PartitionId, number: u64) -> Record {
     let body = Body::Message(Draft { envelope, payload: payload.into() });
     let (epoch, time) = (Epoch(1), WallTime(1));
     let (index, offset, is_message) = (EntryIndex(number + 1), Offset(number), true);
-    Record::seal(partition, Header { epoch, index, offset, time, is_message }, &body)
+    let timing = Timing::default();
+    Record::seal(partition, Header { epoch, index, offset, time, is_message, timing }, &body)
 }
 
 fn open_dir(path: &Path) -> DataDir {
@@ -43,10 +44,11 @@ async fn written(path: &Path) -> RocksStorage {
     for number in 0..COMMITS {
         let append = |partition| {
             let partition = PartitionId(partition);
-            Append { partition, records: vec![message(partition, number)], checkpoint: None }
+            let records = vec![message(partition, number)];
+            Append { partition, records, checkpoint: None, cut: None }
         };
         let appends = (1..=PARTITIONS).map(append).collect();
-        storage.commit(&Batch { appends, changes: Vec::new() }).await.expect("a commit");
+        storage.commit(&Batch { appends, ..Batch::default() }).await.expect("a commit");
     }
     storage
 }
@@ -57,7 +59,8 @@ async fn enter(dir: &DataDir) -> Result<data_dir::Identity, IdentityError> {
 
 fn everything(partition: u64) -> ReadRange {
     let (partition, from, below) = (PartitionId(partition), Offset(0), EntryIndex(COMMITS + 1));
-    ReadRange { partition, from, below, count_max: usize::MAX, bytes_max: usize::MAX }
+    let (first, count_max, bytes_max) = (EntryIndex(1), usize::MAX, usize::MAX);
+    ReadRange { partition, from, first, below, count_max, bytes_max }
 }
 
 /// Everything that was committed is there.

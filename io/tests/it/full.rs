@@ -57,7 +57,7 @@ fn change(number: u64) -> (ChangeIndex, Bytes) {
 }
 
 fn batch(number: u64) -> Batch {
-    Batch { appends: Vec::new(), changes: vec![change(number)] }
+    Batch { changes: vec![change(number)], ..Batch::default() }
 }
 
 async fn open(path: &Path) -> RocksStorage {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sprawl_core::broker::ShardOptions;
-use sprawl_core::broker::replica::{Body, Draft, Envelope};
+use sprawl_core::broker::replica::{Body, Draft, Envelope, Submission, Terms};
 use sprawl_core::ids::Offset;
-use sprawl_core::machine::{Refused, Request, Response};
+use sprawl_core::machine::{FetchFrom, Refused, Request, Response};
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, DirError, Name};
 use sprawl_io::handle::{Ended, NodeHandle};
@@ -42,15 +42,16 @@ async fn publish(node: &NodeHandle, id: &str) -> (u64, bool) {
 }
 
 async fn publish_to(node: &NodeHandle, topic: &str, draft: Draft) -> (u64, bool) {
-    let topic = topic.parse().expect("a name");
-    match node.request(Request::Publish { topic, draft }).await {
+    let (topic, terms) = (topic.parse().expect("a name"), Terms::default());
+    let submission = Submission { topic, draft, terms };
+    match node.request(Request::Publish(submission)).await {
         Response::Published { offset, duplicate, .. } => (offset.0, duplicate),
         other => panic!("{other:?}"),
     }
 }
 
 async fn fetch(node: &NodeHandle, topic: &str) -> Response {
-    let (topic, from) = (topic.parse().expect("a name"), Offset(0));
+    let (topic, from) = (topic.parse().expect("a name"), FetchFrom::Offset(Offset(0)));
     let (partition, count_max, wait) = (0, 1_000, Duration::from_secs(30));
     node.request(Request::Fetch { topic, partition, from, count_max, wait }).await
 }

@@ -26,6 +26,16 @@ impl State {
             if let Some(checkpoint) = &append.checkpoint {
                 self.platters.states.insert(append.partition, checkpoint.bytes.clone());
             }
+            if let Some(cut) = append.cut {
+                let kept = self.platters.log.split_off(&(append.partition, cut));
+                self.platters.log.retain(|&(partition, _), _| partition != append.partition);
+                self.platters.log.extend(kept);
+                self.platters.cut.insert(append.partition);
+            }
+        }
+        for erased in &batch.erased {
+            self.platters.log.retain(|(partition, _), _| partition != erased);
+            self.platters.states.remove(erased);
         }
         self.platters.changes.extend(batch.changes.iter().cloned());
     }
@@ -61,10 +71,13 @@ impl SimDisk {
             state.atlas.damage(partition);
             state.platters.log.insert((partition, index), flipped);
         } else {
-            // A state is made from the log, which is whole: nothing is lost with it.
             let (&partition, bytes) =
                 state.platters.states.iter().nth(at - entries).expect("it was counted");
             let flipped = turn(bytes, bit);
+            // A state is made from the log: while that is whole, nothing is lost with it.
+            if state.platters.cut.contains(&partition) {
+                state.atlas.damage(partition);
+            }
             state.platters.states.insert(partition, flipped);
         }
         true

@@ -1,16 +1,27 @@
 //! One subscription in one partition, as its leader serves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::replica::Cursor;
-use crate::ids::Offset;
-use crate::machine::Time;
+use super::ready::Ready;
+use crate::broker::replica::{Attempt, Cursor, Record};
+use crate::cluster::subscription::Subscription;
+use crate::ids::{Offset, Priority};
+use crate::machine::{Time, WallTime};
+use crate::zoo::{Bug, planted};
 
 /// How many messages of a partition a subscription holds unacknowledged at most.
 pub const WINDOW_MESSAGES_MAX: usize = 1_000;
 /// How many bytes of them; one message more may pass it.
 pub const WINDOW_BYTES_MAX: usize = 16 << 20;
+/// How many messages are known to be ready out of order at most; beyond, a message of another
+/// priority comes when its turn in the log does.
+pub const READY_MAX: usize = 10_000;
+/// How many urgent messages in a row pass the others at most.
+pub const URGENT_RUN_MAX: u32 = 8;
+/// How many messages in a row pass those that are less urgent than normal at most.
+pub const NORMAL_RUN_MAX: u32 = 64;
 
 /// Consecutive messages reserved for one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,130 +41,339 @@ impl Run {
 struct Lease {
     deadline: Time,
     attempt: u32,
+    priority: Priority,
     bytes: usize,
 }
 
-/// What is leased, what is due again, what comes next.
+/// A message that is to be delivered again, later.
+#[derive(Clone, Copy, Debug)]
+struct Parked {
+    attempt: u32,
+    priority: Priority,
+    due: WallTime,
+    /// Whether the attempt is committed; before that it waits for it, not for its time.
+    committed: bool,
+    /// Whether its member wants it to be a dead letter.
+    rejected: bool,
+}
+
+/// What is to become of a message that was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is ready.
+    Ready,
+    /// It waits until then.
+    Wait(WallTime),
+    /// It becomes a dead letter.
+    Bury,
+}
+
+/// What is leased, ready, parked or buried, and what comes next in the log.
 ///
-/// Invariants, checked by [`Subscriber::check`]: (1) no message is leased, due or retried that is
-/// acknowledged; (2) no message is two of these at once; (3) the window's bound holds.
+/// Invariants, checked by [`Subscriber::check`]: (1) no message is any of these that is
+/// acknowledged; (2) no message is two of them at once; (3) the window's bound holds.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
+    subscription: Arc<Subscription>,
     /// The committed cursor and the acknowledgements since.
     cursor: Cursor,
-    ack_wait: Duration,
+    /// Whether undeliverable messages have a topic to go to.
+    buries: bool,
     /// The first message that was never taken in this reign.
     next: Offset,
     leases: BTreeMap<Offset, Lease>,
     leased_bytes: usize,
-    /// Ready to be delivered again, with the attempt.
-    due: BTreeMap<Offset, u32>,
-    /// Expired; the next attempt is being committed.
-    retried: BTreeMap<Offset, u32>,
+    ready: Ready,
+    parked: BTreeMap<Offset, Parked>,
+    /// On their way to the dead letters, with whether their member rejected them.
+    burying: BTreeMap<Offset, bool>,
+    /// How many of one kind in a row passed the other.
+    urgent_run: u32,
+    normal_run: u32,
 }
 
 impl Subscriber {
-    pub(crate) fn new(cursor: Cursor, ack_wait: Duration) -> Self {
+    pub(crate) fn new(subscription: Arc<Subscription>, cursor: Cursor, buries: bool) -> Self {
         let next = cursor.floor();
-        let (leases, due, retried) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { cursor, ack_wait, next, leases, leased_bytes: 0, due, retried }
+        Self {
+            subscription,
+            cursor,
+            buries,
+            next,
+            leases: BTreeMap::new(),
+            leased_bytes: 0,
+            ready: Ready::default(),
+            parked: BTreeMap::new(),
+            burying: BTreeMap::new(),
+            urgent_run: 0,
+            normal_run: 0,
+        }
     }
 
     pub(crate) fn cursor(&self) -> &Cursor {
         &self.cursor
     }
 
+    pub(crate) fn subscription(&self) -> &Arc<Subscription> {
+        &self.subscription
+    }
+
     pub(crate) fn ack_wait(&self) -> Duration {
-        self.ack_wait
+        self.subscription.delivery.ack_wait
     }
 
     pub(crate) fn leases(&self) -> usize {
         self.leases.len()
     }
 
-    pub(crate) fn has_some(&self, end: Offset) -> bool {
-        self.room() > 0 && (!self.due.is_empty() || self.cursor.first_open(self.next) < end)
+    /// Whether something could be delivered; `waiting` are the messages that are delayed.
+    pub(crate) fn has_some(&mut self, end: Offset, waiting: &BTreeSet<Offset>) -> bool {
+        self.room() > 0 && (self.ready.len() > 0 || self.stream(end, waiting).is_some())
     }
 
     /// How many more messages the window takes.
     fn room(&self) -> usize {
-        if self.leased_bytes >= WINDOW_BYTES_MAX {
+        if self.leased_bytes >= WINDOW_BYTES_MAX && !planted(Bug::WindowWithoutBound) {
             return 0;
         }
-        WINDOW_MESSAGES_MAX.saturating_sub(self.leases.len() + self.retried.len())
+        let held = self.leases.len() + self.parked.len() + self.burying.len();
+        WINDOW_MESSAGES_MAX.saturating_sub(held)
     }
 
-    /// Leases the next run: what is due again comes first.
-    pub(crate) fn take(&mut self, end: Offset, count_max: usize, now: Time) -> Option<Run> {
-        let count_max = count_max.min(self.room());
-        if count_max == 0 {
-            return None;
+    /// The next message in the log's order that is neither done, nor held, nor delayed.
+    fn stream(&mut self, end: Offset, waiting: &BTreeSet<Offset>) -> Option<Offset> {
+        loop {
+            self.next = self.cursor.first_open(self.next);
+            if self.next >= end {
+                return None;
+            }
+            let delayed = waiting.contains(&self.next) && !planted(Bug::DelayIgnored);
+            if !self.holds(self.next) && !delayed {
+                return Some(self.next);
+            }
+            self.next = self.next.next();
         }
-        let deadline = now + self.ack_wait;
-        let (from, again) = match self.due.first_key_value() {
-            Some((&offset, _)) => (offset, true),
-            None => (self.cursor.first_open(self.next), false),
+    }
+
+    /// Whether a message is leased, ready, parked or buried.
+    fn holds(&self, offset: Offset) -> bool {
+        self.leases.contains_key(&offset)
+            || self.ready.contains(offset)
+            || self.parked.contains_key(&offset)
+            || self.burying.contains_key(&offset)
+    }
+
+    /// Leases the next messages, as runs in the order of delivery.
+    pub(crate) fn take(
+        &mut self,
+        end: Offset,
+        waiting: &BTreeSet<Offset>,
+        count_max: usize,
+        now: Time,
+    ) -> Vec<Run> {
+        let deadline = now + self.ack_wait();
+        let mut runs: Vec<Run> = Vec::new();
+        for _ in 0..count_max.min(self.room()) {
+            let stream = self.stream(end, waiting);
+            let Some((offset, priority, attempt)) = self.choose(stream) else { break };
+            self.leases.insert(offset, Lease { deadline, attempt, priority, bytes: 0 });
+            match runs.last_mut() {
+                Some(run) if run.from.0 + run.count as u64 == offset.0 => run.count += 1,
+                Some(_) | None => runs.push(Run { from: offset, count: 1 }),
+            }
+        }
+        runs
+    }
+
+    /// The most urgent goes first, but lets the others pass now and then.
+    fn choose(&mut self, stream: Option<Offset>) -> Option<(Offset, Priority, u32)> {
+        let from_ready = match (self.ready.first(), stream) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some((priority, _)), Some(_)) if priority >= Priority::NORMAL => {
+                self.urgent_run += 1;
+                self.urgent_run <= URGENT_RUN_MAX
+            }
+            (Some(_), Some(_)) => {
+                self.normal_run += 1;
+                self.normal_run > NORMAL_RUN_MAX
+            }
         };
-        let mut count = 0;
-        let mut offset = from;
-        while count < count_max && offset < end {
-            let attempt = if again {
-                let Some(attempt) = self.due.remove(&offset) else { break };
-                attempt
-            } else if self.cursor.contains(offset) {
-                break;
-            } else {
-                self.next = offset.next();
-                self.cursor.attempts(offset)
-            };
-            self.leases.insert(offset, Lease { deadline, attempt, bytes: 0 });
-            count += 1;
-            offset = offset.next();
+        if from_ready {
+            let (_, offset) = self.ready.first()?;
+            let (priority, attempt) = self.ready.remove(offset)?;
+            if priority < Priority::NORMAL {
+                self.normal_run = 0;
+            }
+            return Some((offset, priority, attempt));
         }
-        (count > 0).then_some(Run { from, count })
+        self.urgent_run = 0;
+        let offset = stream?;
+        self.next = offset.next();
+        Some((offset, Priority::NORMAL, self.cursor.attempts(offset)))
+    }
+
+    /// Whether a message that was read is wanted.
+    pub(crate) fn wants(&self, record: &Record) -> bool {
+        use crate::broker::replica::Body;
+        let filter = &self.subscription.delivery.filter;
+        if filter.is_open() {
+            return true;
+        }
+        match record.body() {
+            Ok(Body::Message(draft)) => {
+                filter.passes(draft.envelope.key.as_deref(), &draft.envelope.headers)
+            }
+            // What does not read is for the reader to say.
+            Ok(Body::Note(_)) | Err(_) => true,
+        }
     }
 
     /// A leased message is handed out; gives its attempt, or nothing if the lease is gone.
     pub(crate) fn delivered(&mut self, offset: Offset, bytes: usize) -> Option<u32> {
         let lease = self.leases.get_mut(&offset)?;
-        self.leased_bytes += bytes - std::mem::replace(&mut lease.bytes, bytes);
+        self.leased_bytes += bytes;
+        self.leased_bytes -= std::mem::replace(&mut lease.bytes, bytes);
         Some(lease.attempt)
     }
 
-    /// A leased message could not be handed out: it is due, at the same attempt.
+    /// A leased message could not be handed out: it is ready, at the same attempt.
     pub(crate) fn release(&mut self, offset: Offset) -> Option<Time> {
         let lease = self.end_lease(offset)?;
-        self.due.insert(offset, lease.attempt);
+        self.ready.insert(offset, lease.priority, lease.attempt);
         Some(lease.deadline)
     }
 
     /// Acknowledges; gives the deadline of the lease that this ends.
     pub(crate) fn acknowledge(&mut self, offset: Offset) -> Option<Time> {
         self.cursor.acknowledge(offset);
-        self.due.remove(&offset);
-        self.retried.remove(&offset);
+        self.ready.remove(offset);
+        self.parked.remove(&offset);
+        self.burying.remove(&offset);
         self.end_lease(offset).map(|lease| lease.deadline)
     }
 
-    /// The lease is over; gives the attempt that is to be committed next.
-    pub(crate) fn expire(&mut self, offset: Offset) -> Option<u32> {
-        let attempt = self.end_lease(offset)?.attempt.saturating_add(1);
-        self.retried.insert(offset, attempt);
-        Some(attempt)
+    /// Moves a lease's deadline; gives the former one, or nothing when there is no such lease.
+    pub(crate) fn extend(&mut self, offset: Offset, attempt: u32, to: Time) -> Option<Time> {
+        let lease = self.leases.get_mut(&offset).filter(|lease| lease.attempt == attempt)?;
+        Some(std::mem::replace(&mut lease.deadline, to))
     }
 
-    /// An attempt was committed: the message is due, unless it was acknowledged meanwhile.
-    pub(crate) fn due(&mut self, offset: Offset, attempt: u32) {
-        if self.retried.remove(&offset).is_some() {
-            self.cursor.attempt(offset, attempt);
-            self.due.insert(offset, attempt);
+    /// Whether this delivery of the message is leased.
+    pub(crate) fn is_leased(&self, offset: Offset, attempt: u32) -> bool {
+        self.leases.get(&offset).is_some_and(|lease| lease.attempt == attempt)
+    }
+
+    /// The lease is over: gives its deadline, and the attempt that is to be committed next.
+    /// Without a pause of its own, the message waits for the subscription's.
+    pub(crate) fn retry(
+        &mut self,
+        offset: Offset,
+        pause: Option<Duration>,
+        rejected: bool,
+        now: WallTime,
+    ) -> Option<(Time, Attempt)> {
+        let lease = self.end_lease(offset)?;
+        let delivery = &self.subscription.delivery;
+        let rejected = rejected && self.buries;
+        let number = lease.attempt.saturating_add(1);
+        let pause = pause.unwrap_or_else(|| delivery.pause(number));
+        let after = WallTime(now.0.saturating_add(pause.as_millis() as u64));
+        let due = if pause.is_zero() { WallTime(0) } else { after };
+        let (attempt, priority) = (number, lease.priority);
+        let parked = Parked { attempt, priority, due, committed: false, rejected };
+        self.parked.insert(offset, parked);
+        Some((lease.deadline, Attempt { offset, number, due }))
+    }
+
+    /// Whether a message that is to be delivered for the `number`th time is a dead letter.
+    fn is_dead(&self, number: u32) -> bool {
+        self.buries && number > self.subscription.delivery.max_deliver
+    }
+
+    /// An attempt was committed: what is to become of the message, unless it is done meanwhile.
+    pub(crate) fn committed(&mut self, attempt: &Attempt, now: WallTime) -> Option<Next> {
+        let &Attempt { offset, number, due } = attempt;
+        let parked = self.parked.get_mut(&offset).filter(|parked| parked.attempt == number)?;
+        parked.committed = true;
+        self.cursor.attempt(attempt);
+        let rejected = parked.rejected;
+        if rejected || self.is_dead(number) {
+            self.parked.remove(&offset);
+            self.burying.insert(offset, rejected);
+            return Some(Next::Bury);
         }
+        if due > now {
+            return Some(Next::Wait(due));
+        }
+        self.matured(offset, now);
+        Some(Next::Ready)
+    }
+
+    /// What was committed of messages tried before: what is to become of each.
+    pub(crate) fn resume(&mut self, now: WallTime) -> Vec<(Offset, Next)> {
+        let tried: Vec<Attempt> = self.cursor.tried().collect();
+        let mut all = Vec::new();
+        for Attempt { offset, number, due } in tried {
+            if self.is_dead(number) {
+                self.burying.insert(offset, false);
+                all.push((offset, Next::Bury));
+            } else if due > now {
+                let (priority, rejected) = (Priority::NORMAL, false);
+                let parked = Parked { attempt: number, priority, due, committed: true, rejected };
+                self.parked.insert(offset, parked);
+                all.push((offset, Next::Wait(due)));
+            }
+        }
+        all
+    }
+
+    /// A parked message's time has come.
+    pub(crate) fn matured(&mut self, offset: Offset, now: WallTime) {
+        if let Some(parked) = self.parked.get(&offset).copied()
+            && parked.committed
+            && parked.due <= now
+        {
+            self.parked.remove(&offset);
+            self.ready.insert(offset, parked.priority, parked.attempt);
+        }
+    }
+
+    /// A delayed message is due, or one of another priority was committed: it need not wait for
+    /// its turn in the log.
+    pub(crate) fn prefer(&mut self, offset: Offset, priority: Priority) {
+        let crowded = offset >= self.next && self.ready.len() >= READY_MAX;
+        if !crowded && !self.cursor.contains(offset) && !self.holds(offset) {
+            self.ready.insert(offset, priority, self.cursor.attempts(offset));
+        }
+    }
+
+    /// Whether a message is on its way to the dead letters; and whether its member rejected it.
+    pub(crate) fn is_burying(&self, offset: Offset) -> Option<bool> {
+        self.burying.get(&offset).copied()
+    }
+
+    /// Messages below `below` are gone; gives the deadlines of the leases that this ends.
+    pub(crate) fn trim(&mut self, below: Offset) -> Vec<(Time, Offset)> {
+        self.cursor.cover(Offset(0), below);
+        self.next = self.next.max(below);
+        self.ready.trim(below);
+        self.parked = self.parked.split_off(&below);
+        self.burying = self.burying.split_off(&below);
+        let gone: Vec<Offset> = self.leases.range(..below).map(|(&offset, _)| offset).collect();
+        let end = |offset| self.end_lease(offset).map(|lease| (lease.deadline, offset));
+        gone.into_iter().filter_map(end).collect()
     }
 
     fn end_lease(&mut self, offset: Offset) -> Option<Lease> {
         let lease = self.leases.remove(&offset)?;
         self.leased_bytes -= lease.bytes;
         Some(lease)
+    }
+
+    /// The deadlines of all leases.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = (Time, Offset)> {
+        self.leases.iter().map(|(&offset, lease)| (lease.deadline, offset))
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -163,9 +383,14 @@ impl Subscriber {
                 self.leases.len()
             ));
         }
-        let held = self.leases.keys().chain(self.due.keys()).chain(self.retried.keys());
-        let mut seen = std::collections::BTreeSet::new();
-        for &offset in held {
+        let most = WINDOW_BYTES_MAX + super::DELIVERY_BYTES_MAX;
+        if self.leased_bytes > most {
+            return Err(format!("{} bytes leased, the bound is {most}", self.leased_bytes));
+        }
+        let aside = self.parked.keys().chain(self.burying.keys()).copied();
+        let held = self.leases.keys().copied().chain(self.ready.offsets()).chain(aside);
+        let mut seen = BTreeSet::new();
+        for offset in held {
             if self.cursor.contains(offset) {
                 return Err(format!("message {offset} is acknowledged and held"));
             }

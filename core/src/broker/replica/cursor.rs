@@ -4,38 +4,43 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Offset;
+use super::entry::Attempt;
+use super::runs::Runs;
+use crate::ids::{ChangeIndex, Offset};
+use crate::machine::WallTime;
 
 /// How many runs of acknowledged messages a cursor keeps above its floor.
-pub const CURSOR_RUNS_MAX: usize = 4_096;
+pub const CURSOR_RUNS_MAX: usize = 100_000;
 
 /// Everything below `floor`, and the runs above it, are acknowledged.
 ///
-/// Invariants, checked by [`Cursor::check`]: (1) runs are not empty, lie above the floor and do
-/// not touch it or one another; (2) attempts are kept only of messages not acknowledged.
+/// Invariants, checked by [`Cursor::check`]: (1) the runs lie above the floor and do not touch it;
+/// (2) attempts are kept only of messages not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Cursor {
+    /// The change that made the subscription.
+    created: ChangeIndex,
     floor: Offset,
-    /// From the first of a run to before its last.
-    above: BTreeMap<Offset, Offset>,
-    /// The number of the delivery that is due or was the last, where it is not the first.
-    attempts: BTreeMap<Offset, u32>,
+    above: Runs,
+    /// The number of the delivery that is due or was the last, where it is not the first, and
+    /// since when it is due.
+    attempts: BTreeMap<Offset, (u32, WallTime)>,
 }
 
 impl Cursor {
     /// A cursor that has acknowledged all below `floor`.
-    pub(crate) fn at(floor: Offset) -> Self {
-        Self { floor, ..Self::default() }
+    pub(crate) fn at(created: ChangeIndex, floor: Offset) -> Self {
+        Self { created, floor, ..Self::default() }
+    }
+
+    /// The change that made the subscription.
+    pub(crate) fn created(&self) -> ChangeIndex {
+        self.created
     }
 
     /// Everything below is acknowledged.
     pub(crate) fn floor(&self) -> Offset {
         self.floor
-    }
-
-    /// The runs above the floor, ascending.
-    pub(crate) fn runs(&self) -> Vec<(Offset, Offset)> {
-        self.above.iter().map(|(&first, &end)| (first, end)).collect()
     }
 
     /// How many runs there are.
@@ -45,18 +50,24 @@ impl Cursor {
 
     /// Whether the message is acknowledged.
     pub(crate) fn contains(&self, offset: Offset) -> bool {
-        offset < self.floor || self.run_at(offset).is_some()
+        offset < self.floor || self.above.at(offset).is_some()
     }
 
     /// The first offset not below `from` that is not acknowledged.
     pub(crate) fn first_open(&self, from: Offset) -> Offset {
         let from = from.max(self.floor);
-        self.run_at(from).map_or(from, |(_, end)| end)
+        self.above.at(from).map_or(from, |(_, end)| end)
     }
 
     /// How many attempts at the message are committed; 1 where none is.
     pub(crate) fn attempts(&self, offset: Offset) -> u32 {
-        self.attempts.get(&offset).copied().unwrap_or(1)
+        self.attempts.get(&offset).map_or(1, |&(number, _)| number)
+    }
+
+    /// The messages that were tried before, each with its next delivery.
+    pub(crate) fn tried(&self) -> impl Iterator<Item = Attempt> {
+        let tried = self.attempts.iter();
+        tried.map(|(&offset, &(number, due))| Attempt { offset, number, due })
     }
 
     /// Acknowledges one message.
@@ -64,47 +75,23 @@ impl Cursor {
         self.cover(offset, offset.next());
     }
 
-    /// Takes over what a committed entry says; progress is never taken back.
-    pub(crate) fn progress(&mut self, floor: Offset, above: &[(Offset, Offset)]) {
-        if floor > self.floor {
-            self.cover(self.floor, floor);
-        }
-        above.iter().for_each(|&(first, end)| self.cover(first, end));
-    }
-
-    /// Notes that an attempt is about to be delivered.
-    pub(crate) fn attempt(&mut self, offset: Offset, number: u32) {
-        if !self.contains(offset) {
-            let attempts = self.attempts.entry(offset).or_insert(number);
-            *attempts = number.max(*attempts);
+    /// Notes that a message will be delivered again.
+    pub(crate) fn attempt(&mut self, attempt: &Attempt) {
+        let &Attempt { offset, number, due } = attempt;
+        if !self.contains(offset) && number >= self.attempts(offset) {
+            self.attempts.insert(offset, (number, due));
         }
     }
 
-    fn run_at(&self, offset: Offset) -> Option<(Offset, Offset)> {
-        let (&first, &end) = self.above.range(..=offset).next_back()?;
-        (offset < end).then_some((first, end))
-    }
-
-    /// Marks `first..end` as acknowledged and joins what touches.
-    fn cover(&mut self, first: Offset, end: Offset) {
-        let (mut first, mut end) = (first.max(self.floor), end);
+    /// Acknowledges `first..end`.
+    pub(crate) fn cover(&mut self, first: Offset, end: Offset) {
+        let first = first.max(self.floor);
         if first >= end {
             return;
         }
-        if let Some((&before, &its_end)) = self.above.range(..=first).next_back()
-            && its_end >= first
-        {
-            first = before;
-            end = end.max(its_end);
-        }
-        while let Some((&next, &its_end)) = self.above.range(first..=end).next() {
-            self.above.remove(&next);
-            end = end.max(its_end);
-        }
-        if first == self.floor {
+        self.above.cover(first, end);
+        if let Some(end) = self.above.take_from(self.floor) {
             self.floor = end;
-        } else {
-            self.above.insert(first, end);
         }
         let covered: Vec<Offset> = self.attempts.range(first..end).map(|(&at, _)| at).collect();
         covered.iter().for_each(|at| {
@@ -113,12 +100,11 @@ impl Cursor {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        let mut last = self.floor;
-        for (&first, &end) in &self.above {
-            if first <= last || end <= first {
-                return Err(format!("run {first}..{end} after {last}"));
-            }
-            last = end;
+        self.above.check()?;
+        if let Some((first, end)) = self.above.iter().next()
+            && first <= self.floor
+        {
+            return Err(format!("run {first}..{end} at the floor {}", self.floor));
         }
         match self.attempts.keys().find(|&&offset| self.contains(offset)) {
             Some(offset) => Err(format!("an attempt at {offset}, which is acknowledged")),
@@ -150,10 +136,10 @@ mod tests {
             acks in prop::collection::vec(0u64..40, 0..60),
             tried in prop::collection::vec(0u64..40, 0..9),
         ) {
-            let mut cursor = Cursor::at(Offset(start));
+            let mut cursor = Cursor::at(ChangeIndex(1), Offset(start));
             let mut set: BTreeSet<u64> = (0..start).collect();
             for &offset in &tried {
-                cursor.attempt(Offset(offset), 2);
+                cursor.attempt(&Attempt { offset: Offset(offset), number: 2, due: WallTime(0) });
             }
             for &offset in &acks {
                 cursor.acknowledge(Offset(offset));
@@ -168,9 +154,6 @@ mod tests {
                 let attempts = if again { 2 } else { 1 };
                 prop_assert_eq!(cursor.attempts(Offset(offset)), attempts);
             }
-            let mut copy = Cursor::at(Offset(start));
-            copy.progress(cursor.floor(), &cursor.runs());
-            prop_assert_eq!((copy.floor(), copy.runs()), (cursor.floor(), cursor.runs()));
         }
     }
 }

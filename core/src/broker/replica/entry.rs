@@ -1,8 +1,8 @@
 //! One entry of a partition's log, and the bytes it is stored and sent as.
 //!
 //! ```text
-//! 0      1     2        6        14       22       30      38
-//! format kind  CRC32C   epoch    index    offset   time    body …
+//! 0      1     2        6        14       22       30      38    46       54        55
+//! format kind  CRC32C   epoch    index    offset   time    due   expires  priority  body …
 //! ```
 //!
 //! Numbers are little-endian. The CRC covers the partition and everything but itself, so that an
@@ -10,10 +10,13 @@
 //! frame of its envelope, preceded by its length in four bytes, and then the payload as it came:
 //! reading slices it out without copying.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Boot, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId, SubscriptionId};
+use crate::ids::{Boot, ChangeIndex, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId};
+use crate::ids::{Priority, SubscriptionId, TopicName};
 use crate::machine::WallTime;
 use crate::wire::{self, BadFrame};
 
@@ -22,7 +25,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// The largest encoded entry: a payload, its envelope and the header.
 pub const RECORD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
 /// The length of an entry's header, in bytes.
-pub const HEADER_BYTES: usize = 38;
+pub const HEADER_BYTES: usize = 55;
 
 const FORMAT: u8 = 1;
 const KIND_MESSAGE: u8 = 1;
@@ -35,6 +38,30 @@ pub struct Draft {
     pub envelope: Envelope,
     /// The payload; empty is legal.
     pub payload: Bytes,
+}
+
+/// On which terms a message is to be stored and delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// After how long it is not delivered any more; `None` is the topic's own.
+    pub ttl: Option<Duration>,
+    /// For how long subscriptions do not receive it.
+    pub delay: Duration,
+    /// How urgent it is to subscriptions.
+    pub priority: Priority,
+    /// The only offset at which it is to be stored, if there is one.
+    pub expected: Option<Offset>,
+}
+
+/// A message with where it is to go, and on which terms.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Submission {
+    /// The topic; it is made when it does not exist.
+    pub topic: TopicName,
+    /// The message.
+    pub draft: Draft,
+    /// The terms.
+    pub terms: Terms,
 }
 
 /// Everything of a message but its payload.
@@ -64,25 +91,46 @@ pub enum Note {
     CursorFixed {
         /// The subscription.
         subscription: SubscriptionId,
+        /// The change that made it.
+        created: ChangeIndex,
         /// The first offset that it is to receive.
         at: Offset,
     },
-    /// What a subscription has acknowledged by now; replaces what an earlier entry said.
+    /// A subscription is gone, and its cursor with it.
+    CursorDropped {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
+    /// What a subscription has acknowledged since the last time.
     Progress {
         /// The subscription.
         subscription: SubscriptionId,
-        /// Everything below is acknowledged.
-        floor: Offset,
-        /// Acknowledged runs above the floor, ascending, each from its first to before its last.
-        above: Vec<(Offset, Offset)>,
+        /// Runs of messages, ascending, each from its first to before its last.
+        acked: Vec<(Offset, Offset)>,
     },
-    /// Messages that are about to be delivered again, committed before they are.
+    /// Messages that will be delivered again, committed before they are.
     Attempts {
         /// The subscription.
         subscription: SubscriptionId,
-        /// Offsets with the number of the attempt that follows: 2 or more.
-        attempts: Vec<(Offset, u32)>,
+        /// The messages.
+        attempts: Vec<Attempt>,
     },
+    /// The oldest messages are gone.
+    Trim {
+        /// The first offset that stays.
+        below: Offset,
+    },
+}
+
+/// A message that will be delivered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The message.
+    pub offset: Offset,
+    /// The number of the delivery that follows: 2 or more.
+    pub number: u32,
+    /// Cluster time before which it does not come.
+    pub due: WallTime,
 }
 
 /// What an entry says.
@@ -107,6 +155,38 @@ pub struct Header {
     pub time: WallTime,
     /// Whether it is a message.
     pub is_message: bool,
+    /// What decides when a message is delivered; a note has the defaults.
+    pub timing: Timing,
+}
+
+/// What decides when a message is delivered, in cluster time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Timing {
+    /// Subscriptions do not receive it before.
+    pub due: WallTime,
+    /// Nobody receives it from then on.
+    pub expires: Option<WallTime>,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
+impl Timing {
+    /// The timing of a message that is stored at `time`, on these terms in a topic with this TTL.
+    #[must_use]
+    pub fn of(terms: &Terms, topic_ttl: Option<Duration>, time: WallTime) -> Self {
+        let after = |span: Duration| {
+            let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+            WallTime(time.0.saturating_add(millis))
+        };
+        let due = if terms.delay.is_zero() { WallTime(0) } else { after(terms.delay) };
+        Self { due, expires: terms.ttl.or(topic_ttl).map(after), priority: terms.priority }
+    }
+
+    /// Whether its time is over.
+    #[must_use]
+    pub fn is_over(&self, now: WallTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 /// Why bytes are not the entry that should stand there. They are not used.
@@ -159,9 +239,13 @@ impl Record {
         assert_eq!(header.is_message, kind == KIND_MESSAGE, "the header is that of the body");
         let mut bytes = Vec::with_capacity(HEADER_BYTES + 4 + frame.len() + payload.len());
         bytes.extend_from_slice(&[FORMAT, kind, 0, 0, 0, 0]);
-        for number in [header.epoch.0, header.index.0, header.offset.0, header.time.0] {
+        let Timing { due, expires, priority } = header.timing;
+        let expires = expires.unwrap_or_default();
+        let Header { epoch, index, offset, time, .. } = header;
+        for number in [epoch.0, index.0, offset.0, time.0, due.0, expires.0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
+        bytes.push(priority.number());
         let frame_bytes = u32::try_from(frame.len()).expect("a frame is shorter than 4 GiB");
         bytes.extend_from_slice(&frame_bytes.to_le_bytes());
         bytes.extend_from_slice(&frame);
@@ -197,12 +281,16 @@ impl Record {
             other => return Err(BadEntry::Malformed(format!("kind {other}"))),
         };
         let number = |at| u64::from_le_bytes(array(&bytes, at));
+        let priority = Priority::new(bytes[54])
+            .ok_or_else(|| BadEntry::Malformed(format!("priority {}", bytes[54])))?;
+        let expires = Some(WallTime(number(46))).filter(|at| at.0 > 0);
         let header = Header {
             epoch: Epoch(number(6)),
             index: EntryIndex(number(14)),
             offset: Offset(number(22)),
             time: WallTime(number(30)),
             is_message,
+            timing: Timing { due: WallTime(number(38)), expires, priority },
         };
         Ok(Self { header, bytes })
     }

@@ -37,6 +37,11 @@ impl Memory {
         self.records.pop_front().map(|record| record.len())
     }
 
+    /// How many bytes are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.iter().map(Record::len).sum()
+    }
+
     /// Messages from `from` on, at or below `commit`.
     pub(crate) fn read(
         &self,

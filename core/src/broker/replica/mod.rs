@@ -6,24 +6,29 @@
 //! Only the last step answers anybody. State changes at commit alone; what is known before that
 //! (ids and offsets of entries under way) is the overlay, rebuilt by whoever leads.
 
+mod blocks;
 mod cursor;
 mod entry;
 mod memory;
 mod recovery;
+mod runs;
 mod state;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+pub use blocks::BLOCKS_MAX;
 pub use cursor::CURSOR_RUNS_MAX;
 pub(crate) use cursor::Cursor;
 pub use entry::{
-    BadEntry, Body, Draft, Envelope, HEADER_BYTES, Header, Note, PAYLOAD_BYTES_MAX,
-    RECORD_BYTES_MAX, Record, peek_offset,
+    Attempt, BadEntry, Body, Draft, Envelope, HEADER_BYTES, Header, Note, PAYLOAD_BYTES_MAX,
+    RECORD_BYTES_MAX, Record, Submission, Terms, Timing, peek_offset,
 };
 pub(crate) use memory::{Found, Memory};
 pub use recovery::Recovery;
-pub use state::Checkpoint;
+pub(crate) use runs::Runs;
+pub use state::{Checkpoint, DELAYED_MAX, RANKED_MAX};
 pub(crate) use state::{State, Step, What};
 pub use window::{WINDOW_IDS_MAX, WINDOW_MILLIS_MAX};
 
@@ -75,6 +80,8 @@ pub struct Replica {
     in_sync: BTreeMap<DiskId, EntryIndex>,
     me: DiskId,
     checkpointed: Checkpointed,
+    /// Entries below this index were given up.
+    cut: EntryIndex,
 }
 
 /// How long ago, in entries and bytes, the state was last stored.
@@ -82,6 +89,8 @@ pub struct Replica {
 struct Checkpointed {
     at: EntryIndex,
     bytes_since: usize,
+    /// The state is wanted on the disk with whatever is written next.
+    due: bool,
 }
 
 /// After how many bytes of entries a state is stored again, at the latest.
@@ -106,13 +115,13 @@ impl Replica {
         for step in &steps {
             next = (step.index.next(), step.offset, step.time);
             last_epoch = step.epoch;
-            if let What::Message(id) = step.what {
+            if let What::Message(id, _) = step.what {
                 overlay.insert(id, step.offset);
                 next.1 = step.offset.next();
             }
         }
         let persisted = EntryIndex(next.0.0 - 1);
-        let checkpointed = Checkpointed { at: state.applied, bytes_since: 0 };
+        let checkpointed = Checkpointed { at: state.applied, ..Checkpointed::default() };
         let (role, memory, in_sync) = (Role::Idle, Memory::default(), BTreeMap::new());
         let (me, steps) = (DiskId(0), steps.into());
         Self {
@@ -129,6 +138,7 @@ impl Replica {
             in_sync,
             me,
             checkpointed,
+            cut: EntryIndex(0),
         }
     }
 
@@ -210,9 +220,17 @@ impl Replica {
     }
 
     /// Gives a message its place in the log; it is nowhere durable yet. `id` is its id's hash.
-    pub(crate) fn append_message(&mut self, draft: Draft, id: IdHash, now: WallTime) -> Record {
+    pub(crate) fn append_message(
+        &mut self,
+        draft: Draft,
+        id: IdHash,
+        terms: &Terms,
+        topic_ttl: Option<Duration>,
+        now: WallTime,
+    ) -> Record {
         let offset = self.log_end();
-        let record = self.append(&Body::Message(draft), What::Message(id), now);
+        let timing = Timing::of(terms, topic_ttl, self.next.2.max(now));
+        let record = self.append(&Body::Message(draft), What::Message(id, timing), now);
         self.next.1 = offset.next();
         self.overlay.insert(id, offset);
         record
@@ -230,8 +248,11 @@ impl Replica {
         };
         let (index, offset, least) = self.next;
         let time = least.max(now);
-        let is_message = matches!(body, Body::Message(_));
-        let header = Header { epoch, index, offset, time, is_message };
+        let (is_message, timing) = match what {
+            What::Message(_, timing) => (true, timing),
+            What::Note(_) => (false, Timing::default()),
+        };
+        let header = Header { epoch, index, offset, time, is_message, timing };
         let record = Record::seal(self.id, header, body);
         self.next = (index.next(), offset, time);
         self.last_epoch = epoch;
@@ -260,28 +281,64 @@ impl Replica {
         let held = self.in_sync.values().min()?;
         let step = self.steps.pop_front_if(|step| step.index <= *held)?;
         self.state.apply(&step);
-        if let What::Message(id) = step.what {
-            self.overlay.remove(&id);
+        match &step.what {
+            What::Message(id, _) => {
+                self.overlay.remove(id);
+            }
+            // What was removed gives its room back soon.
+            What::Note(Note::Trim { .. }) => self.checkpointed.due = true,
+            What::Note(_) => {}
         }
         Some(step)
     }
 
     /// The state to store with the next entries, when enough has happened since the last time.
-    pub(crate) fn checkpoint(&mut self, entries_max: u64) -> Option<Checkpoint> {
-        let entries = self.commit().0 - self.checkpointed.at.0;
-        if entries == 0
-            || (entries < entries_max && self.checkpointed.bytes_since < CHECKPOINT_BYTES)
-        {
+    fn checkpoint(&mut self, entries_max: u64) -> Option<Checkpoint> {
+        let Checkpointed { at, bytes_since, due } = self.checkpointed;
+        let entries = self.commit().0 - at.0;
+        let enough = entries >= entries_max || bytes_since >= CHECKPOINT_BYTES;
+        if !due && (entries == 0 || !enough) {
             return None;
         }
-        self.checkpointed = Checkpointed { at: self.commit(), bytes_since: 0 };
+        self.checkpointed = Checkpointed { at: self.commit(), ..Checkpointed::default() };
         Some(self.state.checkpoint(self.id))
     }
 
     /// Wraps entries, and the state when it is due, for the disk.
     pub(crate) fn write(&mut self, records: Vec<Record>, checkpoint_entries: u64) -> Append {
         let checkpoint = self.checkpoint(checkpoint_entries);
-        Append { partition: self.id, records, checkpoint }
+        let cut = checkpoint.as_ref().and_then(|checkpoint| self.cut_at(checkpoint));
+        Append { partition: self.id, records, checkpoint, cut }
+    }
+
+    /// Below which index the log may go beside this state, if that is more than before.
+    fn cut_at(&mut self, checkpoint: &Checkpoint) -> Option<EntryIndex> {
+        let cut = self.first().min(checkpoint.from);
+        if self.state.start == Offset(0) || cut <= self.cut {
+            return None;
+        }
+        self.cut = cut;
+        Some(cut)
+    }
+
+    /// Whether something that was removed still takes room on the disk.
+    pub(crate) fn owes_cut(&self) -> bool {
+        self.state.start > Offset(0) && self.first() > self.cut
+    }
+
+    /// The state is stored with whatever is written next.
+    pub(crate) fn store_soon(&mut self) -> bool {
+        std::mem::replace(&mut self.checkpointed.due, true)
+    }
+
+    /// Whether the state is to be stored.
+    pub(crate) fn store_due(&self) -> bool {
+        self.checkpointed.due
+    }
+
+    /// The first entry that reads may want.
+    pub(crate) fn first(&self) -> EntryIndex {
+        self.state.blocks.first().unwrap_or(EntryIndex(1))
     }
 
     /// Committed messages from `from` on, if memory holds them.
@@ -310,6 +367,7 @@ impl Replica {
             return Err(format!("steps do not follow commit {}", self.commit()));
         }
         self.state.window.check()?;
+        self.state.blocks.check()?;
         self.state.cursors.values().try_for_each(Cursor::check)
     }
 }

@@ -72,9 +72,9 @@ impl Recovery {
         let what = match record.body()? {
             // Planted: an id that no client uses stands for one that was not read back.
             Body::Message(_) if crate::zoo::planted(crate::zoo::Bug::WindowNotRebuilt) => {
-                What::Message(IdHash(self.next.0.into()))
+                What::Message(IdHash(self.next.0.into()), record.header().timing)
             }
-            Body::Message(draft) => What::Message(draft.envelope.id.hash()),
+            Body::Message(draft) => What::Message(draft.envelope.id.hash(), record.header().timing),
             Body::Note(note) => What::Note(note),
         };
         Ok(Step::of(&record, what))
@@ -84,7 +84,7 @@ impl Recovery {
         self.next = step.index.next();
         if step.index > self.state.applied {
             self.steps.push(step);
-        } else if let What::Message(id) = step.what {
+        } else if let What::Message(id, _) = step.what {
             self.state.window.insert(id, step.offset, step.time, step.index);
         }
     }

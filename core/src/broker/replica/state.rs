@@ -1,23 +1,31 @@
 //! What a partition's committed entries have led to, and how it is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::blocks::Blocks;
 use super::cursor::Cursor;
-use super::entry::{Note, Record};
+use super::entry::{Note, Record, Timing};
 use super::window::Window;
-use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId, SubscriptionId};
+use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId, Priority, SubscriptionId};
 use crate::machine::{Digest, WallTime};
 use crate::wire::{self, BadFrame};
+
+/// How many messages of a partition wait for their delay at most; publishes beyond are refused.
+pub const DELAYED_MAX: usize = 1_000_000;
+/// How many messages a partition knows the priority of; beyond, the oldest are as any other.
+pub const RANKED_MAX: usize = 100_000;
 
 /// A partition's state in its stored form, with a checksum of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Checkpoint {
     /// The last entry whose consequences it contains.
     pub applied: EntryIndex,
+    /// The first entry that recovery wants beside it.
+    pub from: EntryIndex,
     /// The stored form.
     pub bytes: Bytes,
 }
@@ -31,13 +39,14 @@ pub(crate) struct Step {
     pub(crate) offset: Offset,
     pub(crate) time: WallTime,
     pub(crate) checksum: u32,
+    pub(crate) bytes: u32,
     pub(crate) what: What,
 }
 
 /// The part of a [`Step`] that differs between messages and notes.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Message(IdHash),
+    Message(IdHash, Timing),
     Note(Note),
 }
 
@@ -51,6 +60,7 @@ impl Step {
             offset: header.offset,
             time: header.time,
             checksum: record.checksum(),
+            bytes: record.len() as u32,
             what,
         }
     }
@@ -62,12 +72,19 @@ pub(crate) struct State {
     pub(crate) applied: EntryIndex,
     pub(crate) epoch: Epoch,
     pub(crate) time: WallTime,
+    /// The first offset that is retained.
+    pub(crate) start: Offset,
     /// The offset that the next message gets.
     pub(crate) end: Offset,
     /// The hash chain over all entries up to `applied`.
     pub(crate) chain: u64,
     pub(crate) cursors: BTreeMap<SubscriptionId, Cursor>,
     pub(crate) window: Window,
+    /// Messages that are not due at `time`, by the time when they are.
+    pub(crate) delayed: BTreeSet<(WallTime, Offset)>,
+    /// Messages that are not of normal priority, and that some cursor has yet to pass.
+    pub(crate) ranked: BTreeMap<Offset, Priority>,
+    pub(crate) blocks: Blocks,
 }
 
 /// The stored form of [`State`]: all but the window, which is read back from the log.
@@ -76,10 +93,21 @@ struct Stored {
     applied: EntryIndex,
     epoch: Epoch,
     time: WallTime,
+    start: Offset,
     end: Offset,
     chain: u64,
     cursors: BTreeMap<SubscriptionId, Cursor>,
     window_first: Option<EntryIndex>,
+    delayed: BTreeSet<(WallTime, Offset)>,
+    ranked: BTreeMap<Offset, Priority>,
+    blocks: Blocks,
+}
+
+impl Stored {
+    /// The first entry that recovery wants.
+    fn from(&self) -> EntryIndex {
+        self.window_first.unwrap_or(self.applied.next())
+    }
 }
 
 impl State {
@@ -94,14 +122,31 @@ impl State {
         let mut chain = Digest::default();
         (self.chain, step.epoch, step.index, step.checksum).hash(&mut chain);
         self.chain = chain.finish();
+        self.blocks.add(step.index, step.offset, step.time, step.bytes.into());
         match &step.what {
-            What::Message(id) => {
+            What::Message(id, timing) => {
                 self.end = step.offset.next();
                 self.window.insert(*id, step.offset, step.time, step.index);
+                self.schedule(step.offset, timing);
             }
             What::Note(note) => {
                 self.window.advance(step.time);
                 self.note(note);
+            }
+        }
+        while self.delayed.first().is_some_and(|&(due, _)| due <= step.time) {
+            self.delayed.pop_first();
+        }
+    }
+
+    fn schedule(&mut self, offset: Offset, timing: &Timing) {
+        if timing.due > self.time {
+            self.delayed.insert((timing.due, offset));
+        }
+        if timing.priority != Priority::NORMAL {
+            self.ranked.insert(offset, timing.priority);
+            if self.ranked.len() > RANKED_MAX {
+                self.ranked.pop_first();
             }
         }
     }
@@ -109,19 +154,49 @@ impl State {
     fn note(&mut self, note: &Note) {
         match note {
             Note::Start { .. } => {}
-            Note::CursorFixed { subscription, at } => {
-                self.cursors.entry(subscription.clone()).or_insert_with(|| Cursor::at(*at));
-            }
-            Note::Progress { subscription, floor, above } => {
-                if let Some(cursor) = self.cursors.get_mut(subscription) {
-                    cursor.progress(*floor, above);
+            Note::CursorFixed { subscription, created, at } => {
+                let fixed = || Cursor::at(*created, *at);
+                let cursor = self.cursors.entry(subscription.clone()).or_insert_with(fixed);
+                if cursor.created() < *created {
+                    *cursor = fixed();
                 }
+            }
+            Note::CursorDropped { subscription } => {
+                self.cursors.remove(subscription);
+            }
+            Note::Progress { subscription, acked } => {
+                if let Some(cursor) = self.cursors.get_mut(subscription) {
+                    acked.iter().for_each(|&(first, end)| cursor.cover(first, end));
+                }
+                self.unrank();
             }
             Note::Attempts { subscription, attempts } => {
                 if let Some(cursor) = self.cursors.get_mut(subscription) {
-                    attempts.iter().for_each(|&(offset, number)| cursor.attempt(offset, number));
+                    attempts.iter().for_each(|attempt| cursor.attempt(attempt));
                 }
             }
+            Note::Trim { below } => self.trim(*below),
+        }
+    }
+
+    fn trim(&mut self, below: Offset) {
+        let below = below.min(self.end);
+        if below <= self.start {
+            return;
+        }
+        self.start = below;
+        self.blocks.trim(below);
+        self.delayed.retain(|&(_, offset)| offset >= below);
+        self.cursors.values_mut().for_each(|cursor| cursor.cover(Offset(0), below));
+        self.ranked = self.ranked.split_off(&below);
+    }
+
+    /// Forgets the priority of what every cursor has passed.
+    fn unrank(&mut self) {
+        if let Some(floor) = self.cursors.values().map(Cursor::floor).min()
+            && self.ranked.first_key_value().is_some_and(|(&offset, _)| offset < floor)
+        {
+            self.ranked = self.ranked.split_off(&floor);
         }
     }
 
@@ -131,15 +206,20 @@ impl State {
             applied: self.applied,
             epoch: self.epoch,
             time: self.time,
+            start: self.start,
             end: self.end,
             chain: self.chain,
             cursors: self.cursors.clone(),
             window_first: self.window.first(),
+            delayed: self.delayed.clone(),
+            ranked: self.ranked.clone(),
+            blocks: self.blocks.clone(),
         };
+        let from = stored.from();
         let mut bytes = wire::encode(&stored);
         let checksum = checksum(partition, &bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
-        Checkpoint { applied: self.applied, bytes: bytes.into() }
+        Checkpoint { applied: self.applied, from, bytes: bytes.into() }
     }
 
     /// Reads a stored form back, and from which entry on the log completes it.
@@ -152,22 +232,27 @@ impl State {
             return Err(BadCheckpoint::Checksum);
         }
         let stored: Stored = wire::decode(frame)?;
-        let from = stored.window_first.unwrap_or(stored.applied.next());
+        let from = stored.from();
         let state = Self {
             applied: stored.applied,
             epoch: stored.epoch,
             time: stored.time,
+            start: stored.start,
             end: stored.end,
             chain: stored.chain,
             cursors: stored.cursors,
             window: Window::default(),
+            delayed: stored.delayed,
+            ranked: stored.ranked,
+            blocks: stored.blocks,
         };
         Ok((state, from))
     }
 
     pub(crate) fn digest(&self, hash: &mut Digest) {
-        (self.applied, self.epoch, self.time, self.end, self.chain).hash(hash);
+        (self.applied, self.epoch, self.time, self.start, self.end, self.chain).hash(hash);
         self.cursors.hash(hash);
+        (self.delayed.len(), self.ranked.len(), self.blocks.bytes()).hash(hash);
         self.window.len().hash(hash);
     }
 }

@@ -1,7 +1,7 @@
 //! A partition's log as the suite makes it, and what reads of it must give.
 
 use bytes::Bytes;
-use sprawl_core::broker::replica::{Body, Draft, Envelope, Header, Note, Record};
+use sprawl_core::broker::replica::{Body, Draft, Envelope, Header, Note, Record, Timing};
 use sprawl_core::ids::{Boot, DiskId, EntryIndex, Epoch, Offset, PartitionId};
 use sprawl_core::machine::{Append, WallTime};
 
@@ -52,10 +52,12 @@ impl Log {
     }
 
     fn push(&mut self, body: &Body) {
-        let (epoch, time) = (Epoch(1), WallTime(1));
         let (index, offset) = (self.index, self.offset);
+        // Two entries share each time.
+        let (epoch, time) = (Epoch(1), WallTime(index.0 / 2));
         let is_message = matches!(body, Body::Message(_));
-        let header = Header { epoch, index, offset, time, is_message };
+        let timing = Timing::default();
+        let header = Header { epoch, index, offset, time, is_message, timing };
         self.records.push(Record::seal(self.partition, header, body));
         self.index = index.next();
     }
@@ -73,19 +75,20 @@ impl Log {
     /// Entries by their place in `records`.
     pub(super) fn part(&self, from: usize, to: usize) -> Append {
         let records = self.records[from..to].to_vec();
-        Append { partition: self.partition, records, checkpoint: None }
+        Append { partition: self.partition, records, checkpoint: None, cut: None }
     }
 
     /// All entries as a batch of its own.
     pub(super) fn batch(&self) -> Batch {
-        Batch { appends: vec![self.append()], changes: Vec::new() }
+        Batch { appends: vec![self.append()], ..Batch::default() }
     }
 
     /// A range without bounds, but for the end of the log.
     pub(super) fn from(&self, from: u64) -> ReadRange {
         let (partition, below) = (self.partition, self.end());
         let (count_max, bytes_max) = (usize::MAX, usize::MAX);
-        ReadRange { partition, from: Offset(from), below, count_max, bytes_max }
+        let first = EntryIndex(1);
+        ReadRange { partition, from: Offset(from), first, below, count_max, bytes_max }
     }
 
     /// What a read must give: the plainest way to say it.

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch, WriteOptions};
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, PartitionId};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::machine::WallTime;
 
 use self::note::Note;
 use self::tuning::{FAMILIES, LOG, METADATA, STATE, Sizes};
@@ -104,7 +105,10 @@ impl Shared {
         if let Some(reason) = &*failed {
             return Err(CommitError::Failed(reason.clone()));
         }
-        self.check_room(batch)?;
+        // What only erases makes room, and a full disk is where that is wanted most.
+        if batch.bytes() > 0 || batch.erased.is_empty() {
+            self.check_room(batch)?;
+        }
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let open = open.as_ref().ok_or_else(|| CommitError::Failed(CLOSED.to_owned()))?;
         let result = open.write(batch);
@@ -145,12 +149,21 @@ impl Open {
             if let Some(checkpoint) = &append.checkpoint {
                 write.put_cf(state, partition.0.to_be_bytes(), &checkpoint.bytes);
                 fresh.insert(partition);
+                if let Some(cut) = append.cut {
+                    let from = log_key(partition, EntryIndex(0));
+                    write.delete_range_cf(log, from, log_key(partition, cut));
+                }
             } else if !append.records.is_empty()
                 && !known.contains(&partition)
                 && fresh.insert(partition)
             {
                 write.put_cf(state, partition.0.to_be_bytes(), b"");
             }
+        }
+        for &partition in &batch.erased {
+            let from = log_key(partition, EntryIndex(0));
+            write.delete_range_cf(log, from, log_key(PartitionId(partition.0 + 1), EntryIndex(0)));
+            write.delete_cf(state, partition.0.to_be_bytes());
         }
         for (index, bytes) in &batch.changes {
             write.put_cf(self.family(METADATA), index.0.to_be_bytes(), bytes);
@@ -162,6 +175,7 @@ impl Open {
         synced.set_sync(true);
         self.db.write_opt(write, &synced).map_err(commit_error)?;
         known.append(&mut fresh);
+        known.retain(|partition| !batch.erased.contains(partition));
         let noted = self.note.write(self.db.latest_sequence_number());
         noted.map_err(|error| CommitError::Failed(format!("the note of the last sync: {error}")))
     }
@@ -209,6 +223,17 @@ impl Storage for RocksStorage {
 
     async fn read(&self, range: ReadRange) -> Result<Vec<Record>, ReadError> {
         self.apart(move |open| read::messages(&open.db, open.family(LOG), range)).await
+    }
+
+    async fn seek(
+        &self,
+        partition: PartitionId,
+        at: WallTime,
+        first: EntryIndex,
+        below: EntryIndex,
+    ) -> Result<Option<Offset>, ReadError> {
+        let bounds = (first, below);
+        self.apart(move |open| read::seek(&open.db, open.family(LOG), partition, at, bounds)).await
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionId>, ReadError> {

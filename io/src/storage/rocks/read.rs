@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions};
 use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{EntryIndex, Offset, PartitionId};
-use sprawl_core::machine::Unreadable;
+use sprawl_core::machine::{Unreadable, WallTime};
 
 use super::{log_key, one_line};
 use crate::storage::{ReadError, ReadRange};
@@ -23,7 +23,7 @@ pub(super) fn messages(
     log: &ColumnFamily,
     range: ReadRange,
 ) -> Result<Vec<Record>, ReadError> {
-    let mut reader = Reader::new(db, log, range.partition, range.below);
+    let mut reader = Reader::new(db, log, range.partition, range.first, range.below);
     let start = reader.place(range.from, range.below)?;
     Ok(reader.collect(start, range)?)
 }
@@ -35,7 +35,7 @@ pub(super) fn scan(
     (partition, from): (PartitionId, EntryIndex),
     bytes_max: usize,
 ) -> Result<Vec<(EntryIndex, Bytes)>, ReadError> {
-    let mut reader = Reader::new(db, log, partition, EntryIndex(u64::MAX));
+    let mut reader = Reader::new(db, log, partition, from, EntryIndex(u64::MAX));
     let (mut found, mut bytes, mut expected) = (Vec::new(), 0, from);
     reader.iterator.seek(log_key(partition, from));
     while let Some(index) = reader.index() {
@@ -52,6 +52,31 @@ pub(super) fn scan(
         Some(unreadable) if found.is_empty() => Err(unreadable.into()),
         Some(_) | None => Ok(found),
     }
+}
+
+/// The offset at the first entry that is not older than `at`: times do not fall.
+pub(super) fn seek(
+    db: &DB,
+    log: &ColumnFamily,
+    partition: PartitionId,
+    at: WallTime,
+    (first, below): (EntryIndex, EntryIndex),
+) -> Result<Option<Offset>, ReadError> {
+    let mut reader = Reader::new(db, log, partition, first, below);
+    let (mut low, mut high, mut found) = (first.0, below.0, None);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match reader.seek(EntryIndex(middle)) {
+            Found::Entry(record) if record.header().time < at => low = record.header().index.0 + 1,
+            Found::Entry(record) => {
+                high = middle;
+                found = Some(record.header().offset);
+            }
+            Found::End => high = middle,
+            Found::Damaged(unreadable) => return Err(unreadable.into()),
+        }
+    }
+    Ok(found)
 }
 
 /// What stands at a place of the log.
@@ -80,9 +105,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(db: &'a DB, log: &ColumnFamily, partition: PartitionId, below: EntryIndex) -> Self {
+    /// A reader that sees nothing below `first`: where much was cut, seeking over it is dear.
+    fn new(
+        db: &'a DB,
+        log: &ColumnFamily,
+        partition: PartitionId,
+        first: EntryIndex,
+        below: EntryIndex,
+    ) -> Self {
         let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(log_key(partition, EntryIndex(0)));
+        options.set_iterate_lower_bound(log_key(partition, first));
         options.set_iterate_upper_bound(log_key(partition, below));
         Self { iterator: db.raw_iterator_cf_opt(log, options), partition }
     }

@@ -4,61 +4,27 @@
 //! driver obeys them in order and decides nothing. A new variant here breaks every match, on
 //! purpose: nowhere is there a catch-all arm over these enums.
 
+mod digest;
+mod status;
+mod time;
+
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::ops::Add;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use digest::Digest;
+pub use status::{Counters, PartitionStatus, ShardStatus};
+pub use time::{Now, Time, WallTime};
+
 use crate::broker::delivery::{AckToken, Delivered};
-use crate::broker::replica::{Checkpoint, Draft, Record};
-use crate::cluster::metadata::{Change, StartFrom, View};
+use crate::broker::replica::{Checkpoint, Record, Submission};
+use crate::cluster::metadata::{Change, View};
+use crate::cluster::pattern::TopicPattern;
+use crate::cluster::subscription::{DeliveryAsked, StartFrom};
+use crate::cluster::topic::ConfigPatch;
 use crate::ids::{ChangeIndex, EntryIndex, Offset, PartitionId, ReadId, RequestId, ShardId};
-use crate::ids::{SubscriptionId, TopicName};
-
-/// A moment on the node's monotone clock: microseconds since this process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(pub u64);
-
-impl Add<Duration> for Time {
-    type Output = Time;
-    fn add(self, span: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
-    }
-}
-
-impl Time {
-    /// How long after `earlier` this is; zero when it is not after it.
-    #[must_use]
-    pub fn since(self, earlier: Time) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(earlier.0))
-    }
-}
-
-/// A moment that a clock on the wall shows: milliseconds since 1970 in UTC. It may jump.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-pub struct WallTime(pub u64);
-
-/// The time of an input, by both clocks of the node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Now {
-    /// Monotone; timers and ages are measured by it.
-    pub since_start: Time,
-    /// May jump either way; read once at the start, never compared with another node's.
-    pub wall: WallTime,
-}
+use crate::ids::{MessageId, SubscriptionId, TopicName};
 
 /// A pure state machine: no clock, no entropy, no socket, no failure.
 pub trait Machine {
@@ -144,16 +110,35 @@ pub enum ControlEffect {
 /// What a client asks of the metadata.
 #[derive(Clone, Debug, Hash)]
 pub enum ControlRequest {
-    /// Make a durable subscription, and the topics that it names and that do not exist.
+    /// Make a durable subscription, and the topics that it names plainly and that do not exist.
     Subscribe {
         /// Its id; the same id again is the same subscription.
         id: SubscriptionId,
-        /// The topics, by plain name.
-        topics: Vec<TopicName>,
+        /// What it means.
+        topics: Vec<TopicPattern>,
         /// Where it begins in partitions that already exist.
         from: StartFrom,
-        /// How long a delivered message may stay unacknowledged.
-        ack_wait: Duration,
+        /// How its messages are delivered.
+        delivery: DeliveryAsked,
+    },
+    /// Remove a subscription.
+    Unsubscribe {
+        /// Its id.
+        id: SubscriptionId,
+    },
+    /// Make a topic, or keep it in another way.
+    ConfigureTopic {
+        /// Its name.
+        name: TopicName,
+        /// What changes.
+        patch: ConfigPatch,
+        /// Whether what the patch does not name goes back to its default.
+        reset: bool,
+    },
+    /// Remove a topic and all that it holds.
+    DeleteTopic {
+        /// Its name.
+        name: TopicName,
     },
 }
 
@@ -162,9 +147,11 @@ pub enum ControlRequest {
 pub enum ControlResponse {
     /// The subscription exists, and each of its partitions has committed where it begins.
     Subscribed {
-        /// The topics of the subscription.
-        topics: Vec<TopicName>,
+        /// What it means.
+        topics: Vec<TopicPattern>,
     },
+    /// It is agreed and stored.
+    Done,
     /// It did not happen and will not.
     Refused(Refused),
     /// It may have happened; the same request again finds out.
@@ -183,6 +170,8 @@ pub enum Report {
         /// The partition.
         partition: PartitionId,
     },
+    /// Somebody took messages of a subscription; said now and then.
+    Used(SubscriptionId),
 }
 
 /// What happened to a shard.
@@ -218,6 +207,13 @@ pub enum ShardInput {
         /// What the disk gave.
         result: Result<Vec<Record>, Unreadable>,
     },
+    /// A search that was asked for ended.
+    Sought {
+        /// The search.
+        read: ReadId,
+        /// The offset of the first message that is not older; `None` where all are.
+        result: Result<Option<Offset>, Unreadable>,
+    },
     /// The disk began or ceased to take writes.
     DiskSpace(DiskSpace),
     /// A sync failed. It is the last input: nothing is answered after it.
@@ -239,12 +235,32 @@ pub enum ShardEffect {
         partition: PartitionId,
         /// The first message wanted; the read begins at the first one not below it.
         from: Offset,
+        /// Nothing below this index is there any more.
+        first: EntryIndex,
         /// Nothing at or above this index is wanted.
         below: EntryIndex,
         /// How many messages at most.
         count_max: usize,
         /// How many bytes at most, but always one message.
         bytes_max: usize,
+    },
+    /// Find the first message that is not older than a time; `Sought` answers.
+    Seek {
+        /// Names the search in the answer.
+        read: ReadId,
+        /// The partition.
+        partition: PartitionId,
+        /// The time.
+        at: WallTime,
+        /// Nothing below this index is there any more.
+        first: EntryIndex,
+        /// Nothing at or above this index is wanted.
+        below: EntryIndex,
+    },
+    /// Forget a partition: its entries and its state.
+    Erase {
+        /// The partition.
+        partition: PartitionId,
     },
     /// Carry a message to another shard, in order per pair of shards.
     Send {
@@ -273,6 +289,9 @@ pub struct Append {
     pub records: Vec<Record>,
     /// The state at its applied index, from time to time.
     pub checkpoint: Option<Checkpoint>,
+    /// Entries below this index are not wanted any more; only beside a state that does not need
+    /// them.
+    pub cut: Option<EntryIndex>,
 }
 
 /// Whether the disk takes writes.
@@ -301,24 +320,30 @@ pub struct Unreadable {
 #[derive(Clone, Debug, Hash)]
 pub enum Request {
     /// Store one message.
-    Publish {
-        /// The topic; it is made when it does not exist.
-        topic: TopicName,
-        /// The message.
-        draft: Draft,
-    },
+    Publish(Submission),
+    /// Store several messages, each as if it had come alone; one answer for all of them.
+    PublishBatch(Vec<Submission>),
     /// Read messages without a subscription.
     Fetch {
         /// The topic.
         topic: TopicName,
         /// The number of the partition within the topic.
         partition: u32,
-        /// The first offset wanted.
-        from: Offset,
+        /// Where to begin.
+        from: FetchFrom,
         /// How many messages at most.
         count_max: usize,
         /// How long to wait for the first one.
         wait: Duration,
+    },
+    /// Remove the oldest messages of a partition.
+    Trim {
+        /// The topic.
+        topic: TopicName,
+        /// The number of the partition within the topic.
+        partition: u32,
+        /// The first offset that stays.
+        below: Offset,
     },
     /// Take messages of a subscription; each is leased until its acknowledgement deadline.
     Pull {
@@ -329,15 +354,47 @@ pub enum Request {
         /// How long to wait for the first one.
         wait: Duration,
     },
-    /// Acknowledge messages of a subscription.
-    Acknowledge {
+    /// Say what is to become of delivered messages.
+    Settle {
         /// The subscription.
         subscription: SubscriptionId,
         /// The tokens that came with the messages.
         tokens: Vec<AckToken>,
+        /// What is to become of them.
+        verdict: Verdict,
     },
     /// Tell what the shard holds and has counted.
     Describe,
+}
+
+/// Where a fetch begins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FetchFrom {
+    /// At this offset, or at the first one that is retained.
+    Offset(Offset),
+    /// At the first message stored at this time or later.
+    Time(WallTime),
+    /// At the message with this id, which the window must remember.
+    Id(MessageId),
+}
+
+/// What is to become of a delivered message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It is done: it does not come again.
+    Ack,
+    /// It is not done: it comes again, after a pause.
+    Nack {
+        /// The pause; `None` is the subscription's own.
+        delay: Option<Duration>,
+        /// It does not come again but becomes a dead letter.
+        dead_letter: bool,
+    },
+    /// It is being worked on: its deadline moves.
+    Extend {
+        /// The time from now to the deadline; `None` is the subscription's own.
+        by: Option<Duration>,
+    },
 }
 
 /// What became of a [`Request`]: exactly one of these, for every request.
@@ -352,6 +409,8 @@ pub enum Response {
         /// Whether the id was known, so that this is the first one's offset.
         duplicate: bool,
     },
+    /// What became of each message of a batch, in their order: published, refused or unknown.
+    Batch(Vec<Response>),
     /// Committed messages, ascending.
     Fetched {
         /// The number of the partition within the topic.
@@ -360,16 +419,23 @@ pub enum Response {
         records: Vec<Record>,
         /// Where to go on.
         next: Offset,
+        /// The first offset that is retained.
+        start: Offset,
         /// The offset that the next committed message will have.
         end: Offset,
     },
+    /// The oldest messages are gone.
+    Trimmed {
+        /// The first offset that is retained.
+        start: Offset,
+    },
     /// Messages of a subscription, each leased; none when the wait ended without any.
     Pulled(Vec<Delivered>),
-    /// Acknowledgements were taken.
-    Acknowledged {
-        /// How many messages are acknowledged now.
-        acked: u32,
-        /// Tokens that name no message of this subscription.
+    /// Verdicts were taken.
+    Settled {
+        /// Of how many messages.
+        count: u32,
+        /// Tokens that name no message of this subscription, or none that is leased any more.
         expired: Vec<AckToken>,
     },
     /// What the shard holds and has counted.
@@ -392,9 +458,29 @@ pub enum Refused {
     /// There is no such subscription.
     #[error("there is no subscription '{0}'")]
     NoSubscription(SubscriptionId),
-    /// The subscription exists with other topics.
-    #[error("subscription '{0}' exists with other topics; delete it first or choose another id")]
-    SubscriptionDiffers(SubscriptionId),
+    /// The subscription exists otherwise.
+    #[error("subscription '{0}' exists with other {1}; delete it first or choose another id")]
+    SubscriptionDiffers(SubscriptionId, &'static str),
+    /// The number of partitions is fixed when a topic is made.
+    #[error("topic '{0}' has {1} partitions, and their number is fixed when a topic is made")]
+    PartitionsFixed(TopicName, u32),
+    /// The message was to be stored only at another offset.
+    #[error("the next offset is {end}, not {expected} as expected")]
+    OffsetMoved {
+        /// Where it was to stand.
+        expected: Offset,
+        /// Where it would have stood.
+        end: Offset,
+    },
+    /// The topic takes smaller payloads only.
+    #[error("topic '{0}' takes payloads of at most {1} bytes")]
+    PayloadTooLarge(TopicName, u32),
+    /// The message would expire before it is due.
+    #[error("its ttl ends before its delay: it would never be delivered")]
+    ExpiresBeforeDue,
+    /// The window does not remember a message of this id.
+    #[error("there is no message '{0}', or its partition does not remember it any more")]
+    NoMessage(MessageId),
     /// More is waiting than the node takes on; try again after a pause.
     #[error("the node is overloaded: {0}")]
     Overloaded(&'static str),
@@ -440,114 +526,4 @@ pub enum Message {
         /// The receiver's name for the wait.
         id: RequestId,
     },
-}
-
-/// What a shard holds and has counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ShardStatus {
-    /// The version of the view that it acts by.
-    pub view: ChangeIndex,
-    /// Whether the disk takes writes.
-    pub disk: DiskSpace,
-    /// Its partitions.
-    pub partitions: Vec<PartitionStatus>,
-    /// Its counters.
-    pub counters: Counters,
-    /// Bytes of entries that wait for the disk.
-    pub in_flight_bytes: u64,
-    /// Bytes of entries held in memory for reading.
-    pub cached_bytes: u64,
-}
-
-/// One partition, as its replica sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PartitionStatus {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Its topic.
-    pub topic: TopicName,
-    /// Its number within the topic.
-    pub number: u32,
-    /// The epoch in which it acts.
-    pub epoch: crate::ids::Epoch,
-    /// Whether it leads and its Start entry is committed.
-    pub serving: bool,
-    /// The last committed entry.
-    pub commit: EntryIndex,
-    /// The offset that the next committed message will have.
-    pub end: Offset,
-    /// How many committed messages it retains.
-    pub messages: u64,
-    /// How many ids its dedup window holds.
-    pub window_ids: u64,
-    /// The hash chain over its committed entries.
-    pub chain: u64,
-    /// What is wrong with its log, if anything is.
-    pub damaged: Option<Unreadable>,
-}
-
-/// What a shard has counted since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Counters {
-    /// Messages committed for a client.
-    pub published: u64,
-    /// Bytes of their payloads.
-    pub published_bytes: u64,
-    /// Publishes that found their id in the window.
-    pub duplicates: u64,
-    /// Messages given to readers without subscription.
-    pub fetched: u64,
-    /// Messages given to subscribers, repeats included.
-    pub delivered: u64,
-    /// Deliveries beyond a message's first.
-    pub redelivered: u64,
-    /// Acknowledgements taken.
-    pub acknowledged: u64,
-    /// Requests refused.
-    pub refused: u64,
-    /// Requests that ended unknown.
-    pub unknown: u64,
-    /// Requests handed to another shard.
-    pub forwarded: u64,
-    /// Reads that memory answered.
-    pub cache_hits: u64,
-    /// Reads that went to the disk.
-    pub cache_misses: u64,
-}
-
-/// A fast, fixed 64-bit hash for traces: the same input gives the same hash in every process.
-///
-/// It folds eight bytes at a time by multiplication; it resists accidents, not adversaries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest(u64);
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
-impl Digest {
-    fn fold(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word) * 0xa076_1d64_78bd_642f_u128;
-        self.0 = (product as u64) ^ ((product >> 64) as u64) ^ word.rotate_left(32);
-    }
-}
-
-impl Hasher for Digest {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut words = bytes.chunks_exact(8);
-        for word in &mut words {
-            self.fold(u64::from_le_bytes(word.try_into().expect("chunks of eight")));
-        }
-        let mut last = [0; 8];
-        last[..words.remainder().len()].copy_from_slice(words.remainder());
-        self.fold(u64::from_le_bytes(last) ^ ((bytes.len() as u64) << 56));
-    }
-
-    fn finish(&self) -> u64 {
-        let mut end = *self;
-        end.fold(0x2545_f491_4f6c_dd1d);
-        end.0
-    }
 }

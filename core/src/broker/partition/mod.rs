@@ -1,0 +1,330 @@
+//! One partition in its shard: the replica, the requests that wait for it, the deliveries.
+
+mod burying;
+mod publishing;
+mod reading;
+mod retention;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use publishing::Publishes;
+pub(super) use reading::{FETCHES_MAX, Fetch};
+
+use super::delivery::{AckToken, Deliveries, attempt_notes};
+use super::desk::{Desk, Reading, ReplyTo};
+use super::replica::{Note, Record, Replica, Step, What};
+use crate::cluster::metadata::{self, View};
+use crate::cluster::subscription::{StartFrom, Subscription};
+use crate::ids::{Boot, DiskId, EntryIndex, Offset, SubscriptionId};
+use crate::machine::{
+    Digest, DiskSpace, PartitionStatus, Refused, Report, ShardEffect, Time, Verdict,
+};
+
+/// A partition that lives in this shard.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    view: Arc<metadata::Partition>,
+    replica: Replica,
+    deliveries: Deliveries,
+    publishes: Publishes,
+    /// Readers, by the time when to answer them with nothing.
+    fetches: BTreeMap<(Time, ReplyTo), Fetch>,
+    /// Entries on their way to the disk, with their sizes.
+    unsynced: VecDeque<(EntryIndex, usize)>,
+    retention: retention::Retention,
+}
+
+impl Partition {
+    pub(crate) fn new(view: Arc<metadata::Partition>, replica: Replica) -> Self {
+        Self {
+            view,
+            replica,
+            deliveries: Deliveries::default(),
+            publishes: Publishes::default(),
+            fetches: BTreeMap::new(),
+            unsynced: VecDeque::new(),
+            retention: retention::Retention::default(),
+        }
+    }
+
+    /// Acts on what a view says: leads in the epoch that is this node's.
+    pub(crate) fn adopt(
+        &mut self,
+        view: Arc<metadata::Partition>,
+        me: (DiskId, Boot),
+        desk: &mut Desk<'_>,
+    ) {
+        let new_reign = !self.replica.leading() || self.replica.epoch() < view.epoch;
+        self.view = view;
+        if new_reign && self.view.leader == me.0 && self.replica.damaged.is_none() {
+            let start = Note::Start { leader: me.0, boot: me.1 };
+            let record = self.replica.lead(me.0, &self.view, start, desk.cluster_time);
+            desk.account(self.view.id, &record);
+            self.write(vec![record], desk);
+        }
+        self.plan_retention(desk);
+    }
+
+    /// Hands entries, which are in the shard's accounts, to the disk.
+    fn write(&mut self, records: Vec<Record>, desk: &mut Desk<'_>) {
+        for record in &records {
+            self.unsynced.push_back((record.header().index, record.len()));
+        }
+        let append = self.replica.write(records, desk.bench.options.checkpoint_entries);
+        desk.effects.push(ShardEffect::Append(append));
+    }
+
+    fn write_notes(&mut self, notes: Vec<Note>, desk: &mut Desk<'_>) {
+        if notes.is_empty() {
+            return;
+        }
+        let append = |note| self.replica.append_note(note, desk.cluster_time);
+        let records: Vec<Record> = notes.into_iter().map(append).collect();
+        records.iter().for_each(|record| desk.account(self.view.id, record));
+        self.write(records, desk);
+    }
+
+    /// Makes sure that a subscription has a cursor here, where it is to begin.
+    pub(crate) fn fix_cursor(&mut self, subscription: &Subscription, desk: &mut Desk<'_>) {
+        let known = self.replica.state.cursors.get(&subscription.id);
+        let known = known.is_some_and(|cursor| cursor.created() == subscription.created);
+        if !self.replica.leading() || known || !desk.may_write() {
+            return;
+        }
+        let at = match subscription.from {
+            // A partition that came later is read from its first message, whatever was asked.
+            _ if self.view.created > subscription.created => Offset(0),
+            StartFrom::Latest => self.replica.log_end(),
+            StartFrom::Earliest => Offset(0),
+            StartFrom::Offset(offset) => offset,
+            StartFrom::Time(at) => {
+                // When too much is being read, the next view or the next start tries again.
+                let what = Reading::Begin(subscription.id.clone(), self.replica.state.end);
+                let _ = self.seek(at, what, desk);
+                return;
+            }
+        };
+        self.begin_at(subscription, at, desk);
+    }
+
+    fn begin_at(&mut self, subscription: &Subscription, at: Offset, desk: &mut Desk<'_>) {
+        let at = at.clamp(self.replica.state.start, self.replica.log_end());
+        let (subscription, created) = (subscription.id.clone(), subscription.created);
+        self.write_notes(vec![Note::CursorFixed { subscription, created, at }], desk);
+    }
+
+    /// A subscription is gone.
+    pub(crate) fn drop_cursor(&mut self, id: &SubscriptionId, desk: &mut Desk<'_>) {
+        self.deliveries.forget(id);
+        if self.replica.leading() {
+            self.write_notes(vec![Note::CursorDropped { subscription: id.clone() }], desk);
+        }
+    }
+
+    /// The disk holds the log up to `index`: commits, applies, answers.
+    pub(crate) fn persisted(&mut self, index: EntryIndex, view: &View, desk: &mut Desk<'_>) {
+        while let Some((_, bytes)) = self.unsynced.pop_front_if(|(at, _)| *at <= index) {
+            desk.bench.ledger.in_flight -= bytes;
+        }
+        self.replica.persist(index);
+        let served = self.replica.serving();
+        while let Some(step) = self.replica.advance() {
+            self.committed(&step, view, desk);
+        }
+        if self.replica.serving() {
+            if !served {
+                self.begin_serving(view, desk);
+            }
+            self.answer_repeats(desk);
+            self.answer_fetches(desk);
+            self.answer_trims(desk);
+        }
+        self.start_burials(desk);
+        if self.replica.store_due() {
+            self.write(Vec::new(), desk);
+        }
+        self.plan_retention(desk);
+    }
+
+    fn committed(&mut self, step: &Step, view: &View, desk: &mut Desk<'_>) {
+        let serving = self.replica.serving();
+        match &step.what {
+            What::Message(_, timing) => {
+                self.answer_firsts(step.offset, desk);
+                if serving {
+                    let now = desk.cluster_time;
+                    self.deliveries.committed(step.offset, timing.due, timing.priority, now);
+                }
+            }
+            What::Note(Note::CursorFixed { subscription, .. }) if serving => {
+                self.serve(subscription, view, desk);
+            }
+            What::Note(Note::Attempts { subscription, attempts }) => {
+                let now = desk.cluster_time;
+                self.deliveries.attempts_committed(subscription, attempts, now);
+            }
+            What::Note(Note::Trim { .. }) => self.trimmed(desk),
+            What::Note(
+                Note::Start { .. }
+                | Note::CursorFixed { .. }
+                | Note::CursorDropped { .. }
+                | Note::Progress { .. },
+            ) => {}
+        }
+    }
+
+    /// The Start entry is committed: subscriptions go on from their cursors.
+    fn begin_serving(&mut self, view: &View, desk: &mut Desk<'_>) {
+        self.begin_retention();
+        for &(due, offset) in &self.replica.state.delayed {
+            let priority = self.replica.state.ranked.get(&offset).copied().unwrap_or_default();
+            self.deliveries.committed(offset, due, priority, desk.cluster_time);
+        }
+        let ids: Vec<SubscriptionId> = self.replica.state.cursors.keys().cloned().collect();
+        for id in &ids {
+            if view.subscriptions.contains_key(id) {
+                self.serve(id, view, desk);
+            } else {
+                self.drop_cursor(id, desk);
+            }
+        }
+    }
+
+    fn serve(&mut self, id: &SubscriptionId, view: &View, desk: &mut Desk<'_>) {
+        let (Some(cursor), Some(subscription)) =
+            (self.replica.state.cursors.get(id), view.subscriptions.get(id))
+        else {
+            return;
+        };
+        if cursor.created() != subscription.created {
+            return;
+        }
+        let served = self.deliveries.served(id);
+        if served.is_some_and(|served| served.created != subscription.created) {
+            self.deliveries.forget(id);
+        }
+        let (buries, now) = (self.dead_letter_topic().is_some(), desk.cluster_time);
+        let ranked = &self.replica.state.ranked;
+        self.deliveries.serve(subscription, cursor, buries, ranked, now);
+        let (subscription, partition) = (id.clone(), self.view.id);
+        let report = Report::CursorFixed { subscription, partition };
+        desk.effects.push(ShardEffect::Report(report));
+    }
+
+    /// Takes a verdict; false when the token names nothing that it could be about.
+    pub(crate) fn settle(
+        &mut self,
+        id: &SubscriptionId,
+        token: AckToken,
+        verdict: Verdict,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        if verdict != Verdict::Ack && !desk.may_write() {
+            return false;
+        }
+        let (end, now) = (self.replica.state.end, desk.moment());
+        let (taken, attempt) = self.deliveries.settle(id, token, verdict, end, now);
+        if let Some(attempt) = attempt {
+            self.write_notes(attempt_notes(id, &[attempt]), desk);
+        }
+        let counters = desk.counters();
+        match verdict {
+            Verdict::Ack => counters.acknowledged += u64::from(taken),
+            Verdict::Nack { .. } => counters.given_back += u64::from(taken),
+            Verdict::Extend { .. } => counters.extended += u64::from(taken),
+        }
+        taken
+    }
+
+    /// Does what is due: gives up waiting, ends leases, writes acknowledgements, removes what is
+    /// too old.
+    pub(crate) fn wake(&mut self, desk: &mut Desk<'_>) {
+        let now = desk.now.since_start;
+        self.publishes.give_up(desk);
+        while let Some((&(deadline, _), _)) = self.fetches.first_key_value() {
+            if deadline > now {
+                break;
+            }
+            let (_, fetch) = self.fetches.pop_first().expect("there is one");
+            self.fetch_now(fetch, desk);
+        }
+        self.deliveries.mature(&self.replica.state.ranked, desk.moment());
+        if desk.may_write() {
+            let mut notes = self.deliveries.expire(desk.moment());
+            notes.extend(self.deliveries.flush(now));
+            self.write_notes(notes, desk);
+            self.start_burials(desk);
+        }
+        self.retain(desk);
+    }
+
+    /// When to wake it.
+    pub(crate) fn wakeup(
+        &self,
+        disk: DiskSpace,
+        clock: &crate::cluster::ClusterClock,
+    ) -> Option<Time> {
+        let fetch = self.fetches.first_key_value().map(|(&(deadline, _), _)| deadline);
+        let delivery = self.deliveries.wakeup(disk == DiskSpace::Free);
+        let due = self.deliveries.next_due().map(|at| clock.when(at));
+        let others = [self.publishes.wakeup(), self.retention.wakeup()];
+        [fetch, delivery, due].into_iter().chain(others).flatten().min()
+    }
+
+    /// Whose messages have come or gone since the last look.
+    pub(crate) fn refresh(&mut self) -> Vec<(SubscriptionId, bool)> {
+        self.deliveries.refresh(self.replica.state.end)
+    }
+
+    /// The topic is gone: whoever waits is answered, and the budgets get back what it held.
+    pub(crate) fn dissolve(mut self, desk: &mut Desk<'_>) {
+        self.publishes.abandon(desk);
+        self.abandon_trims(desk);
+        for fetch in std::mem::take(&mut self.fetches).into_values() {
+            desk.refuse(fetch.reply, Refused::NoTopic(self.view.topic.clone()));
+        }
+        let ledger = &mut desk.bench.ledger;
+        ledger.in_flight -= self.unsynced.iter().map(|(_, bytes)| bytes).sum::<usize>();
+        ledger.cached -= self.replica.memory.bytes();
+        desk.effects.push(ShardEffect::Erase { partition: self.view.id });
+    }
+
+    /// Drops the oldest entry from memory if it may go; gives its size.
+    pub(crate) fn evict(&mut self) -> Option<usize> {
+        self.replica.memory.evict(self.replica.commit())
+    }
+
+    pub(crate) fn status(&self) -> PartitionStatus {
+        let state = &self.replica.state;
+        PartitionStatus {
+            partition: self.view.id,
+            topic: self.view.topic.clone(),
+            number: self.view.number,
+            epoch: self.replica.epoch(),
+            serving: self.replica.serving(),
+            commit: self.replica.commit(),
+            start: state.start,
+            end: state.end,
+            messages: state.end.0 - state.start.0,
+            bytes: state.blocks.bytes(),
+            delayed: state.delayed.len() as u64,
+            window_ids: state.window.len() as u64,
+            chain: state.chain,
+            damaged: self.replica.damaged.clone(),
+        }
+    }
+
+    pub(crate) fn digest(&self, hash: &mut Digest) {
+        self.replica.digest(hash);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.fetches.len() > FETCHES_MAX {
+            return Err(format!("{} fetches, the bound is {FETCHES_MAX}", self.fetches.len()));
+        }
+        self.publishes.check()?;
+        self.replica.check()?;
+        self.deliveries.check()
+    }
+}

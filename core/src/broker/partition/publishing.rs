@@ -1,0 +1,212 @@
+//! Storing messages: what is refused at once, what waits for its commit, what was there before.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::Partition;
+use crate::broker::desk::{Desk, ReplyTo};
+use crate::broker::replica::{DELAYED_MAX, Known, Record, Submission, Terms};
+use crate::ids::Offset;
+use crate::machine::{Refused, Response, Time};
+use crate::zoo::{Bug, planted};
+
+/// How long a publish waits for its commit before its client is told that nobody knows.
+pub(in crate::broker) const PUBLISH_WAIT: Duration = Duration::from_secs(10);
+/// How many repeats of ids under way wait in a partition at most.
+pub(in crate::broker) const REPEATS_MAX: usize = 4_096;
+
+/// A publish that waits for the commit of its offset.
+#[derive(Clone, Copy, Debug)]
+struct Publish {
+    reply: ReplyTo,
+    offset: Offset,
+    /// When to give up and answer unknown.
+    deadline: Time,
+}
+
+/// The publishes of a partition that are not answered.
+#[derive(Debug, Default)]
+pub(super) struct Publishes {
+    /// First publishes of their ids, by offset, and so by deadline.
+    firsts: VecDeque<Publish>,
+    /// Repeats, which answer with the first one's offset.
+    repeats: BTreeMap<Offset, Vec<Publish>>,
+    repeats_len: usize,
+    /// When to look for repeats that waited too long; not later than the first of them.
+    repeats_wake: Option<Time>,
+}
+
+impl Partition {
+    /// Stores messages, or finds that they are stored; each is answered for itself.
+    pub(in crate::broker) fn publish(
+        &mut self,
+        messages: Vec<(ReplyTo, Submission)>,
+        desk: &mut Desk<'_>,
+    ) {
+        let mut records = Vec::with_capacity(messages.len());
+        for (reply, submission) in messages {
+            match self.accept(reply, submission, desk) {
+                Ok(record) => records.extend(record),
+                Err(refused) => desk.refuse(reply, refused),
+            }
+        }
+        if !records.is_empty() {
+            self.write(records, desk);
+        }
+    }
+
+    /// Gives one message its place; `None` when it waits for, or has, the place of its first try.
+    fn accept(
+        &mut self,
+        reply: ReplyTo,
+        submission: Submission,
+        desk: &mut Desk<'_>,
+    ) -> Result<Option<Record>, Refused> {
+        if let Some(damage) = &self.replica.damaged {
+            return Err(Refused::Damaged(damage.clone()));
+        }
+        if !self.replica.leading() {
+            return Err(Refused::NotReady);
+        }
+        let Submission { draft, terms, .. } = submission;
+        let id = draft.envelope.id.hash();
+        let deadline = desk.now.since_start + PUBLISH_WAIT;
+        match self.replica.find(id) {
+            Known::Committed(offset) if self.replica.serving() => {
+                desk.counters().duplicates += 1;
+                desk.answer(reply, self.published(offset, true));
+                Ok(None)
+            }
+            Known::UnderWay(offset) if planted(Bug::RepeatAnsweredEarly) => {
+                desk.answer(reply, self.published(offset, true));
+                Ok(None)
+            }
+            Known::Committed(offset) | Known::UnderWay(offset) => {
+                if self.publishes.repeats_len >= REPEATS_MAX {
+                    desk.counters().unknown += 1;
+                    desk.answer(reply, Response::Unknown);
+                } else {
+                    self.publishes.wait_again(Publish { reply, offset, deadline });
+                }
+                Ok(None)
+            }
+            Known::New => {
+                self.acceptable(draft.payload.len(), &terms, desk)?;
+                desk.counters().published_bytes += draft.payload.len() as u64;
+                let (ttl, now) = (self.view.config.ttl, desk.cluster_time);
+                let record = self.replica.append_message(draft, id, &terms, ttl, now);
+                let offset = record.header().offset;
+                self.publishes.firsts.push_back(Publish { reply, offset, deadline });
+                desk.account(self.view.id, &record);
+                Ok(Some(record))
+            }
+        }
+    }
+
+    /// Whether a new message may be stored.
+    fn acceptable(&self, bytes: usize, terms: &Terms, desk: &Desk<'_>) -> Result<(), Refused> {
+        if let Some(max) = self.view.config.message_bytes_max
+            && bytes > max as usize
+        {
+            return Err(Refused::PayloadTooLarge(self.view.topic.clone(), max));
+        }
+        if terms.ttl.or(self.view.config.ttl).is_some_and(|ttl| ttl <= terms.delay)
+            && !terms.delay.is_zero()
+        {
+            return Err(Refused::ExpiresBeforeDue);
+        }
+        if let Some(expected) = terms.expected
+            && expected != self.replica.log_end()
+        {
+            return Err(Refused::OffsetMoved { expected, end: self.replica.log_end() });
+        }
+        if !desk.may_write() {
+            return Err(Refused::DiskFull);
+        }
+        if desk.is_overloaded() {
+            return Err(Refused::Overloaded("too many bytes wait for the disk"));
+        }
+        if !terms.delay.is_zero() && self.replica.state.delayed.len() >= DELAYED_MAX {
+            return Err(Refused::Overloaded("too many messages of the partition are delayed"));
+        }
+        Ok(())
+    }
+
+    fn published(&self, offset: Offset, duplicate: bool) -> Response {
+        Response::Published { partition: self.view.number, offset, duplicate }
+    }
+
+    /// Messages up to `offset` are committed.
+    pub(super) fn answer_firsts(&mut self, offset: Offset, desk: &mut Desk<'_>) {
+        let firsts = &mut self.publishes.firsts;
+        while let Some(first) = firsts.pop_front_if(|publish| publish.offset <= offset) {
+            desk.counters().published += 1;
+            let (partition, offset) = (self.view.number, first.offset);
+            let published = Response::Published { partition, offset, duplicate: false };
+            desk.answer(first.reply, published);
+        }
+    }
+
+    /// Repeats of what is committed are answered.
+    pub(super) fn answer_repeats(&mut self, desk: &mut Desk<'_>) {
+        let waiting = self.publishes.repeats.split_off(&self.replica.state.end);
+        let committed = std::mem::replace(&mut self.publishes.repeats, waiting);
+        for publish in committed.into_values().flatten() {
+            self.publishes.repeats_len -= 1;
+            desk.counters().duplicates += 1;
+            desk.answer(publish.reply, self.published(publish.offset, true));
+        }
+    }
+}
+
+impl Publishes {
+    fn wait_again(&mut self, publish: Publish) {
+        self.repeats_len += 1;
+        self.repeats_wake.get_or_insert(publish.deadline);
+        self.repeats.entry(publish.offset).or_default().push(publish);
+    }
+
+    /// Leaves unknown what waited too long.
+    pub(super) fn give_up(&mut self, desk: &mut Desk<'_>) {
+        let now = desk.now.since_start;
+        while let Some(publish) = self.firsts.pop_front_if(|publish| publish.deadline <= now) {
+            desk.counters().unknown += 1;
+            desk.answer(publish.reply, Response::Unknown);
+        }
+        if self.repeats_wake.is_some_and(|at| at <= now) {
+            self.repeats.retain(|_, waiting| {
+                for repeat in waiting.extract_if(.., |repeat| repeat.deadline <= now) {
+                    self.repeats_len -= 1;
+                    desk.counters().unknown += 1;
+                    desk.answer(repeat.reply, Response::Unknown);
+                }
+                !waiting.is_empty()
+            });
+            self.repeats_wake = self.repeats.values().flatten().map(|again| again.deadline).min();
+        }
+    }
+
+    /// Leaves all of them unknown: their partition is gone.
+    pub(super) fn abandon(&mut self, desk: &mut Desk<'_>) {
+        let repeats = std::mem::take(&mut self.repeats).into_values().flatten();
+        for publish in self.firsts.drain(..).chain(repeats) {
+            desk.counters().unknown += 1;
+            desk.answer(publish.reply, Response::Unknown);
+        }
+        (self.repeats_len, self.repeats_wake) = (0, None);
+    }
+
+    /// When to give something up.
+    pub(super) fn wakeup(&self) -> Option<Time> {
+        let first = self.firsts.front().map(|publish| publish.deadline);
+        [first, self.repeats_wake].into_iter().flatten().min()
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let repeats: usize = self.repeats.values().map(Vec::len).sum();
+        if repeats != self.repeats_len || repeats > REPEATS_MAX {
+            return Err(format!("{repeats} repeats, the bound is {REPEATS_MAX}"));
+        }
+        Ok(())
+    }
+}

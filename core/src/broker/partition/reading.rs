@@ -1,0 +1,324 @@
+//! Reading without a subscription, and handing out to one.
+
+use std::time::Duration;
+
+use super::Partition;
+use crate::broker::delivery::{AckToken, Burial, DELIVERY_BYTES_MAX, Delivered, Run};
+use crate::broker::desk::{Desk, Reading, ReplyTo};
+use crate::broker::replica::{Found, Record};
+use crate::cluster::metadata::View;
+use crate::ids::{Offset, SubscriptionId};
+use crate::machine::{FetchFrom, Refused, Response, ShardEffect, Time, Unreadable};
+
+/// How many readers without subscription wait for a partition's next message at most.
+pub(in crate::broker) const FETCHES_MAX: usize = 1_024;
+
+/// A reader that wants messages at or above its offset.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Fetch {
+    pub(in crate::broker) reply: ReplyTo,
+    pub(in crate::broker) from: Offset,
+    pub(in crate::broker) count_max: usize,
+    /// Until when it waits for the first one.
+    pub(in crate::broker) until: Time,
+}
+
+impl Partition {
+    /// Reads without a subscription; waits when there is nothing yet.
+    pub(in crate::broker) fn fetch(
+        &mut self,
+        reply: ReplyTo,
+        from: FetchFrom,
+        count_max: usize,
+        wait: Duration,
+        desk: &mut Desk<'_>,
+    ) {
+        let until = desk.now.since_start + wait;
+        let fetch = |from, count_max| Fetch { reply, from, count_max, until };
+        match from {
+            FetchFrom::Offset(from) => self.fetch_now(fetch(from, count_max), desk),
+            FetchFrom::Id(id) => match self.replica.state.window.find(id.hash()) {
+                Some(at) if at >= self.replica.state.start => self.fetch_now(fetch(at, 1), desk),
+                Some(_) | None => desk.refuse(reply, Refused::NoMessage(id)),
+            },
+            FetchFrom::Time(at) => {
+                if !self.replica.serving() {
+                    return desk.refuse(reply, self.not_serving());
+                }
+                let what = Reading::FetchFrom(fetch(self.replica.state.end, count_max));
+                if let Err(what) = self.seek(at, what, desk) {
+                    self.read_refused(what, desk);
+                }
+            }
+        }
+    }
+
+    pub(super) fn not_serving(&self) -> Refused {
+        match &self.replica.damaged {
+            Some(damage) => Refused::Damaged(damage.clone()),
+            None => Refused::NotReady,
+        }
+    }
+
+    pub(super) fn fetch_now(&mut self, mut fetch: Fetch, desk: &mut Desk<'_>) {
+        fetch.from = fetch.from.max(self.replica.state.start);
+        loop {
+            if fetch.from >= self.replica.state.end {
+                return self.fetch_later(fetch, desk);
+            }
+            match self.replica.read(fetch.from, fetch.count_max, DELIVERY_BYTES_MAX) {
+                Found::Here(records) => {
+                    desk.counters().cache_hits += 1;
+                    if self.fetched(&mut fetch, records, desk) {
+                        return;
+                    }
+                }
+                Found::Below => {
+                    let count_max = fetch.count_max;
+                    return self.read(fetch.from, count_max, Reading::Fetch(fetch), desk);
+                }
+            }
+        }
+    }
+
+    /// Nothing is there yet: waits, or answers so.
+    fn fetch_later(&mut self, fetch: Fetch, desk: &mut Desk<'_>) {
+        if !self.replica.serving() {
+            return desk.refuse(fetch.reply, self.not_serving());
+        }
+        if fetch.until <= desk.now.since_start {
+            return self.answer_fetch(&fetch, Vec::new(), desk);
+        }
+        if self.fetches.len() >= FETCHES_MAX {
+            let why = "too many readers wait for this partition";
+            return desk.refuse(fetch.reply, Refused::Overloaded(why));
+        }
+        self.fetches.insert((fetch.until, fetch.reply), fetch);
+    }
+
+    /// Answers with what was read and is not too old; false when nothing is left of it, and the
+    /// reader goes on behind it.
+    fn fetched(&self, fetch: &mut Fetch, mut records: Vec<Record>, desk: &mut Desk<'_>) -> bool {
+        let Some(last) = records.last() else {
+            self.answer_fetch(fetch, records, desk);
+            return true;
+        };
+        let (next, now) = (last.header().offset.next(), desk.ttl_time());
+        let before = records.len();
+        records.retain(|record| !record.header().timing.is_over(now));
+        desk.counters().expired += (before - records.len()) as u64;
+        fetch.from = next;
+        if !records.is_empty() {
+            self.answer_fetch(fetch, records, desk);
+            return true;
+        }
+        false
+    }
+
+    fn answer_fetch(&self, fetch: &Fetch, records: Vec<Record>, desk: &mut Desk<'_>) {
+        desk.counters().fetched += records.len() as u64;
+        let (start, readable) = (self.replica.state.start, self.replica.state.end);
+        // A damaged log goes on behind what can be read: its reader is to come back and be told.
+        let end = if self.replica.damaged.is_some() { readable.next() } else { readable };
+        let (partition, next) = (self.view.number, fetch.from.min(readable));
+        desk.answer(fetch.reply, Response::Fetched { partition, records, next, start, end });
+    }
+
+    /// Readers for whom there is something now.
+    pub(super) fn answer_fetches(&mut self, desk: &mut Desk<'_>) {
+        let end = self.replica.state.end;
+        let ready: Vec<_> = self.fetches.extract_if(.., |_, fetch| fetch.from < end).collect();
+        for (_, fetch) in ready {
+            self.fetch_now(fetch, desk);
+        }
+    }
+
+    /// Asks the disk.
+    pub(super) fn read(
+        &mut self,
+        from: Offset,
+        count_max: usize,
+        what: Reading,
+        desk: &mut Desk<'_>,
+    ) {
+        desk.counters().cache_misses += 1;
+        let (id, below) = (self.view.id, self.replica.commit().next());
+        match desk.read(id, what) {
+            Ok(read) => desk.effects.push(ShardEffect::Read {
+                read,
+                partition: id,
+                from,
+                first: self.replica.first(),
+                below,
+                count_max,
+                bytes_max: DELIVERY_BYTES_MAX,
+            }),
+            Err(what) => self.read_refused(what, desk),
+        }
+    }
+
+    /// Asks the disk for the first message that is not older.
+    pub(super) fn seek(
+        &mut self,
+        at: crate::machine::WallTime,
+        what: Reading,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Reading> {
+        let partition = self.view.id;
+        let read = desk.read(partition, what)?;
+        let (first, below) = (self.replica.first(), self.replica.commit().next());
+        desk.effects.push(ShardEffect::Seek { read, partition, at, first, below });
+        Ok(())
+    }
+
+    /// Too much is being read: who waits is told, and what was leased is given back.
+    fn read_refused(&mut self, what: Reading, desk: &mut Desk<'_>) {
+        let refused = Refused::Overloaded("too many reads of the disk");
+        self.reading_ended(what, refused, desk);
+    }
+
+    /// What was to be read is not there.
+    fn reading_ended(&mut self, what: Reading, refused: Refused, desk: &mut Desk<'_>) {
+        match what {
+            Reading::Fetch(fetch) | Reading::FetchFrom(fetch) => {
+                desk.refuse(fetch.reply, refused);
+            }
+            Reading::Pull { reply, subscription, run } => {
+                run.offsets().for_each(|offset| self.deliveries.release(&subscription, offset));
+                desk.refuse(reply, refused);
+            }
+            Reading::Bury(Burial { subscription, offset, .. }) => {
+                let now = desk.now.since_start;
+                self.deliveries.buried(&subscription, offset, false, now);
+            }
+            // It is looked for again with the next view, or the next start.
+            Reading::Begin(..) => {}
+        }
+    }
+
+    /// A read of the disk ended.
+    pub(in crate::broker) fn read_done(
+        &mut self,
+        what: Reading,
+        result: Result<Vec<Record>, Unreadable>,
+        desk: &mut Desk<'_>,
+    ) {
+        let records = match result {
+            Ok(records) => records,
+            Err(damage) => return self.reading_ended(what, Refused::Damaged(damage), desk),
+        };
+        match what {
+            Reading::Fetch(mut fetch) => {
+                if !self.fetched(&mut fetch, records, desk) {
+                    self.fetch_now(fetch, desk);
+                }
+            }
+            Reading::Pull { reply, subscription, run } => {
+                if !self.pulled(reply, &subscription, &[run], records, desk)
+                    && !self.pull(reply, &subscription, run.count, desk)
+                {
+                    desk.answer(reply, Response::Pulled(Vec::new()));
+                }
+            }
+            Reading::Bury(burial) => self.bury(burial, records.into_iter().next(), desk),
+            Reading::FetchFrom(_) | Reading::Begin(..) => panic!("a search gives no messages"),
+        }
+    }
+
+    /// A search of the disk ended.
+    pub(in crate::broker) fn sought(
+        &mut self,
+        what: Reading,
+        result: Result<Option<Offset>, Unreadable>,
+        view: &View,
+        desk: &mut Desk<'_>,
+    ) {
+        match (what, result) {
+            (Reading::FetchFrom(fetch), Ok(from)) => {
+                let from = from.unwrap_or(fetch.from);
+                self.fetch_now(Fetch { from, ..fetch }, desk);
+            }
+            (Reading::Begin(id, end), Ok(at)) => {
+                if let Some(subscription) = view.subscriptions.get(&id) {
+                    self.begin_at(subscription, at.unwrap_or(end), desk);
+                }
+            }
+            (what, Ok(_)) => panic!("a read gives messages: {what:?}"),
+            (what, Err(damage)) => self.reading_ended(what, Refused::Damaged(damage), desk),
+        }
+    }
+
+    /// Leases the next messages of a subscription and answers with them; false if there are none.
+    pub(in crate::broker) fn pull(
+        &mut self,
+        reply: ReplyTo,
+        id: &SubscriptionId,
+        count_max: usize,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        loop {
+            let end = self.replica.state.end;
+            let runs = self.deliveries.take(id, end, count_max, desk.now.since_start);
+            if runs.is_empty() {
+                return false;
+            }
+            let (mut records, mut bytes, mut below) = (Vec::new(), 0, None);
+            for run in &runs {
+                if bytes >= DELIVERY_BYTES_MAX || below.is_some() {
+                    break;
+                }
+                match self.replica.read(run.from, run.count, DELIVERY_BYTES_MAX - bytes) {
+                    Found::Here(found) => {
+                        bytes += found.iter().map(Record::len).sum::<usize>();
+                        records.extend(found);
+                    }
+                    Found::Below => below = Some(*run),
+                }
+            }
+            if let (Some(run), true) = (below, records.is_empty()) {
+                self.release_others(id, &runs, run);
+                let subscription = id.clone();
+                self.read(run.from, run.count, Reading::Pull { reply, subscription, run }, desk);
+                return true;
+            }
+            desk.counters().cache_hits += 1;
+            if self.pulled(reply, id, &runs, records, desk) {
+                return true;
+            }
+        }
+    }
+
+    fn release_others(&mut self, id: &SubscriptionId, runs: &[Run], kept: Run) {
+        for run in runs.iter().filter(|run| **run != kept) {
+            run.offsets().for_each(|offset| self.deliveries.release(id, offset));
+        }
+    }
+
+    /// Answers with what was read and is wanted; false when nothing is.
+    fn pulled(
+        &mut self,
+        reply: ReplyTo,
+        id: &SubscriptionId,
+        runs: &[Run],
+        records: Vec<Record>,
+        desk: &mut Desk<'_>,
+    ) -> bool {
+        let given = self.deliveries.deliver(id, runs, records, desk.moment(), desk.ttl_time());
+        let counters = desk.counters();
+        counters.expired += given.expired;
+        counters.filtered += given.filtered;
+        counters.delivered += given.messages.len() as u64;
+        counters.redelivered += given.messages.iter().filter(|(_, n)| *n > 1).count() as u64;
+        if given.messages.is_empty() {
+            return false;
+        }
+        let (topic, partition) = (&self.view.topic, self.view.number);
+        let with_token = |(record, attempt): (Record, u32)| {
+            let offset = record.header().offset;
+            let token = AckToken { partition: self.view.id, offset, attempt };
+            Delivered { topic: topic.clone(), partition, record, token }
+        };
+        desk.answer(reply, Response::Pulled(given.messages.into_iter().map(with_token).collect()));
+        true
+    }
+}

@@ -1,0 +1,95 @@
+//! What a shard tells of itself.
+
+use super::{DiskSpace, Unreadable};
+use crate::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId, TopicName};
+
+/// What a shard holds and has counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ShardStatus {
+    /// The version of the view that it acts by.
+    pub view: ChangeIndex,
+    /// Whether the disk takes writes.
+    pub disk: DiskSpace,
+    /// Its partitions.
+    pub partitions: Vec<PartitionStatus>,
+    /// Its counters.
+    pub counters: Counters,
+    /// Bytes of entries that wait for the disk.
+    pub in_flight_bytes: u64,
+    /// Bytes of entries held in memory for reading.
+    pub cached_bytes: u64,
+}
+
+/// One partition, as its replica sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its topic.
+    pub topic: TopicName,
+    /// Its number within the topic.
+    pub number: u32,
+    /// The epoch in which it acts.
+    pub epoch: Epoch,
+    /// Whether it leads and its Start entry is committed.
+    pub serving: bool,
+    /// The last committed entry.
+    pub commit: EntryIndex,
+    /// The offset that the next committed message will have.
+    pub end: Offset,
+    /// The first offset that it retains.
+    pub start: Offset,
+    /// How many committed messages it retains.
+    pub messages: u64,
+    /// How many bytes of committed entries it retains, about.
+    pub bytes: u64,
+    /// How many messages are not due yet.
+    pub delayed: u64,
+    /// How many ids its dedup window holds.
+    pub window_ids: u64,
+    /// The hash chain over its committed entries.
+    pub chain: u64,
+    /// What is wrong with its log, if anything is.
+    pub damaged: Option<Unreadable>,
+}
+
+/// What a shard has counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Counters {
+    /// Messages committed for a client.
+    pub published: u64,
+    /// Bytes of their payloads.
+    pub published_bytes: u64,
+    /// Publishes that found their id in the window.
+    pub duplicates: u64,
+    /// Messages given to readers without subscription.
+    pub fetched: u64,
+    /// Messages given to subscribers, repeats included.
+    pub delivered: u64,
+    /// Deliveries beyond a message's first.
+    pub redelivered: u64,
+    /// Acknowledgements taken.
+    pub acknowledged: u64,
+    /// Messages given back by their subscribers.
+    pub given_back: u64,
+    /// Leases made longer.
+    pub extended: u64,
+    /// Messages not delivered because their time was over.
+    pub expired: u64,
+    /// Messages not delivered because a filter did not want them.
+    pub filtered: u64,
+    /// Messages that became dead letters.
+    pub dead_lettered: u64,
+    /// Messages that retention removed, or a client.
+    pub trimmed: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Requests that ended unknown.
+    pub unknown: u64,
+    /// Requests handed to another shard.
+    pub forwarded: u64,
+    /// Reads that memory answered.
+    pub cache_hits: u64,
+    /// Reads that went to the disk.
+    pub cache_misses: u64,
+}
