@@ -114,7 +114,7 @@ impl Face {
 
 /// All endpoints. `openapi::Api` lists the same ones.
 pub(crate) fn router(face: Face) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", get(index::index))
         .route("/publish", post(publish::publish))
         .route("/subscribe", post(subscribe::subscribe))
@@ -133,9 +133,11 @@ pub(crate) fn router(face: Face) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .fallback(no_endpoint)
-        .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(face.clone(), count))
-        .with_state(face)
+        .method_not_allowed_fallback(no_method);
+    // No simulated client asks for it.
+    #[cfg(not(madsim))]
+    let router = router.layer(middleware::from_fn(crate::compress::compress));
+    router.layer(middleware::from_fn_with_state(face.clone(), count)).with_state(face)
 }
 
 async fn no_endpoint(request: HttpRequest) -> Problem {

@@ -2,11 +2,13 @@
 #![cfg(not(madsim))]
 
 mod bad_input;
+mod compression;
 mod configuration;
 mod damage;
 mod disk_full;
 mod first_message;
 mod http;
+mod http2;
 mod kill_nine;
 mod many_connections;
 mod process;
