@@ -32,7 +32,9 @@ mod mint;
 mod openapi;
 mod publish;
 mod query;
+mod sessions;
 mod status;
+mod stream;
 mod subscribe;
 mod subscriptions;
 mod topics;
@@ -58,6 +60,7 @@ struct Inner {
     limits: Limits,
     mint: mint::Mint,
     bodies: Arc<Semaphore>,
+    sessions: sessions::Sessions,
     traffic: Traffic,
     stopping: Stop,
 }
@@ -80,6 +83,7 @@ impl Face {
             limits,
             mint: mint::Mint::new(entropy),
             bodies: Arc::new(Semaphore::new(bodies)),
+            sessions: sessions::Sessions::default(),
             traffic: Traffic::default(),
             stopping,
         }))
@@ -121,6 +125,7 @@ pub(crate) fn router(face: Face) -> Router {
         .route("/subscriptions", get(subscriptions::list))
         .route("/subscriptions/{id}", get(subscriptions::one))
         .route("/subscriptions/{id}/messages", get(subscriptions::pull))
+        .route("/subscriptions/{id}/stream", get(stream::stream))
         .route("/subscriptions/{id}/ack", post(subscriptions::acknowledge))
         .route("/topics", get(topics::list))
         .route("/topics/{topic}", get(topics::one))

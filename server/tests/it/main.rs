@@ -15,5 +15,6 @@ mod process;
 mod readme;
 mod shutdown;
 mod sprawlctl;
+mod sse;
 mod sync_before_answer;
 mod tight_lips;
