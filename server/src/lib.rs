@@ -6,15 +6,22 @@
 
 pub mod api;
 #[cfg(not(madsim))]
+mod compress;
+#[cfg(not(madsim))]
 pub mod config;
+mod connection;
 pub mod duration;
 pub mod host;
 pub mod message;
+#[cfg(not(madsim))]
+mod preface;
 pub mod problem;
 pub mod quiet;
 pub mod serve;
 mod stall;
 mod stop;
+#[cfg(not(madsim))]
+mod streams;
 mod traffic;
 
 /// The version of this build, as `--version`, `/health` and the metrics show it.

@@ -155,6 +155,25 @@ impl Problem {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// The document that tells it.
+    #[must_use]
+    pub fn document(&self) -> ProblemDocument<'_> {
+        let (status, name, title) = self.kind.describe();
+        let (id, stored) = match &self.publish {
+            Some((id, stored)) => (id.as_deref(), Some(*stored)),
+            None => (None, None),
+        };
+        ProblemDocument {
+            kind: format!("urn:sprawl:problem:{name}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            error: &self.detail,
+            id,
+            stored,
+        }
+    }
 }
 
 impl From<Refused> for Problem {
@@ -175,21 +194,8 @@ impl From<Refused> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, name, title) = self.kind.describe();
-        let (id, stored) = match &self.publish {
-            Some((id, stored)) => (id.as_deref(), Some(*stored)),
-            None => (None, None),
-        };
-        let document = ProblemDocument {
-            kind: format!("urn:sprawl:problem:{name}"),
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            error: &self.detail,
-            id,
-            stored,
-        };
-        let body = serde_json::to_vec(&document).expect("text and numbers have a JSON form");
+        let (status, ..) = self.kind.describe();
+        let body = serde_json::to_vec(&self.document()).expect("text and numbers have a JSON form");
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));

@@ -1,27 +1,17 @@
 //! The accept loop: connections in, a bounded number of them, and a graceful end.
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::response::Response;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
 use sprawl_io::handle::NodeHandle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::ServiceExt as _;
 
 use crate::api::{self, Face};
+use crate::connection::{Terms, converse};
 use crate::host::Host;
-use crate::quiet::Quiet;
-use crate::stall::Stalling;
 use crate::stop::Stop;
 
 /// How many bytes the head of a request may have: request line and headers.
@@ -92,7 +82,7 @@ pub async fn serve(
     let http_port = listener.local_addr().map_or(0, |address| address.port());
     let stopping = Stop::default();
     let face = Face::new(node, settings, http_port, stopping.clone());
-    let router = api::router(face);
+    let terms = Terms { router: api::router(face), limits, stopping: stopping.clone() };
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut stop = pin!(stop);
     loop {
@@ -103,8 +93,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, slot)) => {
-                let (router, stopping) = (router.clone(), stopping.clone());
-                tokio::spawn(converse(stream, slot, router, limits, stopping));
+                tokio::spawn(converse(stream, slot, terms.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -130,66 +119,4 @@ async fn accept(
     // Answers are written whole; waiting for more to send with them would only delay them.
     stream.set_nodelay(true)?;
     Ok((stream, slot))
-}
-
-/// Serves one connection to its end.
-async fn converse(
-    stream: TcpStream,
-    slot: OwnedSemaphorePermit,
-    router: Router,
-    limits: Limits,
-    stopping: Stop,
-) {
-    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
-        answer(router.clone(), request)
-    });
-    let stream = Quiet::new(Stalling::new(stream, limits.write_wait_max));
-    let connection = http1::Builder::new()
-        .timer(ClockTimer)
-        .header_read_timeout(limits.head_wait_max)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = stopping.given() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
-    drop(slot);
-}
-
-async fn answer(router: Router, request: hyper::Request<Incoming>) -> Result<Response, Infallible> {
-    router.oneshot(request.map(Body::new)).await
-}
-
-/// Hyper's timer over the runtime's clock, simulated or not.
-#[derive(Clone, Copy, Debug)]
-struct ClockTimer;
-
-struct Nap(Pin<Box<tokio::time::Sleep>>);
-
-impl Future for Nap {
-    type Output = ();
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(context)
-    }
-}
-
-impl hyper::rt::Sleep for Nap {}
-
-impl hyper::rt::Timer for ClockTimer {
-    fn sleep(&self, span: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(Nap(Box::pin(tokio::time::sleep(span))))
-    }
-
-    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep(deadline.saturating_duration_since(std::time::Instant::now()))
-    }
 }

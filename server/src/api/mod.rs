@@ -32,7 +32,9 @@ mod mint;
 mod openapi;
 mod publish;
 mod query;
+mod sessions;
 mod status;
+mod stream;
 mod subscribe;
 mod subscriptions;
 mod topics;
@@ -58,6 +60,7 @@ struct Inner {
     limits: Limits,
     mint: mint::Mint,
     bodies: Arc<Semaphore>,
+    sessions: sessions::Sessions,
     traffic: Traffic,
     stopping: Stop,
 }
@@ -80,6 +83,7 @@ impl Face {
             limits,
             mint: mint::Mint::new(entropy),
             bodies: Arc::new(Semaphore::new(bodies)),
+            sessions: sessions::Sessions::default(),
             traffic: Traffic::default(),
             stopping,
         }))
@@ -114,13 +118,14 @@ impl Face {
 
 /// All endpoints. `openapi::Api` lists the same ones.
 pub(crate) fn router(face: Face) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", get(index::index))
         .route("/publish", post(publish::publish))
         .route("/subscribe", post(subscribe::subscribe))
         .route("/subscriptions", get(subscriptions::list))
         .route("/subscriptions/{id}", get(subscriptions::one))
         .route("/subscriptions/{id}/messages", get(subscriptions::pull))
+        .route("/subscriptions/{id}/stream", get(stream::stream))
         .route("/subscriptions/{id}/ack", post(subscriptions::acknowledge))
         .route("/topics", get(topics::list))
         .route("/topics/{topic}", get(topics::one))
@@ -133,9 +138,11 @@ pub(crate) fn router(face: Face) -> Router {
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .fallback(no_endpoint)
-        .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(face.clone(), count))
-        .with_state(face)
+        .method_not_allowed_fallback(no_method);
+    // No simulated client asks for it.
+    #[cfg(not(madsim))]
+    let router = router.layer(middleware::from_fn(crate::compress::compress));
+    router.layer(middleware::from_fn_with_state(face.clone(), count)).with_state(face)
 }
 
 async fn no_endpoint(request: HttpRequest) -> Problem {

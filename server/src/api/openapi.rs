@@ -7,7 +7,7 @@ use axum::response::Response;
 use utoipa::OpenApi;
 
 use super::{
-    fetch, health, index, json, metrics, publish, status, subscribe, subscriptions, topics,
+    fetch, health, index, json, metrics, publish, status, stream, subscribe, subscriptions, topics,
 };
 
 /// The endpoints that the description covers: those of the router.
@@ -26,6 +26,7 @@ use super::{
         subscriptions::list,
         subscriptions::one,
         subscriptions::pull,
+        stream::stream,
         subscriptions::acknowledge,
         topics::list,
         topics::one,

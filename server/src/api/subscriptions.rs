@@ -171,7 +171,17 @@ pub(super) async fn acknowledge(
 ) -> Result<Response, Problem> {
     let subscription: SubscriptionId = id.parse()?;
     let held = face.read_body(request).await?;
-    let Acknowledge { tokens } = body::parse(&held.bytes)?;
+    let acknowledge = body::parse(&held.bytes)?;
+    Ok(json(StatusCode::OK, &acknowledged(&face, &subscription, acknowledge).await?))
+}
+
+/// Acknowledges messages as a client asked for it, by whichever way.
+pub(super) async fn acknowledged(
+    face: &Face,
+    subscription: &SubscriptionId,
+    acknowledge: Acknowledge,
+) -> Result<Acknowledged, Problem> {
+    let Acknowledge { tokens } = acknowledge;
     if tokens.len() > TOKENS_MAX {
         let detail = format!("tokens: more than {TOKENS_MAX}; acknowledge in parts");
         return Err(Problem::new(Kind::Impossible, detail));
@@ -181,13 +191,25 @@ pub(super) async fn acknowledge(
             .map_err(|error| Problem::new(Kind::Impossible, format!("tokens: '{text}': {error}")))
     };
     let tokens = tokens.iter().map(token).collect::<Result<_, _>>()?;
-    let request = Request::Acknowledge { subscription: subscription.clone(), tokens };
+    let (acked, expired) = settle(face, subscription, tokens).await?;
+    let expired = expired.iter().map(ToString::to_string).collect();
+    Ok(Acknowledged { acked, expired })
+}
+
+/// Acknowledges messages, and tells the sessions of event streams.
+pub(super) async fn settle(
+    face: &Face,
+    subscription: &SubscriptionId,
+    tokens: Vec<AckToken>,
+) -> Result<(u32, Vec<AckToken>), Problem> {
+    let request =
+        Request::Acknowledge { subscription: subscription.clone(), tokens: tokens.clone() };
     let response = face.ask(request, Duration::ZERO).await;
     let (acked, expired) = answer::acknowledged(response)?;
     // A partition knows its cursors, not the registry: to it, an unknown subscription has no lease.
-    if acked == 0 && !face.0.node.view().subscriptions.contains_key(&subscription) {
-        return Err(Refused::NoSubscription(subscription).into());
+    if acked == 0 && !face.0.node.view().subscriptions.contains_key(subscription) {
+        return Err(Refused::NoSubscription(subscription.clone()).into());
     }
-    let expired = expired.iter().map(ToString::to_string).collect();
-    Ok(json(StatusCode::OK, &Acknowledged { acked, expired }))
+    face.0.sessions.acknowledged(subscription, &tokens);
+    Ok((acked, expired))
 }

@@ -2,16 +2,19 @@
 #![cfg(not(madsim))]
 
 mod bad_input;
+mod compression;
 mod configuration;
 mod damage;
 mod disk_full;
 mod first_message;
 mod http;
+mod http2;
 mod kill_nine;
 mod many_connections;
 mod process;
 mod readme;
 mod shutdown;
 mod sprawlctl;
+mod sse;
 mod sync_before_answer;
 mod tight_lips;
