@@ -60,6 +60,12 @@ impl Answer {
         detail.map_or_else(|| format!("the node answered {}", self.status), str::to_owned)
     }
 
+    /// After which time to try again, where the node says so.
+    fn retry_after(&self) -> Option<Duration> {
+        self.retry_after.map(|after| after.min(RETRY_AFTER_MAX))
+    }
+
+    /// Whether the same request may be answered otherwise later.
     fn may_pass(&self) -> bool {
         matches!(
             self.status,
@@ -105,23 +111,11 @@ impl Client {
         wait: Duration,
     ) -> Result<Answer, Failure> {
         let request = self.http.request(method, format!("{node}{path}"));
-        let request = request.timeout(wait + ANSWER_WAIT);
         let request = match body {
             Some(body) => request.json(body),
             None => request,
         };
-        let unreachable = |error: reqwest::Error| Failure::Unreachable {
-            node: node.to_owned(),
-            why: root_of(&error),
-        };
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
-        let seconds = retry_after.and_then(|after| after.to_str().ok()?.parse().ok());
-        let retry_after = seconds.map(Duration::from_secs);
-        let bytes = response.bytes().await.map_err(unreachable)?;
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Answer { status, body, retry_after })
+        exchange(node, request.timeout(wait + ANSWER_WAIT)).await
     }
 
     /// Asks a node, and again while it refuses for now or cannot be reached, for `patience`.
@@ -143,7 +137,7 @@ impl Client {
             let asked = self.ask_at(node, method.clone(), path, body, wait).await;
             let rest = match &asked {
                 Ok(answer) if !answer.may_pass() => return asked,
-                Ok(answer) => answer.retry_after.unwrap_or(pause).min(RETRY_AFTER_MAX),
+                Ok(answer) => answer.retry_after().unwrap_or(pause),
                 Err(_) => {
                     // Whoever failed first moves on; others that failed meanwhile follow.
                     let next = turn.wrapping_add(1);
@@ -179,6 +173,22 @@ impl Client {
     }
 }
 
+/// Sends a request and reads the whole of its answer.
+async fn exchange(node: &str, request: reqwest::RequestBuilder) -> Result<Answer, Failure> {
+    let unreachable = |error: reqwest::Error| Failure::Unreachable {
+        node: node.to_owned(),
+        why: root_of(&error),
+    };
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
+    let seconds = retry_after.and_then(|after| after.to_str().ok()?.parse().ok());
+    let retry_after = seconds.map(Duration::from_secs);
+    let bytes = response.bytes().await.map_err(unreachable)?;
+    let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    Ok(Answer { status, body, retry_after })
+}
+
 /// The innermost reason of an error, which is the one that says something.
 fn root_of(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -189,11 +199,4 @@ fn root_of(error: &reqwest::Error) -> String {
         root = source;
     }
     root.to_string()
-}
-
-/// A new message id: 32 hex digits.
-pub(crate) fn new_id() -> anyhow::Result<String> {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
 }

@@ -7,9 +7,15 @@ mod command;
 #[cfg(not(madsim))]
 mod diagnose;
 #[cfg(not(madsim))]
+mod fetch;
+#[cfg(not(madsim))]
 mod output;
 #[cfg(not(madsim))]
+mod progress;
+#[cfg(not(madsim))]
 mod publish;
+#[cfg(not(madsim))]
+mod random;
 #[cfg(not(madsim))]
 mod show;
 #[cfg(not(madsim))]
