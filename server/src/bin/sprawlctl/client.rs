@@ -20,6 +20,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The longest pause that a node may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
+/// For how long something that is not needed any more is tried to be deleted.
+const CLEANING: Duration = Duration::from_secs(5);
+
 /// Talks to nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -61,12 +64,12 @@ impl Answer {
     }
 
     /// After which time to try again, where the node says so.
-    fn retry_after(&self) -> Option<Duration> {
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(|after| after.min(RETRY_AFTER_MAX))
     }
 
     /// Whether the same request may be answered otherwise later.
-    fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         matches!(
             self.status,
             StatusCode::SERVICE_UNAVAILABLE
@@ -118,6 +121,19 @@ impl Client {
         exchange(node, request.timeout(wait + ANSWER_WAIT)).await
     }
 
+    /// Posts bytes to one node once.
+    pub(crate) async fn post_at(
+        &self,
+        node: &str,
+        path: &str,
+        media_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let request = self.http.post(format!("{node}{path}")).body(body);
+        let request = request.header(reqwest::header::CONTENT_TYPE, media_type);
+        exchange(node, request.timeout(ANSWER_WAIT)).await
+    }
+
     /// Asks a node, and again while it refuses for now or cannot be reached, for `patience`.
     ///
     /// The request must be one that may be repeated: a publish names its id.
@@ -151,6 +167,23 @@ impl Client {
             }
             tokio::time::sleep(rest).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Deletes what a command has made. That something cannot be deleted is said, and no failure.
+    pub(crate) async fn clean(&self, paths: impl Iterator<Item = String>) {
+        for path in paths {
+            let asked = self.ask(Method::DELETE, &path, None, Duration::ZERO, CLEANING).await;
+            let why = match asked {
+                Ok(answer) if answer.status.is_success() => continue,
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND => continue,
+                // A node that deletes nothing keeps it.
+                Ok(answer) if answer.status == StatusCode::METHOD_NOT_ALLOWED => return,
+                Ok(answer) => answer.detail(),
+                Err(failure) => failure.to_string(),
+            };
+            eprintln!("sprawlctl: {path} and what was made with it stay: {why}");
+            return;
         }
     }
 

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::client::Client;
 use crate::output::{self, Format};
-use crate::{diagnose, fetch, publish, show, subscribe};
+use crate::{bench, diagnose, fetch, publish, show, subscribe};
 
 /// Publishes to Sprawl, subscribes, and looks at its nodes.
 #[derive(Debug, Parser)]
@@ -49,6 +49,8 @@ enum Command {
     Status,
     /// Checks each endpoint of each node, says what is wrong and what to do
     Diagnose,
+    /// Publishes at a steady rate, and says how long each message took from when it was due
+    Bench(bench::Arguments),
     /// Prints what makes a shell complete the words of this command
     Completions {
         /// The shell
@@ -119,6 +121,7 @@ fn carry_out(line: Line) -> anyhow::Result<bool> {
             Command::Subscriptions => show::subscriptions(&client, format).await,
             Command::Status => show::status(&client, format).await,
             Command::Diagnose => diagnose::diagnose(&client, format).await,
+            Command::Bench(arguments) => bench::bench(client, arguments, format).await,
             Command::Completions { .. } => Ok(true),
         }
     })

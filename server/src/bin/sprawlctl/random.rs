@@ -12,6 +12,11 @@ pub(crate) fn id() -> anyhow::Result<String> {
     hex(16)
 }
 
+/// A short name for one run of a command: 8 hex digits.
+pub(crate) fn run() -> anyhow::Result<String> {
+    hex(4)
+}
+
 fn hex(count: usize) -> anyhow::Result<String> {
     Ok(bytes(count)?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
