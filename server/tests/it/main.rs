@@ -15,5 +15,6 @@ mod readme;
 mod shutdown;
 mod sprawlctl;
 mod sprawlctl_bench;
+mod sprawlctl_test;
 mod sync_before_answer;
 mod tight_lips;

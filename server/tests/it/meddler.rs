@@ -48,6 +48,13 @@ impl Said {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self { status, body: body.to_string().into_bytes() }
     }
+
+    /// The same with another text in the place of each `from`.
+    #[track_caller]
+    pub(crate) fn altered(self, from: &str, to: &str) -> Self {
+        let body = String::from_utf8(self.body).expect("JSON is text");
+        Self { body: body.replace(from, to).into_bytes(), ..self }
+    }
 }
 
 /// Listens on a port of its own; gives its address. `meddle` says what each request is answered.

@@ -71,7 +71,7 @@ fn it_fails_aloud() {
     let node = Node::start(&folder.path().join("data"));
     let nobody = format!("127.0.0.1:{}", free_port());
     let at = &node.address;
-    let cases: [(&str, &[&str], i32, &str); 11] = [
+    let cases: [(&str, &[&str], i32, &str); 12] = [
         (&nobody, &["publish", "-t", "t", "-p", "x", "--patience", "1s"], 1, "cannot reach"),
         (&nobody, &["topics"], 1, "is a node running there?"),
         (&nobody, &["status", "--output", "json"], 1, "cannot reach"),
@@ -80,6 +80,7 @@ fn it_fails_aloud() {
         (at, &["subscribe", "-t", "t", "--from", "never"], 1, "from: in this version"),
         (at, &["fetch", "-t", "absent"], 1, "there is no topic 'absent'"),
         (at, &["fetch", "-t", "a b"], 2, "a b"),
+        (&nobody, &["test", "--patience", "1s"], 1, "cannot reach"),
         (&nobody, &["bench", "--patience", "1s"], 1, "is a node running there?"),
         (at, &["publish", "-p", "x"], 2, "--topic"),
         (at, &["dance"], 2, "dance"),

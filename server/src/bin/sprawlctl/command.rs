@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::client::Client;
 use crate::output::{self, Format};
-use crate::{bench, diagnose, fetch, publish, show, subscribe};
+use crate::{bench, diagnose, fetch, publish, show, subscribe, test};
 
 /// Publishes to Sprawl, subscribes, and looks at its nodes.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ enum Command {
     Diagnose,
     /// Publishes at a steady rate, and says how long each message took from when it was due
     Bench(bench::Arguments),
+    /// Publishes, reads back, receives and acknowledges; fails when a message is lost or altered
+    Test(test::Arguments),
     /// Prints what makes a shell complete the words of this command
     Completions {
         /// The shell
@@ -122,6 +124,7 @@ fn carry_out(line: Line) -> anyhow::Result<bool> {
             Command::Status => show::status(&client, format).await,
             Command::Diagnose => diagnose::diagnose(&client, format).await,
             Command::Bench(arguments) => bench::bench(client, arguments, format).await,
+            Command::Test(arguments) => test::test(client, arguments, format).await,
             Command::Completions { .. } => Ok(true),
         }
     })

@@ -22,6 +22,8 @@ mod random;
 mod show;
 #[cfg(not(madsim))]
 mod subscribe;
+#[cfg(not(madsim))]
+mod test;
 
 #[cfg(not(madsim))]
 fn main() -> std::process::ExitCode {
