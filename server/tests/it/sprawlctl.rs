@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 use crate::http::{get, read_all, request};
 use crate::process::{Node, command, end_of, free_port, run, signal};
 
-fn ctl(address: &str) -> Command {
+pub(crate) fn ctl(address: &str) -> Command {
     let mut ctl = command(env!("CARGO_BIN_EXE_sprawlctl"));
     ctl.args(["-n", &format!("http://{address}")]);
     ctl
 }
 
 #[track_caller]
-fn lines(output: &Output) -> Vec<String> {
+pub(crate) fn lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8(output.stdout.clone()).expect("text");
     text.lines().map(str::to_owned).collect()
 }
 
 #[track_caller]
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
 
@@ -71,13 +71,17 @@ fn it_fails_aloud() {
     let node = Node::start(&folder.path().join("data"));
     let nobody = format!("127.0.0.1:{}", free_port());
     let at = &node.address;
-    let cases: [(&str, &[&str], i32, &str); 8] = [
+    let cases: [(&str, &[&str], i32, &str); 12] = [
         (&nobody, &["publish", "-t", "t", "-p", "x", "--patience", "1s"], 1, "cannot reach"),
         (&nobody, &["topics"], 1, "is a node running there?"),
         (&nobody, &["status", "--output", "json"], 1, "cannot reach"),
         (at, &["publish", "-t", "a b", "-p", "x"], 1, "is not stored: topic: a name"),
         (at, &["publish", "-t", "t", "--file", "/nowhere"], 1, "the file /nowhere"),
         (at, &["subscribe", "-t", "t", "--from", "never"], 1, "from: in this version"),
+        (at, &["fetch", "-t", "absent"], 1, "there is no topic 'absent'"),
+        (at, &["fetch", "-t", "a b"], 2, "a b"),
+        (&nobody, &["test", "--patience", "1s"], 1, "cannot reach"),
+        (&nobody, &["bench", "--patience", "1s"], 1, "is a node running there?"),
         (at, &["publish", "-p", "x"], 2, "--topic"),
         (at, &["dance"], 2, "dance"),
     ];
@@ -165,4 +169,65 @@ fn it_shows_and_diagnoses() {
     assert_eq!(report["ok"], false);
     let advice = report["checks"][0]["advice"].as_str().unwrap_or_default();
     assert!(advice.contains("start a node"), "{report}");
+}
+
+#[test]
+fn it_fetches_without_a_subscription() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Node::start(&folder.path().join("data"));
+    let at = &node.address;
+    let output = run(ctl(at).args(["publish", "-t", "t", "-p", "x", "-c", "1100", "-P", "50"]));
+    assert!(output.status.success(), "{}", said(&output));
+    for (arguments, count) in [(&[][..], 1_100), (&["--offset", "1098"], 2), (&["--max", "3"], 3)] {
+        let output = run(ctl(at).args(["fetch", "-t", "t"]).args(arguments));
+        assert!(output.status.success(), "{}", said(&output));
+        let printed = lines(&output);
+        assert_eq!(printed.len(), count, "{arguments:?}");
+        assert!(printed.iter().all(|line| line == "x"), "{arguments:?}");
+    }
+    let one = ["fetch", "-t", "t", "--partition", "0", "--offset", "7", "--max", "1"];
+    let output = run(ctl(at).args(one).args(["--output", "json"]));
+    let message: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&message["offset"], &message["topic"]), (&json!(7), &json!("t")));
+
+    let mut child = ctl(at)
+        .args(["fetch", "-t", "t", "--offset", "1100", "--wait", "30s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    request(at, "POST", "/publish", r#"{"topic":"t","payload":"awaited"}"#);
+    assert!(end_of(&mut child).success());
+    let printed = child.wait_with_output().expect("it has ended");
+    assert_eq!(lines(&printed), ["awaited"]);
+}
+
+#[test]
+fn it_lists_subscriptions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = Node::start(&folder.path().join("data"));
+    let at = &node.address;
+    let body = r#"{"id":"billing","topics":["orders"],"from":"earliest","ack_wait":"5s"}"#;
+    assert_eq!(request(at, "POST", "/subscribe", body).status, 200);
+    let printed = lines(&run(ctl(at).arg("subscriptions")));
+    assert!(printed[0].starts_with("SUBSCRIPTION  TOPICS"), "{printed:?}");
+    assert_eq!(printed[1], "billing       orders  earliest  5.0");
+    let output = run(ctl(at).args(["subscriptions", "--output", "json"]));
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown, get(at, "/subscriptions").json());
+}
+
+#[test]
+fn shells_understand_its_completions() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = run(ctl("unused:1").args(["completions", shell]));
+        assert!(output.status.success(), "{shell}: {}", said(&output));
+        let script = lines(&output);
+        assert!(script.iter().any(|line| line.contains("diagnose")), "{shell}");
+        if shell == "bash" {
+            let mut parser = Command::new("bash");
+            let parsed = run(parser.args(["-n", "-c", &script.join("\n")]));
+            assert!(parsed.status.success(), "{}", said(&parsed));
+        }
+    }
 }

@@ -20,6 +20,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The longest pause that a node may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
+/// For how long something that is not needed any more is tried to be deleted.
+const CLEANING: Duration = Duration::from_secs(5);
+
 /// Talks to nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -60,7 +63,13 @@ impl Answer {
         detail.map_or_else(|| format!("the node answered {}", self.status), str::to_owned)
     }
 
-    fn may_pass(&self) -> bool {
+    /// After which time to try again, where the node says so.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after.map(|after| after.min(RETRY_AFTER_MAX))
+    }
+
+    /// Whether the same request may be answered otherwise later.
+    pub(crate) fn may_pass(&self) -> bool {
         matches!(
             self.status,
             StatusCode::SERVICE_UNAVAILABLE
@@ -105,23 +114,24 @@ impl Client {
         wait: Duration,
     ) -> Result<Answer, Failure> {
         let request = self.http.request(method, format!("{node}{path}"));
-        let request = request.timeout(wait + ANSWER_WAIT);
         let request = match body {
             Some(body) => request.json(body),
             None => request,
         };
-        let unreachable = |error: reqwest::Error| Failure::Unreachable {
-            node: node.to_owned(),
-            why: root_of(&error),
-        };
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
-        let seconds = retry_after.and_then(|after| after.to_str().ok()?.parse().ok());
-        let retry_after = seconds.map(Duration::from_secs);
-        let bytes = response.bytes().await.map_err(unreachable)?;
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Answer { status, body, retry_after })
+        exchange(node, request.timeout(wait + ANSWER_WAIT)).await
+    }
+
+    /// Posts bytes to one node once.
+    pub(crate) async fn post_at(
+        &self,
+        node: &str,
+        path: &str,
+        media_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
+        let request = self.http.post(format!("{node}{path}")).body(body);
+        let request = request.header(reqwest::header::CONTENT_TYPE, media_type);
+        exchange(node, request.timeout(ANSWER_WAIT)).await
     }
 
     /// Asks a node, and again while it refuses for now or cannot be reached, for `patience`.
@@ -143,7 +153,7 @@ impl Client {
             let asked = self.ask_at(node, method.clone(), path, body, wait).await;
             let rest = match &asked {
                 Ok(answer) if !answer.may_pass() => return asked,
-                Ok(answer) => answer.retry_after.unwrap_or(pause).min(RETRY_AFTER_MAX),
+                Ok(answer) => answer.retry_after().unwrap_or(pause),
                 Err(_) => {
                     // Whoever failed first moves on; others that failed meanwhile follow.
                     let next = turn.wrapping_add(1);
@@ -157,6 +167,23 @@ impl Client {
             }
             tokio::time::sleep(rest).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Deletes what a command has made. That something cannot be deleted is said, and no failure.
+    pub(crate) async fn clean(&self, paths: impl Iterator<Item = String>) {
+        for path in paths {
+            let asked = self.ask(Method::DELETE, &path, None, Duration::ZERO, CLEANING).await;
+            let why = match asked {
+                Ok(answer) if answer.status.is_success() => continue,
+                Ok(answer) if answer.status == StatusCode::NOT_FOUND => continue,
+                // A node that deletes nothing keeps it.
+                Ok(answer) if answer.status == StatusCode::METHOD_NOT_ALLOWED => return,
+                Ok(answer) => answer.detail(),
+                Err(failure) => failure.to_string(),
+            };
+            eprintln!("sprawlctl: {path} and what was made with it stay: {why}");
+            return;
         }
     }
 
@@ -179,6 +206,22 @@ impl Client {
     }
 }
 
+/// Sends a request and reads the whole of its answer.
+async fn exchange(node: &str, request: reqwest::RequestBuilder) -> Result<Answer, Failure> {
+    let unreachable = |error: reqwest::Error| Failure::Unreachable {
+        node: node.to_owned(),
+        why: root_of(&error),
+    };
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let retry_after = response.headers().get(reqwest::header::RETRY_AFTER);
+    let seconds = retry_after.and_then(|after| after.to_str().ok()?.parse().ok());
+    let retry_after = seconds.map(Duration::from_secs);
+    let bytes = response.bytes().await.map_err(unreachable)?;
+    let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    Ok(Answer { status, body, retry_after })
+}
+
 /// The innermost reason of an error, which is the one that says something.
 fn root_of(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -189,11 +232,4 @@ fn root_of(error: &reqwest::Error) -> String {
         root = source;
     }
     root.to_string()
-}
-
-/// A new message id: 32 hex digits.
-pub(crate) fn new_id() -> anyhow::Result<String> {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
 }

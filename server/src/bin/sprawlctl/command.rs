@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::client::Client;
-use crate::output::Format;
-use crate::{diagnose, publish, show, subscribe};
+use crate::output::{self, Format};
+use crate::{bench, diagnose, fetch, publish, show, subscribe, test};
 
 /// Publishes to Sprawl, subscribes, and looks at its nodes.
 #[derive(Debug, Parser)]
@@ -38,12 +39,26 @@ enum Command {
     Publish(publish::Arguments),
     /// Prints the messages of topics until it is interrupted, and acknowledges them
     Subscribe(subscribe::Arguments),
+    /// Prints the messages of a partition from an offset on, without a subscription
+    Fetch(fetch::Arguments),
     /// Lists the topics
     Topics,
+    /// Lists the durable subscriptions
+    Subscriptions,
     /// Shows a node and its cluster
     Status,
     /// Checks each endpoint of each node, says what is wrong and what to do
     Diagnose,
+    /// Publishes at a steady rate, and says how long each message took from when it was due
+    Bench(bench::Arguments),
+    /// Publishes, reads back, receives and acknowledges; fails when a message is lost or altered
+    Test(test::Arguments),
+    /// Prints what makes a shell complete the words of this command
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 /// Does what the command line says. The exit code is 0 when all of it was done.
@@ -87,6 +102,12 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// Gives whether everything succeeded.
 fn carry_out(line: Line) -> anyhow::Result<bool> {
+    if let Command::Completions { shell } = line.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Line::command(), "sprawlctl", &mut script);
+        output::bytes(&script)?;
+        return Ok(true);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -97,9 +118,14 @@ fn carry_out(line: Line) -> anyhow::Result<bool> {
         match line.command {
             Command::Publish(arguments) => publish::publish(client, arguments, format).await,
             Command::Subscribe(arguments) => subscribe::subscribe(client, arguments, format).await,
+            Command::Fetch(arguments) => fetch::fetch(client, arguments, format).await,
             Command::Topics => show::topics(&client, format).await,
+            Command::Subscriptions => show::subscriptions(&client, format).await,
             Command::Status => show::status(&client, format).await,
             Command::Diagnose => diagnose::diagnose(&client, format).await,
+            Command::Bench(arguments) => bench::bench(client, arguments, format).await,
+            Command::Test(arguments) => test::test(client, arguments, format).await,
+            Command::Completions { .. } => Ok(true),
         }
     })
 }

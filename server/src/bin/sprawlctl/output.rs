@@ -2,7 +2,9 @@
 
 use std::io::{self, Write as _};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -25,6 +27,18 @@ pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     let written = out.write_all(bytes).and_then(|()| out.write_all(b"\n"));
     written.and_then(|()| out.flush()).context("standard output")
+}
+
+/// Prints a message that was read: the payload alone as text, all of it as JSON.
+pub(crate) fn message(message: &Value, format: Format) -> anyhow::Result<()> {
+    match (format, message["payload"].as_str(), message["payload_base64"].as_str()) {
+        (Format::Json, _, _) => line(&message.to_string()),
+        (Format::Text, Some(text), _) => line(text),
+        (Format::Text, None, Some(encoded)) => {
+            bytes(&STANDARD.decode(encoded).context("payload_base64")?)
+        }
+        (Format::Text, None, None) => bail!("a message came without a payload"),
+    }
 }
 
 /// Prints a table: every column as wide as its widest cell.

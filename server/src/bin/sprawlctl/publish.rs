@@ -9,17 +9,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures_util::StreamExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sprawl_server::duration;
 use tokio::time::Instant;
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::output::{self, Format};
+use crate::{progress, random};
 
-/// From how many messages on there is a progress bar, on a terminal.
-const LONG_WORK: u64 = 100;
 /// How many failures are told one by one.
 const FAILURES_TOLD_MAX: u64 = 10;
 /// The most messages that are under way at once.
@@ -77,7 +75,7 @@ pub(crate) async fn publish(
     if let Some(key) = &arguments.key {
         message["key"] = key.as_str().into();
     }
-    let bar = bar(arguments.count);
+    let bar = progress::bar(arguments.count);
     let began = Instant::now();
     let message = &message;
     let one = |number: u64| {
@@ -132,18 +130,9 @@ fn payload(arguments: &Arguments) -> anyhow::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// A progress bar on standard error for long work; nothing where that is no terminal.
-fn bar(count: u64) -> ProgressBar {
-    if count < LONG_WORK {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta} left");
-    ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
 /// Sends one message until its fate is known, for as long as there is patience.
 async fn send(client: &Client, message: &Value, patience: Duration) -> anyhow::Result<Value> {
-    let id = client::new_id()?;
+    let id = random::id()?;
     let mut message = message.clone();
     message["id"] = id.as_str().into();
     let asked = client.ask(Method::POST, "/publish", Some(&message), Duration::ZERO, patience);

@@ -1,4 +1,4 @@
-//! `sprawlctl topics` and `sprawlctl status`: what a node says, in lines or as it is.
+//! `sprawlctl topics`, `subscriptions`, `status`: what a node says, in lines or as it is.
 
 use serde_json::Value;
 
@@ -7,15 +7,33 @@ use crate::output::{self, Format, plain};
 
 /// Lists the topics.
 pub(crate) async fn topics(client: &Client, format: Format) -> anyhow::Result<bool> {
-    let answer = client.get("/topics").await?;
+    let titles = ["TOPIC", "MESSAGES", "SUBSCRIBERS", "PARTITIONS", "NODES"];
+    let fields = ["name", "message_count", "subscriber_count", "partitions", "nodes"];
+    list(client, "topics", titles, fields, format).await
+}
+
+/// Lists the durable subscriptions.
+pub(crate) async fn subscriptions(client: &Client, format: Format) -> anyhow::Result<bool> {
+    let titles = ["SUBSCRIPTION", "TOPICS", "FROM", "ACK WAIT, S"];
+    let fields = ["id", "topics", "from", "ack_wait"];
+    list(client, "subscriptions", titles, fields, format).await
+}
+
+/// Lists what the node has under a name: these fields of each, under these titles.
+async fn list<const N: usize>(
+    client: &Client,
+    name: &str,
+    titles: [&str; N],
+    fields: [&str; N],
+    format: Format,
+) -> anyhow::Result<bool> {
+    let answer = client.get(&format!("/{name}")).await?;
     match format {
         Format::Json => output::line(&answer.to_string())?,
         Format::Text => {
-            let titles = ["TOPIC", "MESSAGES", "SUBSCRIBERS", "PARTITIONS", "NODES"];
-            let fields = ["name", "message_count", "subscriber_count", "partitions", "nodes"];
             let mut rows = vec![titles.map(str::to_owned).to_vec()];
-            let topics = answer["topics"].as_array().map_or(&[][..], Vec::as_slice);
-            rows.extend(topics.iter().map(|topic| fields.map(|f| plain(&topic[f])).to_vec()));
+            let items = answer[name].as_array().map_or(&[][..], Vec::as_slice);
+            rows.extend(items.iter().map(|item| fields.map(|f| plain(&item[f])).to_vec()));
             output::table(&rows)?;
         }
     }

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::output::{self, Format};
+use crate::random;
 
 /// How long one request waits for messages.
 const WAIT: Duration = Duration::from_secs(20);
@@ -59,7 +58,7 @@ pub(crate) async fn subscribe(
 async fn follow(client: &Client, arguments: &Arguments, format: Format) -> anyhow::Result<bool> {
     let id = match &arguments.id {
         Some(id) => id.clone(),
-        None => client::new_id()?,
+        None => random::id()?,
     };
     let wanted = json!({ "topics": arguments.topics, "id": id, "from": arguments.from });
     ask(client, Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
@@ -78,7 +77,7 @@ async fn follow(client: &Client, arguments: &Arguments, format: Format) -> anyho
             continue;
         }
         for message in messages {
-            print(message, format)?;
+            output::message(message, format)?;
             left -= 1;
         }
         let tokens: Vec<&Value> = messages.iter().map(|message| &message["ack_token"]).collect();
@@ -101,15 +100,4 @@ async fn ask(
         return Ok(answer.body);
     }
     bail!("{}", answer.detail())
-}
-
-fn print(message: &Value, format: Format) -> anyhow::Result<()> {
-    match (format, message["payload"].as_str(), message["payload_base64"].as_str()) {
-        (Format::Json, _, _) => output::line(&message.to_string()),
-        (Format::Text, Some(text), _) => output::line(text),
-        (Format::Text, None, Some(encoded)) => {
-            output::bytes(&STANDARD.decode(encoded).context("payload_base64")?)
-        }
-        (Format::Text, None, None) => bail!("a message came without a payload"),
-    }
 }
