@@ -149,7 +149,7 @@ impl<'de> Visitor<'de> for InOrder {
 
 #[cfg(test)]
 mod tests {
-    use sprawl_core::broker::replica::{Draft, Envelope, Header};
+    use sprawl_core::broker::replica::{Draft, Envelope, Header, Timing};
     use sprawl_core::ids::{EntryIndex, Epoch, Offset, PartitionId};
     use sprawl_core::machine::WallTime;
 
@@ -168,6 +168,7 @@ mod tests {
             offset: Offset(2),
             time: WallTime(1_500),
             is_message: true,
+            timing: Timing::default(),
         };
         let body = Body::Message(Draft { envelope, payload: Bytes::from_static(payload) });
         let record = Record::seal(PartitionId(1), header, &body);

@@ -179,10 +179,15 @@ impl Problem {
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let kind = match &refused {
-            Refused::NoTopic(_) | Refused::NoPartition(..) | Refused::NoSubscription(_) => {
-                Kind::Absent
-            }
-            Refused::SubscriptionDiffers(_) => Kind::Conflict,
+            Refused::NoTopic(_)
+            | Refused::NoPartition(..)
+            | Refused::NoSubscription(_)
+            | Refused::NoMessage(_) => Kind::Absent,
+            Refused::SubscriptionDiffers(..)
+            | Refused::PartitionsFixed(..)
+            | Refused::OffsetMoved { .. } => Kind::Conflict,
+            Refused::PayloadTooLarge(..) => Kind::TooLarge,
+            Refused::ExpiresBeforeDue => Kind::Impossible,
             Refused::Overloaded(_) => Kind::Overloaded,
             Refused::NotReady => Kind::NotReady,
             Refused::DiskFull => Kind::DiskFull,
@@ -222,7 +227,7 @@ mod tests {
         for (refused, status, retry) in [
             (Refused::NoTopic(topic), 404, None),
             (Refused::NoSubscription(subscription.clone()), 404, None),
-            (Refused::SubscriptionDiffers(subscription), 409, None),
+            (Refused::SubscriptionDiffers(subscription, "topics"), 409, None),
             (Refused::Overloaded("much waits"), 503, Some("1")),
             (Refused::NotReady, 503, Some("1")),
             (Refused::DiskFull, 503, Some("10")),

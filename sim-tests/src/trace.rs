@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sprawl_core::broker::Shard;
+use sprawl_core::broker::replica::Submission;
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{RequestId, ShardId, TopicName};
@@ -138,7 +139,8 @@ impl Trace<Shard> for SimTrace {
     fn input(&self, shard: &Shard, now: Now, input: &ShardInput) {
         let mut watched = self.lock();
         watched.event((shard.id(), now, input));
-        if let ShardInput::Requested { id, request: Request::Publish { topic, draft } } = input {
+        if let ShardInput::Requested { id, request: Request::Publish(submission) } = input {
+            let Submission { topic, draft, .. } = submission;
             let message = draft.envelope.id.to_string();
             let publish = (topic.clone(), message, draft.payload.clone());
             watched.publishes.insert((shard.id(), *id), publish);

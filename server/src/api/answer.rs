@@ -16,17 +16,16 @@ pub(super) struct Place {
 }
 
 pub(super) fn published(response: Response) -> Result<Place, Problem> {
-    match response {
-        Response::Published { partition, offset, duplicate } => {
-            Ok(Place { partition, offset, duplicate })
-        }
-        Response::Refused(refused) => Err(refused.into()),
-        Response::Unknown => Err(Problem::outcome_unknown()),
-        Response::Fetched { .. }
-        | Response::Pulled(_)
-        | Response::Acknowledged { .. }
-        | Response::Described(_) => panic!("a publish was answered in another kind"),
+    if let Response::Published { partition, offset, duplicate } = response {
+        Ok(Place { partition, offset, duplicate })
+    } else {
+        Err(otherwise(response))
     }
+}
+
+/// What became of each message of a batch.
+pub(super) fn batch(response: Response) -> Result<Vec<Response>, Problem> {
+    if let Response::Batch(outcomes) = response { Ok(outcomes) } else { Err(otherwise(response)) }
 }
 
 /// Messages that were read, and where to go on.
@@ -34,43 +33,50 @@ pub(super) struct Page {
     pub(super) partition: u32,
     pub(super) records: Vec<Record>,
     pub(super) next: Offset,
+    pub(super) start: Offset,
     pub(super) end: Offset,
 }
 
 pub(super) fn fetched(response: Response) -> Result<Page, Problem> {
-    match response {
-        Response::Fetched { partition, records, next, end } => {
-            Ok(Page { partition, records, next, end })
-        }
-        Response::Refused(refused) => Err(refused.into()),
-        Response::Unknown => Err(Problem::outcome_unknown()),
-        Response::Published { .. }
-        | Response::Pulled(_)
-        | Response::Acknowledged { .. }
-        | Response::Described(_) => panic!("a fetch was answered in another kind"),
+    if let Response::Fetched { partition, records, next, start, end } = response {
+        Ok(Page { partition, records, next, start, end })
+    } else {
+        Err(otherwise(response))
     }
+}
+
+/// The first offset that is retained.
+pub(super) fn trimmed(response: Response) -> Result<Offset, Problem> {
+    if let Response::Trimmed { start } = response { Ok(start) } else { Err(otherwise(response)) }
 }
 
 pub(super) fn pulled(response: Response) -> Result<Vec<Delivered>, Problem> {
-    match response {
-        Response::Pulled(delivered) => Ok(delivered),
-        Response::Refused(refused) => Err(refused.into()),
-        Response::Unknown => Err(Problem::outcome_unknown()),
-        Response::Published { .. }
-        | Response::Fetched { .. }
-        | Response::Acknowledged { .. }
-        | Response::Described(_) => panic!("a pull was answered in another kind"),
+    if let Response::Pulled(delivered) = response {
+        Ok(delivered)
+    } else {
+        Err(otherwise(response))
     }
 }
 
-pub(super) fn acknowledged(response: Response) -> Result<(u32, Vec<AckToken>), Problem> {
+pub(super) fn settled(response: Response) -> Result<(u32, Vec<AckToken>), Problem> {
+    if let Response::Settled { count, expired } = response {
+        Ok((count, expired))
+    } else {
+        Err(otherwise(response))
+    }
+}
+
+/// An answer that brings nothing of what was asked for.
+fn otherwise(response: Response) -> Problem {
     match response {
-        Response::Acknowledged { acked, expired } => Ok((acked, expired)),
-        Response::Refused(refused) => Err(refused.into()),
-        Response::Unknown => Err(Problem::outcome_unknown()),
+        Response::Refused(refused) => refused.into(),
+        Response::Unknown => Problem::outcome_unknown(),
         Response::Published { .. }
+        | Response::Batch(_)
         | Response::Fetched { .. }
+        | Response::Trimmed { .. }
         | Response::Pulled(_)
-        | Response::Described(_) => panic!("an acknowledgement was answered in another kind"),
+        | Response::Settled { .. }
+        | Response::Described(_) => panic!("a request was answered in another kind"),
     }
 }

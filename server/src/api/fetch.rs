@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use sprawl_core::ids::{Offset, TopicName};
-use sprawl_core::machine::Request;
+use sprawl_core::machine::{FetchFrom, Request};
 use utoipa::ToSchema;
 
 use super::query::{Named, Query};
@@ -58,6 +58,7 @@ pub(super) async fn fetch(
     query.end("partition, offset, max, wait")?;
     let request = |wait| {
         let topic = topic.clone();
+        let from = FetchFrom::Offset(from);
         Request::Fetch { topic, partition, from, count_max, wait }
     };
     let stopping = face.0.stopping.clone();

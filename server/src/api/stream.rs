@@ -73,7 +73,7 @@ pub(super) async fn stream(
     let Some(known) = view.subscriptions.get(&subscription) else {
         return Err(Refused::NoSubscription(subscription).into());
     };
-    let patience = known.ack_wait / ACK_WAIT_PART;
+    let patience = known.delivery.ack_wait / ACK_WAIT_PART;
     let last = request.headers().get("last-event-id").and_then(|last| last.to_str().ok());
     resume(&face, &subscription, last).await;
     let session = Session::open(&face, &subscription)?;

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sprawl_core::cluster::metadata::{SUBSCRIPTION_TOPICS_MAX, StartFrom};
+use sprawl_core::cluster::subscription::{DeliveryAsked, SUBSCRIPTION_TOPICS_MAX, StartFrom};
 use sprawl_core::ids::{Offset, SubscriptionId, TopicName};
 use sprawl_core::machine::{ControlRequest, ControlResponse};
 use utoipa::ToSchema;
@@ -84,7 +84,9 @@ pub(super) async fn subscribe(
     if !(ACK_WAIT_MIN..=ACK_WAIT_MAX).contains(&ack_wait) {
         return Err(impossible("ack_wait", &"it is from 100ms to 24h"));
     }
-    let request = ControlRequest::Subscribe { id: id.clone(), topics, from, ack_wait };
+    let delivery = DeliveryAsked { ack_wait: Some(ack_wait), ..DeliveryAsked::default() };
+    let topics = topics.into_iter().map(Into::into).collect();
+    let request = ControlRequest::Subscribe { id: id.clone(), topics, from, delivery };
     let answered = tokio::time::timeout(ANSWER_WAIT_MAX, face.0.node.control(request)).await;
     match answered.unwrap_or(ControlResponse::Unknown) {
         ControlResponse::Subscribed { topics } => {
@@ -96,6 +98,7 @@ pub(super) async fn subscribe(
             };
             Ok(json(StatusCode::OK, &subscribed))
         }
+        ControlResponse::Done => panic!("a subscription was answered in another kind"),
         ControlResponse::Refused(refused) => Err(refused.into()),
         ControlResponse::Unknown => Err(Problem::outcome_unknown()),
     }

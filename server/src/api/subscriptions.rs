@@ -5,14 +5,15 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sprawl_core::broker::delivery::AckToken;
-use sprawl_core::cluster::metadata::{self, StartFrom};
+use sprawl_core::cluster::subscription::{self, StartFrom};
 use sprawl_core::ids::SubscriptionId;
-use sprawl_core::machine::{Refused, Request};
+use sprawl_core::machine::{Refused, Request, Verdict};
 use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::query::{Named, Query};
 use super::{Face, answer, body, fetch, json};
+use crate::duration;
 use crate::message::Message;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -33,7 +34,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    fn of(subscription: &metadata::Subscription) -> Self {
+    fn of(subscription: &subscription::Subscription) -> Self {
         Self {
             id: subscription.id.to_string(),
             topics: subscription.topics.iter().map(ToString::to_string).collect(),
@@ -41,8 +42,9 @@ impl Subscription {
                 StartFrom::Latest => "latest".to_owned(),
                 StartFrom::Earliest => "earliest".to_owned(),
                 StartFrom::Offset(offset) => offset.to_string(),
+                StartFrom::Time(time) => duration::rfc3339(time),
             },
-            ack_wait: subscription.ack_wait.as_secs_f64(),
+            ack_wait: subscription.delivery.ack_wait.as_secs_f64(),
         }
     }
 }
@@ -202,10 +204,13 @@ pub(super) async fn settle(
     subscription: &SubscriptionId,
     tokens: Vec<AckToken>,
 ) -> Result<(u32, Vec<AckToken>), Problem> {
-    let request =
-        Request::Acknowledge { subscription: subscription.clone(), tokens: tokens.clone() };
+    let request = Request::Settle {
+        subscription: subscription.clone(),
+        tokens: tokens.clone(),
+        verdict: Verdict::Ack,
+    };
     let response = face.ask(request, Duration::ZERO).await;
-    let (acked, expired) = answer::acknowledged(response)?;
+    let (acked, expired) = answer::settled(response)?;
     // A partition knows its cursors, not the registry: to it, an unknown subscription has no lease.
     if acked == 0 && !face.0.node.view().subscriptions.contains_key(subscription) {
         return Err(Refused::NoSubscription(subscription.clone()).into());

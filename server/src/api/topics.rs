@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use sprawl_core::cluster::metadata::{self, View};
+use sprawl_core::cluster::topic;
 use sprawl_core::ids::{DiskId, PartitionId, TopicName};
 use sprawl_core::machine::{PartitionStatus, Refused, ShardStatus};
 use utoipa::ToSchema;
@@ -168,7 +169,7 @@ fn by_partition(shards: &[ShardStatus]) -> Held<'_> {
     all.map(|status| (status.partition, status)).collect()
 }
 
-fn partitions_of<'a>(view: &'a View, topic: &metadata::Topic) -> Vec<&'a metadata::Partition> {
+fn partitions_of<'a>(view: &'a View, topic: &topic::Topic) -> Vec<&'a metadata::Partition> {
     let ranges = topic.partitions.iter();
     ranges.filter_map(|range| view.partitions.get(&range.partition)).map(Arc::as_ref).collect()
 }
@@ -178,7 +179,7 @@ fn subscribers(view: &View, name: &TopicName) -> Vec<String> {
     ids.iter().map(ToString::to_string).collect()
 }
 
-fn summary(view: &View, held: &Held<'_>, topic: &metadata::Topic) -> Summary {
+fn summary(view: &View, held: &Held<'_>, topic: &topic::Topic) -> Summary {
     let parts = partitions_of(view, topic);
     let mut nodes: Vec<DiskId> = parts.iter().flat_map(|part| &part.replicas).copied().collect();
     nodes.sort_unstable();

@@ -90,7 +90,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sprawl_core::broker::replica::{Draft, Envelope, Header};
+    use sprawl_core::broker::replica::{Draft, Envelope, Header, Timing};
     use sprawl_core::machine::WallTime;
 
     const P: PartitionId = PartitionId(1);
@@ -108,6 +108,7 @@ mod tests {
             offset: Offset(offset),
             time: WallTime(0),
             is_message: true,
+            timing: Timing::default(),
         };
         let payload = id.to_owned().into_bytes().into();
         Record::seal(P, header, &Body::Message(Draft { envelope, payload }))
