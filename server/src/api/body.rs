@@ -82,6 +82,16 @@ impl Face {
         Ok(Held { bytes, _share: share })
     }
 
+    /// Holds a body that is there already.
+    ///
+    /// # Errors
+    ///
+    /// 503 when too many bodies are held.
+    pub(super) fn hold_body(&self, bytes: Bytes) -> Result<Held, Problem> {
+        let share = Some(self.budget(bytes.len())?);
+        Ok(Held { bytes, _share: share })
+    }
+
     fn budget(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         match self.0.bodies.clone().try_acquire_many_owned(permits) {

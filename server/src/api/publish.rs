@@ -96,30 +96,36 @@ pub(super) async fn publish(
     State(face): State<Face>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    let held =
-        face.read_body(request).await.map_err(|problem| problem.of_publish(None, Stored::No))?;
-    let (topic, draft) = match read(&held.bytes, &face) {
+    let held = face.read_body(request).await.map_err(not_stored)?;
+    Ok(json(StatusCode::OK, &store(&face, &held.bytes).await?))
+}
+
+/// What to say of a publish that could not be read.
+pub(super) fn not_stored(problem: Problem) -> Problem {
+    problem.of_publish(None, Stored::No)
+}
+
+/// Stores the message that this body spells, by whichever way it came.
+pub(super) async fn store(face: &Face, body: &Bytes) -> Result<Published, Problem> {
+    let (topic, draft) = match read(body, face) {
         Ok(message) => message,
         Err(problem) => {
-            return Err(problem.of_publish(id_of(&held.bytes, &face), Stored::No));
+            return Err(problem.of_publish(id_of(body, face), Stored::No));
         }
     };
     let id = draft.envelope.id.to_string();
     let request = Request::Publish { topic: topic.clone(), draft };
     let response = face.ask(request, Duration::ZERO).await;
     match answer::published(response) {
-        Ok(place) => {
-            let published = Published {
-                status: "published",
-                id,
-                topic: topic.into(),
-                partition: place.partition,
-                offset: place.offset.0,
-                duplicate: place.duplicate,
-                stored: Stored::Yes,
-            };
-            Ok(json(StatusCode::OK, &published))
-        }
+        Ok(place) => Ok(Published {
+            status: "published",
+            id,
+            topic: topic.into(),
+            partition: place.partition,
+            offset: place.offset.0,
+            duplicate: place.duplicate,
+            stored: Stored::Yes,
+        }),
         Err(problem) => {
             let unknown = problem.kind() == Kind::OutcomeUnknown;
             let stored = if unknown { Stored::Unknown } else { Stored::No };

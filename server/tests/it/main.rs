@@ -18,3 +18,4 @@ mod sprawlctl;
 mod sse;
 mod sync_before_answer;
 mod tight_lips;
+mod websocket;
