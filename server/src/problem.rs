@@ -1,6 +1,6 @@
 //! Problem documents (RFC 9457): the only form in which a failure is told.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -27,6 +27,8 @@ pub enum Kind {
     Absent,
     /// The endpoint knows other methods.
     Method,
+    /// The endpoint is a WebSocket and is not asked for as one.
+    UpgradeRequired,
     /// The body did not arrive in time.
     TooSlow,
     /// What is asked for contradicts what exists.
@@ -55,6 +57,9 @@ impl Kind {
             Self::NoEndpoint => (StatusCode::NOT_FOUND, "no-endpoint", "No such endpoint"),
             Self::Absent => (StatusCode::NOT_FOUND, "absent", "Not found"),
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "Method not allowed"),
+            Self::UpgradeRequired => {
+                (StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required")
+            }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "too-slow", "Body too slow"),
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "Conflict"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
@@ -77,6 +82,7 @@ impl Kind {
             | Self::NoEndpoint
             | Self::Absent
             | Self::Method
+            | Self::UpgradeRequired
             | Self::TooSlow
             | Self::Conflict
             | Self::TooLarge
@@ -204,6 +210,11 @@ impl IntoResponse for Problem {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        if self.kind == Kind::UpgradeRequired {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
         if let Some(seconds) = self.kind.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -25,6 +25,7 @@ use crate::traffic::Traffic;
 mod answer;
 mod body;
 mod fetch;
+mod frames;
 mod health;
 mod index;
 mod metrics;
@@ -33,11 +34,13 @@ mod openapi;
 mod publish;
 mod query;
 mod sessions;
+mod socket;
 mod status;
 mod stream;
 mod subscribe;
 mod subscriptions;
 mod topics;
+mod wire;
 
 pub use health::SHARDS_WAIT_MAX;
 pub use query::{MESSAGES_MAX, WAIT_MAX};
@@ -126,6 +129,7 @@ pub(crate) fn router(face: Face) -> Router {
         .route("/subscriptions/{id}", get(subscriptions::one))
         .route("/subscriptions/{id}/messages", get(subscriptions::pull))
         .route("/subscriptions/{id}/stream", get(stream::stream))
+        .route("/subscriptions/{id}/ws", get(socket::socket))
         .route("/subscriptions/{id}/ack", post(subscriptions::acknowledge))
         .route("/topics", get(topics::list))
         .route("/topics/{topic}", get(topics::one))

@@ -7,7 +7,8 @@ use axum::response::Response;
 use utoipa::OpenApi;
 
 use super::{
-    fetch, health, index, json, metrics, publish, status, stream, subscribe, subscriptions, topics,
+    fetch, health, index, json, metrics, publish, socket, status, stream, subscribe, subscriptions,
+    topics,
 };
 
 /// The endpoints that the description covers: those of the router.
@@ -27,6 +28,7 @@ use super::{
         subscriptions::one,
         subscriptions::pull,
         stream::stream,
+        socket::socket,
         subscriptions::acknowledge,
         topics::list,
         topics::one,

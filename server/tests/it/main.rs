@@ -21,3 +21,4 @@ mod sprawlctl_test;
 mod sse;
 mod sync_before_answer;
 mod tight_lips;
+mod websocket;
