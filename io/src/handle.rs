@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, RwLock};
 
+use sprawl_core::broker::replica::Submission;
+use sprawl_core::broker::routing::target_of;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::ShardId;
 use sprawl_core::machine::{
     ControlRequest, ControlResponse, Refused, Request, Response, ShardStatus,
 };
-use sprawl_core::node::entry_shard;
+use sprawl_core::node::{entry_shard, shard_of};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::data_dir::Identity;
@@ -66,14 +68,62 @@ impl NodeHandle {
     }
 
     async fn request_at(&self, door: ShardId, request: Request) -> Response {
+        self.hand_in(door, request).await
+    }
+
+    /// Hands a request in, at once; what is given back waits for the answer.
+    fn hand_in(&self, door: ShardId, request: Request) -> impl Future<Output = Response> + use<> {
         let (answer, answered) = oneshot::channel();
-        match self.shards[usize::from(door.0)].try_send(Asked { request, answer }) {
-            Ok(()) => answered.await.unwrap_or(Response::Unknown),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Response::Refused(Refused::Overloaded("too many requests are waiting"))
+        let handed = self.shards[usize::from(door.0)].try_send(Asked { request, answer });
+        async move {
+            match handed {
+                Ok(()) => answered.await.unwrap_or(Response::Unknown),
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    Response::Refused(Refused::Overloaded("too many requests are waiting"))
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => Response::Refused(Refused::NotReady),
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => Response::Refused(Refused::NotReady),
         }
+    }
+
+    /// Stores a batch, each part by the shard that it belongs to; gives what became of each
+    /// message, in their order.
+    pub async fn publish_batch(&self, items: Vec<Submission>) -> Vec<Response> {
+        let shards = u16::try_from(self.shards.len()).expect("shards are counted in u16");
+        let view = self.view();
+        let mut outcomes = vec![Response::Unknown; items.len()];
+        let mut parts: Vec<(Vec<usize>, Vec<Submission>)> = vec![Default::default(); shards.into()];
+        for (at, item) in items.into_iter().enumerate() {
+            let door = target_of(&view, &item).map_or(ShardId(0), |id| shard_of(id, shards));
+            let (places, part) = &mut parts[usize::from(door.0)];
+            places.push(at);
+            part.push(item);
+        }
+        let asked = (0..).zip(parts).filter(|(_, (places, _))| !places.is_empty());
+        // All are asked before the first answer is awaited.
+        let asked = asked.map(|(door, (places, part))| {
+            (places, self.hand_in(ShardId(door), Request::PublishBatch(part)))
+        });
+        for (places, answered) in asked.collect::<Vec<_>>() {
+            match answered.await {
+                Response::Batch(all) => {
+                    for (at, outcome) in places.into_iter().zip(all) {
+                        outcomes[at] = outcome;
+                    }
+                }
+                other @ (Response::Published { .. }
+                | Response::Fetched { .. }
+                | Response::Trimmed { .. }
+                | Response::Pulled(_)
+                | Response::Settled { .. }
+                | Response::Described(_)
+                | Response::Refused(_)
+                | Response::Unknown) => {
+                    places.into_iter().for_each(|at| outcomes[at] = other.clone());
+                }
+            }
+        }
+        outcomes
     }
 
     /// Asks the control plane.

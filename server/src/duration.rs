@@ -64,6 +64,23 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A text that is no moment. Nothing was done with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no time as RFC 3339, such as 2026-11-21T07:00:00Z")]
+pub struct BadMoment(String);
+
+/// Reads a moment as RFC 3339, to the millisecond; what was before 1970 is the beginning of 1970.
+///
+/// # Errors
+///
+/// [`BadMoment`] for anything else.
+pub fn moment(text: &str) -> Result<WallTime, BadMoment> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|_| BadMoment(text.chars().take(40).collect()))?;
+    let millis = moment.unix_timestamp_nanos() / 1_000_000;
+    Ok(WallTime(u64::try_from(millis).unwrap_or(0)))
+}
+
 /// A moment as RFC 3339 with milliseconds, in UTC.
 #[must_use]
 pub fn rfc3339(moment: WallTime) -> String {

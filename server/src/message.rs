@@ -8,7 +8,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sprawl_core::broker::delivery::Delivered;
 use sprawl_core::broker::replica::{BadEntry, Body, Record};
-use sprawl_core::ids::TopicName;
+use sprawl_core::ids::{Priority, TopicName};
 use utoipa::ToSchema;
 
 use crate::duration;
@@ -41,6 +41,15 @@ pub struct Message {
     headers: Headers,
     /// When it was stored, as RFC 3339.
     timestamp: String,
+    /// Until when subscriptions do not receive it, where it was delayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
+    /// From when on nobody receives it, where it has an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
+    /// How urgent it is, where that is not 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
     /// Which delivery of it this is, from 1; from subscriptions only.
     #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
@@ -59,6 +68,7 @@ impl Message {
         let Body::Message(draft) = record.body()? else {
             return Err(BadEntry::Malformed("a note stands where a message should".to_owned()));
         };
+        let timing = record.header().timing;
         let (payload, payload_base64) = match std::str::from_utf8(&draft.payload) {
             Ok(_) => (Some(Text(draft.payload)), None),
             Err(_) => (None, Some(STANDARD.encode(&draft.payload))),
@@ -74,6 +84,11 @@ impl Message {
             content_type: draft.envelope.content_type,
             headers: Headers(draft.envelope.headers),
             timestamp: duration::rfc3339(record.header().time),
+            deliver_at: (timing.due.0 > 0).then(|| duration::rfc3339(timing.due)),
+            expires_at: timing.expires.map(duration::rfc3339),
+            priority: Some(timing.priority)
+                .filter(|priority| *priority != Priority::NORMAL)
+                .map(Priority::number),
             attempt: None,
             ack_token: None,
         })

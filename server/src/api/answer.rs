@@ -23,11 +23,6 @@ pub(super) fn published(response: Response) -> Result<Place, Problem> {
     }
 }
 
-/// What became of each message of a batch.
-pub(super) fn batch(response: Response) -> Result<Vec<Response>, Problem> {
-    if let Response::Batch(outcomes) = response { Ok(outcomes) } else { Err(otherwise(response)) }
-}
-
 /// Messages that were read, and where to go on.
 pub(super) struct Page {
     pub(super) partition: u32,

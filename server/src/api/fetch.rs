@@ -6,12 +6,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use sprawl_core::ids::{Offset, TopicName};
-use sprawl_core::machine::{FetchFrom, Request};
+use sprawl_core::ids::{MessageId, Offset, TopicName};
+use sprawl_core::machine::{self, FetchFrom, Refused, Request};
 use utoipa::ToSchema;
 
 use super::query::{Named, Query};
 use super::{Face, answer, json};
+use crate::duration::{self, BadMoment};
 use crate::message::Message;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -24,6 +25,8 @@ pub(super) struct Messages {
     partition: u32,
     /// The offset to go on with.
     next_offset: u64,
+    /// The first offset that the partition retains.
+    start_offset: u64,
     /// The offset that the next message of the partition will have.
     end_offset: u64,
 }
@@ -35,6 +38,10 @@ pub(super) struct Messages {
         ("topic" = String, Path, description = "The topic"),
         ("partition" = Option<u32>, Query, description = "Its number; 0 by default"),
         ("offset" = Option<u64>, Query, description = "The first offset wanted; 0 by default"),
+        ("at" = Option<String>, Query,
+            description = "Instead of an offset: from the first message of this time or later"),
+        ("id" = Option<String>, Query,
+            description = "The one message of this id, while its partition remembers it"),
         ("max" = Option<usize>, Query, description = "How many, 1 to 1000; 100 by default"),
         ("wait" = Option<String>, Query,
             description = "How long to wait for the first one, up to 30s; not at all by default"),
@@ -52,13 +59,29 @@ pub(super) async fn fetch(
     mut query: Query,
 ) -> Result<Response, Problem> {
     let topic: TopicName = topic.parse()?;
+    if let Some(id) = query.take("id") {
+        let partition = query.optional("partition")?;
+        query.end("id, partition")?;
+        return find(&face, topic, id, partition).await;
+    }
     let partition = query.number("partition", 0)?;
-    let from = Offset(query.number("offset", 0)?);
+    let from = match (query.take("at"), query.optional("offset")?) {
+        (Some(at), None) => {
+            let moment = duration::moment(&at);
+            let malformed =
+                |error: BadMoment| Problem::new(Kind::Malformed, format!("at: {error}"));
+            FetchFrom::Time(moment.map_err(malformed)?)
+        }
+        (None, offset) => FetchFrom::Offset(Offset(offset.unwrap_or(0))),
+        (Some(_), Some(_)) => {
+            let detail = "at and offset are both given; give one";
+            return Err(Problem::new(Kind::Malformed, detail));
+        }
+    };
     let (count_max, wait) = (query.max()?, query.wait()?);
-    query.end("partition, offset, max, wait")?;
+    query.end("partition, offset, at, id, max, wait")?;
     let request = |wait| {
-        let topic = topic.clone();
-        let from = FetchFrom::Offset(from);
+        let (topic, from) = (topic.clone(), from.clone());
         Request::Fetch { topic, partition, from, count_max, wait }
     };
     let stopping = face.0.stopping.clone();
@@ -68,12 +91,41 @@ pub(super) async fn fetch(
         // A node that stops does not wait for what may not come: it says what there is.
         () = stopping.given() => face.ask(request(Duration::ZERO), Duration::ZERO).await,
     };
+    page(&topic, response)
+}
+
+/// Looks a message up by its id, in one partition or in all of them.
+async fn find(
+    face: &Face,
+    topic: TopicName,
+    id: String,
+    partition: Option<u32>,
+) -> Result<Response, Problem> {
+    let id: MessageId =
+        id.parse().map_err(|error| Problem::new(Kind::Impossible, format!("id: {error}")))?;
+    let view = face.0.node.view();
+    let count = view.topics.get(&topic).map_or(1, |topic| topic.partitions.len() as u32);
+    let mut response = machine::Response::Refused(Refused::NoMessage(id.clone()));
+    for partition in partition.map_or(0..count, |one| one..one.saturating_add(1)) {
+        let (topic, from) = (topic.clone(), FetchFrom::Id(id.clone()));
+        let (count_max, wait) = (1, Duration::ZERO);
+        let request = Request::Fetch { topic, partition, from, count_max, wait };
+        response = face.ask(request, wait).await;
+        if !matches!(response, machine::Response::Refused(Refused::NoMessage(_))) {
+            break;
+        }
+    }
+    page(&topic, response)
+}
+
+fn page(topic: &TopicName, response: machine::Response) -> Result<Response, Problem> {
     let page = answer::fetched(response)?;
-    let messages = page.records.iter().map(|record| Message::of(&topic, page.partition, record));
+    let messages = page.records.iter().map(|record| Message::of(topic, page.partition, record));
     let messages = messages.collect::<Result<_, _>>().map_err(damaged)?;
-    let (next_offset, end_offset) = (page.next.0, page.end.0);
+    let (next_offset, end_offset, start_offset) = (page.next.0, page.end.0, page.start.0);
     let partition = page.partition;
-    Ok(json(StatusCode::OK, &Messages { messages, partition, next_offset, end_offset }))
+    let shown = Messages { messages, partition, next_offset, start_offset, end_offset };
+    Ok(json(StatusCode::OK, &shown))
 }
 
 /// What to say about an entry whose checksum holds and which still spells no message.

@@ -9,7 +9,7 @@ use sprawl_core::broker::delivery::Delivered;
 use tokio_tungstenite::tungstenite::protocol::Message as Frame;
 
 use super::publish::Published;
-use super::subscriptions::{Acknowledge, Acknowledged};
+use super::verdicts::{Acknowledge, Extend, GiveBack, Judged, Settled};
 use super::{body, fetch};
 use crate::message::Message;
 use crate::problem::{Kind, Problem, ProblemDocument};
@@ -17,12 +17,15 @@ use crate::problem::{Kind, Problem, ProblemDocument};
 /// The longest `ref`, in bytes.
 const REF_BYTES_MAX: usize = 256;
 
+/// What a client's frames may be.
+const KINDS: &str = "credit, ack, nack, extend, publish";
+
 /// What a client says.
 pub(super) enum Up {
     /// It takes so many more messages.
     Credit(usize),
-    /// It is done with messages.
-    Ack(Acknowledge),
+    /// It says what is to become of messages.
+    Settle(Judged),
     /// It publishes; these are the bytes of what would be the body of POST /publish.
     Publish(Bytes),
 }
@@ -79,15 +82,16 @@ fn understand(mut fields: BTreeMap<String, &RawValue>) -> Result<Up, Problem> {
             let Credit { messages } = body::parse(&rest()?)?;
             Ok(Up::Credit(usize::try_from(messages).unwrap_or(usize::MAX)))
         }
-        Some("ack") => Ok(Up::Ack(body::parse(&rest()?)?)),
+        Some("ack") => Ok(Up::Settle(body::parse::<Acknowledge>(&rest()?)?.try_into()?)),
+        Some("nack") => Ok(Up::Settle(body::parse::<GiveBack>(&rest()?)?.try_into()?)),
+        Some("extend") => Ok(Up::Settle(body::parse::<Extend>(&rest()?)?.try_into()?)),
         Some("publish") => Ok(Up::Publish(rest()?.into())),
         Some(other) => {
-            let detail =
-                format!("type: this version does not have '{other}'; it has: credit, ack, publish");
+            let detail = format!("type: this version does not have '{other}'; it has: {KINDS}");
             Err(Problem::new(Kind::Malformed, detail))
         }
         None => {
-            let detail = "type: every frame says its own: credit, ack, publish";
+            let detail = format!("type: every frame says its own: {KINDS}");
             Err(Problem::new(Kind::Malformed, detail))
         }
     }
@@ -98,7 +102,7 @@ fn understand(mut fields: BTreeMap<String, &RawValue>) -> Result<Up, Problem> {
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Down<'a> {
     Message(Message),
-    Acked(Answer<'a, Acknowledged>),
+    Acked(Answer<'a, Settled>),
     Published(Answer<'a, Published>),
     Problem(Refusal<'a>),
 }
@@ -132,8 +136,8 @@ pub(super) fn message(delivered: &Delivered) -> Frame {
     }
 }
 
-/// What was acknowledged.
-pub(super) fn acked(reference: Option<&str>, answer: Acknowledged) -> Frame {
+/// What was taken of verdicts.
+pub(super) fn acked(reference: Option<&str>, answer: Settled) -> Frame {
     frame(&Down::Acked(Answer { reference, answer }))
 }
 
@@ -164,7 +168,7 @@ mod tests {
         let heard = read(r#"{"type":"credit","messages":7,"ref":"a"}"#);
         assert!(matches!(heard.said, Ok(Up::Credit(7))));
         assert_eq!(heard.reference.as_deref(), Some("a"));
-        assert!(matches!(read(r#"{"tokens":[],"type":"ack"}"#).said, Ok(Up::Ack(_))));
+        assert!(matches!(read(r#"{"tokens":[],"type":"ack"}"#).said, Ok(Up::Settle(_))));
         let published = read(r#"{"type":"publish","topic":"t","payload":{ "a": [1, 2.50] }}"#);
         let Ok(Up::Publish(body)) = published.said else { panic!("it is a publish") };
         assert_eq!(body, r#"{"payload":{ "a": [1, 2.50] },"topic":"t"}"#.as_bytes());

@@ -72,6 +72,18 @@ struct Router {
     redelivered: u64,
     /// Acknowledgements taken.
     acknowledged: u64,
+    /// Messages given back by their subscribers.
+    given_back: u64,
+    /// Deadlines moved.
+    extended: u64,
+    /// Messages not delivered because their time was over.
+    expired: u64,
+    /// Messages not delivered because a filter did not want them.
+    filtered: u64,
+    /// Messages that became dead letters.
+    dead_lettered: u64,
+    /// Messages that retention removed, or a client.
+    trimmed: u64,
     /// Requests refused.
     refused: u64,
     /// Requests that ended unknown.
@@ -178,6 +190,12 @@ impl Router {
         self.delivered += counters.delivered;
         self.redelivered += counters.redelivered;
         self.acknowledged += counters.acknowledged;
+        self.given_back += counters.given_back;
+        self.extended += counters.extended;
+        self.expired += counters.expired;
+        self.filtered += counters.filtered;
+        self.dead_lettered += counters.dead_lettered;
+        self.trimmed += counters.trimmed;
         self.refused += counters.refused;
         self.unknown += counters.unknown;
         self.forwarded += counters.forwarded;
@@ -265,6 +283,12 @@ impl Writer<'_, '_> {
         self.counter("sprawl_delivered", "Messages given to subscribers", router.delivered)?;
         self.counter("sprawl_redelivered", "Of them, repeats", router.redelivered)?;
         self.counter("sprawl_acknowledged", "Acknowledgements taken", router.acknowledged)?;
+        self.counter("sprawl_given_back", "Messages given back", router.given_back)?;
+        self.counter("sprawl_extended", "Deadlines moved", router.extended)?;
+        self.counter("sprawl_expired", "Messages whose time was over", router.expired)?;
+        self.counter("sprawl_filtered", "Messages that no filter wanted", router.filtered)?;
+        self.counter("sprawl_dead_lettered", "Dead letters stored", router.dead_lettered)?;
+        self.counter("sprawl_trimmed", "Messages removed", router.trimmed)?;
         self.counter("sprawl_refused", "Requests refused", router.refused)?;
         self.counter("sprawl_unknown", "Requests that ended unknown", router.unknown)?;
         self.counter("sprawl_forwarded", "Requests from shard to shard", router.forwarded)

@@ -11,7 +11,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
-use sprawl_core::machine::{self, ShardStatus};
+use sprawl_core::broker::replica::Submission;
+use sprawl_core::machine::{self, ControlRequest, ControlResponse, ShardStatus};
 use sprawl_io::handle::NodeHandle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -23,8 +24,12 @@ use crate::stop::Stop;
 use crate::traffic::Traffic;
 
 mod answer;
+mod batch;
 mod body;
+mod configuration;
+mod dead_letters;
 mod fetch;
+mod filter;
 mod frames;
 mod health;
 mod index;
@@ -37,9 +42,11 @@ mod sessions;
 mod socket;
 mod status;
 mod stream;
+mod submission;
 mod subscribe;
 mod subscriptions;
 mod topics;
+mod verdicts;
 mod wire;
 
 pub use health::SHARDS_WAIT_MAX;
@@ -98,6 +105,28 @@ impl Face {
         answered.await.unwrap_or(machine::Response::Unknown)
     }
 
+    /// Stores a batch; gives what became of each message.
+    async fn publish_batch(&self, items: Vec<Submission>) -> Vec<machine::Response> {
+        let count = items.len();
+        let answered =
+            tokio::time::timeout(ANSWER_WAIT_MAX, self.0.node.publish_batch(items)).await;
+        answered.unwrap_or_else(|_| vec![machine::Response::Unknown; count])
+    }
+
+    /// Has a change of the metadata agreed on.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused; 504 when its fate is not known in time.
+    async fn change(&self, request: ControlRequest) -> Result<(), Problem> {
+        let answered = tokio::time::timeout(ANSWER_WAIT_MAX, self.0.node.control(request)).await;
+        match answered.unwrap_or(ControlResponse::Unknown) {
+            ControlResponse::Done | ControlResponse::Subscribed { .. } => Ok(()),
+            ControlResponse::Refused(refused) => Err(refused.into()),
+            ControlResponse::Unknown => Err(Problem::outcome_unknown()),
+        }
+    }
+
     /// What the shards hold.
     ///
     /// # Errors
@@ -124,16 +153,29 @@ pub(crate) fn router(face: Face) -> Router {
     let router = Router::new()
         .route("/", get(index::index))
         .route("/publish", post(publish::publish))
+        .route("/publish/batch", post(batch::publish_batch))
         .route("/subscribe", post(subscribe::subscribe))
         .route("/subscriptions", get(subscriptions::list))
-        .route("/subscriptions/{id}", get(subscriptions::one))
+        .route("/subscriptions/{id}", get(subscriptions::one).delete(subscriptions::delete))
         .route("/subscriptions/{id}/messages", get(subscriptions::pull))
         .route("/subscriptions/{id}/stream", get(stream::stream))
         .route("/subscriptions/{id}/ws", get(socket::socket))
-        .route("/subscriptions/{id}/ack", post(subscriptions::acknowledge))
+        .route("/subscriptions/{id}/ack", post(verdicts::acknowledge))
+        .route("/subscriptions/{id}/nack", post(verdicts::give_back))
+        .route("/subscriptions/{id}/extend", post(verdicts::extend))
         .route("/topics", get(topics::list))
-        .route("/topics/{topic}", get(topics::one))
-        .route("/topics/{topic}/messages", get(fetch::fetch))
+        .route(
+            "/topics/{topic}",
+            get(topics::one)
+                .put(configuration::put)
+                .patch(configuration::patch)
+                .delete(configuration::delete),
+        )
+        .route("/topics/{topic}/redrive", post(dead_letters::redrive))
+        .route(
+            "/topics/{topic}/messages",
+            get(fetch::fetch).post(publish::publish_raw).delete(configuration::purge),
+        )
         .route("/health", get(health::health))
         .route("/healthz", get(health::healthz))
         .route("/health/live", get(health::live))

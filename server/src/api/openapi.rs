@@ -7,8 +7,8 @@ use axum::response::Response;
 use utoipa::OpenApi;
 
 use super::{
-    fetch, health, index, json, metrics, publish, socket, status, stream, subscribe, subscriptions,
-    topics,
+    batch, configuration, dead_letters, fetch, health, index, json, metrics, publish, socket,
+    status, stream, subscribe, subscriptions, topics, verdicts,
 };
 
 /// The endpoints that the description covers: those of the router.
@@ -23,15 +23,25 @@ use super::{
     paths(
         index::index,
         publish::publish,
+        publish::publish_raw,
+        batch::publish_batch,
         subscribe::subscribe,
         subscriptions::list,
         subscriptions::one,
+        subscriptions::delete,
         subscriptions::pull,
         stream::stream,
         socket::socket,
-        subscriptions::acknowledge,
+        verdicts::acknowledge,
+        verdicts::give_back,
+        verdicts::extend,
         topics::list,
         topics::one,
+        configuration::put,
+        configuration::patch,
+        configuration::delete,
+        configuration::purge,
+        dead_letters::redrive,
         fetch::fetch,
         health::health,
         health::healthz,

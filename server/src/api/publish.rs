@@ -1,66 +1,24 @@
-//! POST /publish: one message in, its place out.
+//! POST /publish: one message in, its place out. POST /topics/{topic}/messages: the same with the
+//! body as the payload.
 
 use std::time::Duration;
 
 use axum::extract::{Request as HttpRequest, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
-use sprawl_core::ids::{MessageId, TopicName};
-use sprawl_core::machine::Request;
+use sprawl_core::ids::{MessageId, Offset, Priority, TopicName};
+use sprawl_core::machine::{self, Request};
 use utoipa::ToSchema;
 
-use super::{Face, answer, body, json};
-use crate::message::Headers;
+use super::query::{Named, Query};
+use super::submission::{self, Publish};
+use super::{Face, answer, json};
+use crate::duration;
 use crate::problem::{Kind, Problem, ProblemDocument, Stored};
-
-/// The longest key, in bytes.
-const KEY_BYTES_MAX: usize = 4_096;
-/// The most headers of a message.
-const HEADERS_MAX: usize = 100;
-/// The longest names and values of all headers of a message, in bytes.
-const HEADERS_BYTES_MAX: usize = 32 << 10;
-/// The longest content type, in bytes.
-const CONTENT_TYPE_BYTES_MAX: usize = 256;
-
-/// A message to publish.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Publish<'a> {
-    /// The topic; it is made when it does not exist.
-    topic: String,
-    /// The payload: a string as it is, any other JSON value as its text. Or `payload_base64`.
-    #[serde(borrow, default, deserialize_with = "given")]
-    #[schema(value_type = Option<serde_json::Value>)]
-    payload: Option<&'a RawValue>,
-    /// The payload's bytes in base64.
-    #[serde(borrow, default)]
-    #[schema(value_type = Option<String>)]
-    payload_base64: Option<&'a RawValue>,
-    /// What names the message: the same id again is the same message. The node makes one if none.
-    #[serde(default)]
-    id: Option<String>,
-    /// Messages of one key stay in order.
-    #[serde(default)]
-    key: Option<String>,
-    /// The media type of the payload.
-    #[serde(default)]
-    content_type: Option<String>,
-    /// Names and texts that travel with the message.
-    #[serde(default)]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
-    headers: Option<Headers>,
-}
-
-/// `null` is a JSON value like any other; a payload that is not there is not one.
-fn given<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
-}
 
 /// A message is stored.
 #[derive(Serialize, ToSchema)]
@@ -107,21 +65,28 @@ pub(super) fn not_stored(problem: Problem) -> Problem {
 
 /// Stores the message that this body spells, by whichever way it came.
 pub(super) async fn store(face: &Face, body: &Bytes) -> Result<Published, Problem> {
-    let (topic, draft) = match read(body, face) {
-        Ok(message) => message,
-        Err(problem) => {
-            return Err(problem.of_publish(id_of(body, face), Stored::No));
-        }
-    };
-    let id = draft.envelope.id.to_string();
-    let submission = Submission { topic: topic.clone(), draft, terms: Terms::default() };
-    let request = Request::Publish(submission);
-    let response = face.ask(request, Duration::ZERO).await;
+    let submission = submission::read(body, body, face)
+        .map_err(|problem| problem.of_publish(submission::id_of(body, face), Stored::No))?;
+    store_submission(face, submission).await
+}
+
+async fn store_submission(face: &Face, submission: Submission) -> Result<Published, Problem> {
+    let (id, topic) = (submission.draft.envelope.id.clone(), submission.topic.clone());
+    let response = face.ask(Request::Publish(submission), Duration::ZERO).await;
+    outcome(&id, &topic, response)
+}
+
+/// What became of a message.
+pub(super) fn outcome(
+    id: &MessageId,
+    topic: &TopicName,
+    response: machine::Response,
+) -> Result<Published, Problem> {
     match answer::published(response) {
         Ok(place) => Ok(Published {
             status: "published",
-            id,
-            topic: topic.into(),
+            id: id.to_string(),
+            topic: topic.to_string(),
             partition: place.partition,
             offset: place.offset.0,
             duplicate: place.duplicate,
@@ -130,134 +95,107 @@ pub(super) async fn store(face: &Face, body: &Bytes) -> Result<Published, Proble
         Err(problem) => {
             let unknown = problem.kind() == Kind::OutcomeUnknown;
             let stored = if unknown { Stored::Unknown } else { Stored::No };
-            Err(problem.of_publish(Some(id), stored))
+            Err(problem.of_publish(Some(id.to_string()), stored))
         }
     }
 }
 
-fn read(body: &Bytes, face: &Face) -> Result<(TopicName, Draft), Problem> {
-    let publish: Publish<'_> =
-        serde_json::from_slice(body).map_err(|error| body::not_understood(body, &error))?;
-    let impossible = |field: &str, why: &dyn std::fmt::Display| {
-        Problem::new(Kind::Impossible, format!("{field}: {why}"))
+/// Stores the body as one message, whatever it is.
+#[utoipa::path(
+    post, path = "/topics/{topic}/messages", tag = "messages",
+    params(
+        ("topic" = String, Path, description = "The topic; it is made when it does not exist"),
+        ("Sprawl-Id" = Option<String>, Header, description = "The message's id"),
+        ("Sprawl-Key" = Option<String>, Header, description = "Its key"),
+        ("Sprawl-Ttl" = Option<String>, Header, description = "Its ttl"),
+        ("Sprawl-Delay" = Option<String>, Header, description = "Its delay"),
+        ("Sprawl-Priority" = Option<u8>, Header, description = "Its priority"),
+        ("Sprawl-Expected-Offset" = Option<u64>, Header, description = "Its only offset"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "The message is on the disk", body = Published),
+        (status = "4XX", description = "Nothing was stored", body = ProblemDocument),
+        (status = 503, description = "Nothing was stored; try again", body = ProblemDocument),
+        (status = 504, description = "Not known; publish again under the same id",
+            body = ProblemDocument),
+    )
+)]
+pub(super) async fn publish_raw(
+    State(face): State<Face>,
+    topic: Named,
+    query: Query,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    query.end("").map_err(not_stored)?;
+    let headers = request.headers().clone();
+    let held = face.read_body(request).await.map_err(not_stored)?;
+    let given = text_of(&headers, "sprawl-id").map_err(not_stored)?;
+    let refused = |problem: Problem| problem.of_publish(given.clone(), Stored::No);
+    let read = || {
+        let (envelope, terms) = described(&headers, given.clone(), &face)?;
+        let draft = Draft { envelope, payload: held.bytes.clone() };
+        submission::submission(submission::topic(&topic.0)?, draft, terms)
     };
-    let topic = publish.topic.parse().map_err(|error| impossible("topic", &error))?;
-    let id: MessageId = publish
-        .id
-        .unwrap_or_else(|| face.0.mint.id())
-        .parse()
-        .map_err(|error| impossible("id", &error))?;
-    let payload = match (publish.payload, publish.payload_base64) {
-        (Some(value), None) => text(body, value)?,
-        (None, Some(value)) => decoded(value)?,
-        (Some(_), Some(_)) => {
-            let detail = "payload and payload_base64 are both given; give one";
-            return Err(Problem::new(Kind::Malformed, detail));
-        }
-        (None, None) => {
-            let detail = "a message has a payload or a payload_base64; it may be empty";
-            return Err(Problem::new(Kind::Malformed, detail));
-        }
-    };
-    let envelope = Envelope {
-        id,
-        key: publish.key,
-        content_type: publish.content_type,
-        headers: publish.headers.unwrap_or_default().0,
-    };
-    bounded(&envelope)?;
-    Ok((topic, Draft { envelope, payload }))
+    let submission = read().map_err(refused)?;
+    Ok(json(StatusCode::OK, &store_submission(&face, submission).await?))
 }
 
-fn bounded(envelope: &Envelope) -> Result<(), Problem> {
-    let too_long = |field: &str, max: usize| {
-        Problem::new(Kind::Impossible, format!("{field}: longer than {max} bytes"))
+/// The text of a header.
+fn text_of(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    let text = |value: &HeaderValue| {
+        std::str::from_utf8(value.as_bytes())
+            .map(str::to_owned)
+            .map_err(|_| Problem::new(Kind::Malformed, format!("{name}: the header is not UTF-8")))
     };
-    if envelope.key.as_ref().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
-        return Err(too_long("key", KEY_BYTES_MAX));
-    }
-    if envelope.content_type.as_ref().is_some_and(|kind| kind.len() > CONTENT_TYPE_BYTES_MAX) {
-        return Err(too_long("content_type", CONTENT_TYPE_BYTES_MAX));
-    }
-    if envelope.headers.len() > HEADERS_MAX {
-        let detail = format!("headers: more than {HEADERS_MAX}");
-        return Err(Problem::new(Kind::Impossible, detail));
-    }
-    let bytes: usize = envelope.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes > HEADERS_BYTES_MAX {
-        return Err(too_long("headers", HEADERS_BYTES_MAX));
-    }
-    Ok(())
+    headers.get(name).map(text).transpose()
 }
 
-/// The bytes of a payload given as JSON: what a string says, or the text of any other value. What
-/// needs no unescaping is a slice of the body.
-fn text(body: &Bytes, value: &RawValue) -> Result<Bytes, Problem> {
-    let raw = value.get();
-    let Some(inner) = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
-        return Ok(body.slice_ref(raw.as_bytes()));
-    };
-    if !inner.contains('\\') {
-        return Ok(body.slice_ref(inner.as_bytes()));
-    }
-    let unescaped: String = serde_json::from_str(raw).map_err(|_| {
-        Problem::new(Kind::Malformed, "payload: the string has an escape that spells no character")
-    })?;
-    Ok(Bytes::from(unescaped))
-}
-
-fn decoded(value: &RawValue) -> Result<Bytes, Problem> {
-    let text: String = serde_json::from_str(value.get())
-        .map_err(|_| Problem::new(Kind::Malformed, "payload_base64 is not a string"))?;
-    let bytes = STANDARD
-        .decode(text)
-        .map_err(|error| Problem::new(Kind::Impossible, format!("payload_base64: {error}")))?;
-    Ok(Bytes::from(bytes))
-}
-
-/// The id of a message that was refused: the client's where one can be read, a new one where the
-/// body is an object without one, none where the body says nothing.
-fn id_of(body: &Bytes, face: &Face) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Only {
-        #[serde(default)]
-        id: Option<String>,
-    }
-    let Only { id } = serde_json::from_slice(body).ok()?;
-    Some(id.unwrap_or_else(|| face.0.mint.id()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn payload(json: &'static str) -> Option<Bytes> {
-        let body = Bytes::from_static(json.as_bytes());
-        let publish: Publish<'_> = serde_json::from_slice(&body).expect("a publish");
-        publish.payload.map(|value| text(&body, value).expect("a payload"))
-    }
-
-    #[test]
-    fn payloads_are_strings_or_the_text_of_json() {
-        for (json, wanted) in [
-            (r#"{"topic":"t","payload":"plain"}"#, Some("plain")),
-            (r#"{"topic":"t","payload":""}"#, Some("")),
-            (r#"{"topic":"t","payload":"a\n\u00e9\"b"}"#, Some("a\né\"b")),
-            (r#"{"topic":"t","payload":"ends in \\"}"#, Some("ends in \\")),
-            (r#"{"topic":"t","payload":{ "a": [1, 2.50] }}"#, Some(r#"{ "a": [1, 2.50] }"#)),
-            (r#"{"topic":"t","payload":null}"#, Some("null")),
-            (r#"{"topic":"t","payload":17}"#, Some("17")),
-            (r#"{"topic":"t"}"#, None),
-        ] {
-            assert_eq!(payload(json).as_deref(), wanted.map(str::as_bytes), "{json}");
+/// What the `Sprawl-*` headers say of a message. Other headers than those known are the message's
+/// own when they begin with `Sprawl-Header-`, and a mistake when they begin with `Sprawl-`.
+fn described(
+    headers: &HeaderMap,
+    id: Option<String>,
+    face: &Face,
+) -> Result<(Envelope, Terms), Problem> {
+    let mut terms = Terms::default();
+    let (mut key, mut own) = (None, Vec::new());
+    for name in headers.keys() {
+        let Some(field) = name.as_str().strip_prefix("sprawl-") else { continue };
+        let value = text_of(headers, name.as_str())?.unwrap_or_default();
+        match field {
+            "id" => {}
+            "key" => key = Some(value),
+            "ttl" => terms.ttl = Some(span(name, &value)?),
+            "delay" => terms.delay = span(name, &value)?,
+            "priority" => terms.priority = priority(name, &value)?,
+            "expected-offset" => terms.expected = Some(Offset(number(name, &value)?)),
+            other => match other.strip_prefix("header-").filter(|name| !name.is_empty()) {
+                Some(name) => own.push((name.to_owned(), value)),
+                None => {
+                    let detail = format!("this version does not have the header '{name}'");
+                    return Err(Problem::new(Kind::Malformed, detail));
+                }
+            },
         }
     }
+    let content_type = text_of(headers, CONTENT_TYPE.as_str())?;
+    let envelope = Envelope { id: submission::id(id, face)?, key, content_type, headers: own };
+    Ok((envelope, terms))
+}
 
-    #[test]
-    fn a_plain_payload_is_a_slice_of_the_body() {
-        let body = Bytes::from_static(br#"{"topic":"t","payload":"plain"}"#);
-        let publish: Publish<'_> = serde_json::from_slice(&body).expect("a publish");
-        let payload = text(&body, publish.payload.expect("a payload")).expect("text");
-        assert!(body.as_ptr_range().contains(&payload.as_ptr()));
-    }
+fn span(name: &HeaderName, value: &str) -> Result<Duration, Problem> {
+    duration::parse(value)
+        .map_err(|error| Problem::new(Kind::Malformed, format!("{name}: {error}")))
+}
+
+fn number(name: &HeaderName, value: &str) -> Result<u64, Problem> {
+    value.parse().map_err(|_| {
+        let detail = format!("{name}: '{value}' is not a whole number that fits");
+        Problem::new(Kind::Malformed, detail)
+    })
+}
+
+fn priority(name: &HeaderName, value: &str) -> Result<Priority, Problem> {
+    submission::priority(number(name, value)?)
 }

@@ -74,6 +74,23 @@ impl Query {
         found
     }
 
+    /// A number, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// 400 for what is no number.
+    pub(super) fn optional<T: std::str::FromStr>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, Problem> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let number = value.parse().map_err(|_| {
+            let detail = format!("{name}: '{value}' is not a whole number that fits");
+            Problem::new(Kind::Malformed, detail)
+        })?;
+        Ok(Some(number))
+    }
+
     /// A number; `default` when there is none.
     ///
     /// # Errors
@@ -84,11 +101,7 @@ impl Query {
         name: &str,
         default: T,
     ) -> Result<T, Problem> {
-        let Some(value) = self.take(name) else { return Ok(default) };
-        value.parse().map_err(|_| {
-            let detail = format!("{name}: '{value}' is not a whole number that fits");
-            Problem::new(Kind::Malformed, detail)
-        })
+        Ok(self.optional(name)?.unwrap_or(default))
     }
 
     /// `max`: how many messages, from 1 to [`MESSAGES_MAX`].

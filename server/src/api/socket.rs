@@ -28,7 +28,7 @@ use super::frames::{self, Heard, Up};
 use super::query::{Named, Query};
 use super::stream::{PULL_MAX, PULL_WAIT_MAX, REFUSED_PAUSE};
 use super::wire::{News, Parcel, Wire};
-use super::{Face, answer, publish, subscriptions};
+use super::{Face, answer, publish, verdicts};
 use crate::connection::Place;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -51,7 +51,7 @@ const FINISH_WAIT_MAX: Duration = Duration::from_secs(5);
     params(("id" = String, Path, description = "The subscription")),
     responses(
         (status = 101, description = "Frames of JSON follow, each with a `type`: up `credit`, \
-            `ack`, `publish`; down `message`, `acked`, `published`, `problem`"),
+            `ack`, `nack`, `extend`, `publish`; down `message`, `acked`, `published`, `problem`"),
         (status = 426, description = "It is not asked for as a WebSocket of version 13",
             body = ProblemDocument),
         (status = "4XX", description = "Malformed, or no such subscription",
@@ -263,8 +263,8 @@ impl Conversation {
             Ok(Up::Credit(messages)) => {
                 self.credit = self.credit.saturating_add(messages).min(CREDIT_MAX);
             }
-            Ok(Up::Ack(acknowledge)) => self.under_way.push(Box::pin(async move {
-                let acked = subscriptions::acknowledged(&face, &subscription, acknowledge).await;
+            Ok(Up::Settle(judged)) => self.under_way.push(Box::pin(async move {
+                let acked = verdicts::settled(&face, &subscription, judged).await;
                 let reference = reference.as_deref();
                 match acked {
                     Ok(acked) => frames::acked(reference, acked),

@@ -16,11 +16,11 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use sprawl_core::broker::delivery::Delivered;
 use sprawl_core::ids::SubscriptionId;
-use sprawl_core::machine::{Refused, Request};
+use sprawl_core::machine::{Refused, Request, Verdict};
 use tokio::time::Instant;
 
 use super::query::{Named, Query};
-use super::{Face, answer, fetch, subscriptions};
+use super::{Face, answer, fetch, verdicts};
 use crate::message::Message;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -105,7 +105,7 @@ async fn resume(face: &Face, subscription: &SubscriptionId, last: Option<&str>) 
     let Ok(number) = number.parse() else { return };
     let tokens = face.0.sessions.up_to(session, subscription, number, Instant::now());
     if !tokens.is_empty() {
-        let settled = subscriptions::settle(face, subscription, tokens).await;
+        let settled = verdicts::settle(face, subscription, tokens, Verdict::Ack).await;
         tracing::debug!(%subscription, refused = settled.is_err(), "a stream was resumed");
     }
 }

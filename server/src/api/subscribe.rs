@@ -1,5 +1,6 @@
 //! POST /subscribe: a durable subscription, whose beginning is fixed before the answer.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::extract::{Request as HttpRequest, State};
@@ -7,32 +8,43 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sprawl_core::cluster::subscription::{DeliveryAsked, SUBSCRIPTION_TOPICS_MAX, StartFrom};
-use sprawl_core::ids::{Offset, SubscriptionId, TopicName};
+use sprawl_core::cluster::pattern::TopicPattern;
+use sprawl_core::cluster::subscription::{
+    BACKOFF_STEPS_MAX, DeliveryAsked, SUBSCRIPTION_TOPICS_MAX, StartFrom,
+};
+use sprawl_core::cluster::topic::DEAD_LETTERS;
+use sprawl_core::ids::{Offset, SubscriptionId};
 use sprawl_core::machine::{ControlRequest, ControlResponse};
 use utoipa::ToSchema;
 
+use super::filter::Filter;
 use super::{ANSWER_WAIT_MAX, Face, body, json};
-use crate::duration::Span;
+use crate::duration::{self, Span};
 use crate::problem::{Kind, Problem, ProblemDocument};
 
-/// How long a delivered message may stay unacknowledged when the subscription does not say.
-const ACK_WAIT_DEFAULT: Duration = Duration::from_secs(30);
-/// The least that it may be.
-const ACK_WAIT_MIN: Duration = Duration::from_millis(100);
-/// The most that it may be.
-const ACK_WAIT_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// How long a delivered message may stay unacknowledged.
+const ACK_WAIT: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 3_600);
+/// How often a message is delivered at most.
+const MAX_DELIVER: RangeInclusive<u64> = 1..=10_000;
+/// The longest pause before a repeat.
+const BACKOFF: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3_600);
+/// How long a subscription that nobody uses may live.
+const EXPIRES: RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// A subscription to make.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Subscribe {
-    /// Plain names of topics; those that do not exist are made.
+    /// Names and patterns of topics: `*` stands for one level, a last `>` for the rest. Plainly
+    /// named topics that do not exist are made; those that a pattern means are received when they
+    /// come.
     topics: Vec<String>,
     /// Names the subscription; the same id again is the same one. The node makes one if none.
     #[serde(default)]
     id: Option<String>,
-    /// `latest` (by default), `earliest`, or an offset.
+    /// `latest` (by default), `earliest`, an offset, or a time as RFC 3339.
     #[serde(default)]
     #[schema(value_type = Option<serde_json::Value>)]
     from: Option<Value>,
@@ -40,6 +52,21 @@ pub(super) struct Subscribe {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     ack_wait: Option<Span>,
+    /// How often a message is delivered at most before it becomes a dead letter; 5 by default.
+    #[serde(default)]
+    max_deliver: Option<u64>,
+    /// The pauses before the second delivery, the third, and so on; the last one stays. None by
+    /// default.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    backoff: Option<Vec<Span>>,
+    /// Which messages it receives; all by default.
+    #[serde(default)]
+    filter: Option<Filter>,
+    /// For how long nobody may use it before it is removed; 7d by default.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    expires: Option<Span>,
 }
 
 /// The subscription exists.
@@ -78,14 +105,19 @@ pub(super) async fn subscribe(
         .unwrap_or_else(|| face.0.mint.id())
         .parse()
         .map_err(|error| impossible("id", &error))?;
-    let topics = topics(&asked.topics)?;
+    let topics = topics(&face, &asked.topics)?;
     let from = asked.from.as_ref().map_or(Ok(StartFrom::Latest), start)?;
-    let ack_wait = asked.ack_wait.map_or(ACK_WAIT_DEFAULT, |span| span.0);
-    if !(ACK_WAIT_MIN..=ACK_WAIT_MAX).contains(&ack_wait) {
-        return Err(impossible("ack_wait", &"it is from 100ms to 24h"));
-    }
-    let delivery = DeliveryAsked { ack_wait: Some(ack_wait), ..DeliveryAsked::default() };
-    let topics = topics.into_iter().map(Into::into).collect();
+    let delivery = DeliveryAsked {
+        ack_wait: span("ack_wait", asked.ack_wait, &ACK_WAIT)?,
+        max_deliver: asked.max_deliver.map(max_deliver).transpose()?,
+        backoff: asked.backoff.map(backoff).transpose()?,
+        filter: asked
+            .filter
+            .map(Filter::checked)
+            .transpose()
+            .map_err(|why| impossible("filter", &why))?,
+        expires: span("expires", asked.expires, &EXPIRES)?,
+    };
     let request = ControlRequest::Subscribe { id: id.clone(), topics, from, delivery };
     let answered = tokio::time::timeout(ANSWER_WAIT_MAX, face.0.node.control(request)).await;
     match answered.unwrap_or(ControlResponse::Unknown) {
@@ -108,34 +140,73 @@ fn impossible(field: &str, why: &dyn std::fmt::Display) -> Problem {
     Problem::new(Kind::Impossible, format!("{field}: {why}"))
 }
 
-fn topics(names: &[String]) -> Result<Vec<TopicName>, Problem> {
+fn span(
+    field: &str,
+    given: Option<Span>,
+    range: &RangeInclusive<Duration>,
+) -> Result<Option<Duration>, Problem> {
+    match given {
+        Some(Span(span)) if !range.contains(&span) => {
+            let (least, most) = (range.start().as_secs_f64(), range.end().as_secs_f64());
+            Err(impossible(field, &format!("it is from {least} s to {most} s")))
+        }
+        given => Ok(given.map(|span| span.0)),
+    }
+}
+
+fn max_deliver(number: u64) -> Result<u32, Problem> {
+    let fits = u32::try_from(number).ok().filter(|_| MAX_DELIVER.contains(&number));
+    let (least, most) = (MAX_DELIVER.start(), MAX_DELIVER.end());
+    fits.ok_or_else(|| impossible("max_deliver", &format!("it is from {least} to {most}")))
+}
+
+fn backoff(pauses: Vec<Span>) -> Result<Vec<Duration>, Problem> {
+    if pauses.len() > BACKOFF_STEPS_MAX {
+        return Err(impossible("backoff", &format!("more than {BACKOFF_STEPS_MAX} pauses")));
+    }
+    let pauses = pauses.into_iter().map(|pause| span("backoff", Some(pause), &BACKOFF));
+    pauses.filter_map(Result::transpose).collect()
+}
+
+fn topics(face: &Face, names: &[String]) -> Result<Vec<TopicPattern>, Problem> {
     if !(1..=SUBSCRIPTION_TOPICS_MAX).contains(&names.len()) {
         let why = format!("a subscription names 1 to {SUBSCRIPTION_TOPICS_MAX} of them");
         return Err(impossible("topics", &why));
     }
-    let topic = |name: &String| {
-        if name.contains(['*', '>']) {
-            let why = format!("'{name}': this version takes plain names, no wildcards");
+    let view = face.0.node.view();
+    let pattern = |name: &String| {
+        let pattern: TopicPattern =
+            name.parse().map_err(|error| impossible("topics", &format!("'{name}': {error}")))?;
+        // Nobody but the system makes its topics; those for dead letters may be awaited.
+        let others = pattern.plain().is_some_and(|topic| {
+            let awaited = topic.as_str().split('.').next() == Some(DEAD_LETTERS);
+            topic.is_system() && !awaited && !view.topics.contains_key(&topic)
+        });
+        if others {
+            let why = format!("'{name}': names that begin with '_' are the system's own");
             return Err(impossible("topics", &why));
         }
-        name.parse().map_err(|error| impossible("topics", &format!("'{name}': {error}")))
+        Ok(pattern)
     };
-    let mut topics: Vec<TopicName> = names.iter().map(topic).collect::<Result<_, _>>()?;
-    topics.sort();
-    topics.dedup();
-    Ok(topics)
+    names.iter().map(pattern).collect()
 }
 
 fn start(from: &Value) -> Result<StartFrom, Problem> {
-    let offset = match from {
-        Value::String(word) if word == "latest" => return Ok(StartFrom::Latest),
-        Value::String(word) if word == "earliest" => return Ok(StartFrom::Earliest),
-        Value::String(number) => number.parse().ok(),
-        Value::Number(number) => number.as_u64(),
+    let text = match from {
         Value::Null => return Ok(StartFrom::Latest),
-        Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => String::new(),
     };
-    offset.map(|offset| StartFrom::Offset(Offset(offset))).ok_or_else(|| {
-        impossible("from", &"in this version it is \"latest\", \"earliest\" or an offset")
+    match text.as_str() {
+        "latest" => return Ok(StartFrom::Latest),
+        "earliest" => return Ok(StartFrom::Earliest),
+        _ => {}
+    }
+    if let Ok(offset) = text.parse() {
+        return Ok(StartFrom::Offset(Offset(offset)));
+    }
+    duration::moment(&text).map(StartFrom::Time).map_err(|_| {
+        impossible("from", &"it is \"latest\", \"earliest\", an offset, or a time as RFC 3339")
     })
 }

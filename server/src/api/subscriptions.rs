@@ -1,24 +1,21 @@
-//! The registry of subscriptions, pulling from one, and acknowledging.
+//! The registry of subscriptions, and pulling from one.
 
-use axum::extract::{Request as HttpRequest, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
-use sprawl_core::broker::delivery::AckToken;
+use serde::Serialize;
 use sprawl_core::cluster::subscription::{self, StartFrom};
 use sprawl_core::ids::SubscriptionId;
-use sprawl_core::machine::{Refused, Request, Verdict};
+use sprawl_core::machine::{ControlRequest, Refused, Request};
 use std::time::Duration;
 use utoipa::ToSchema;
 
+use super::filter::Filter;
 use super::query::{Named, Query};
-use super::{Face, answer, body, fetch, json};
+use super::{Face, answer, fetch, json};
 use crate::duration;
 use crate::message::Message;
-use crate::problem::{Kind, Problem, ProblemDocument};
-
-/// The most tokens that one request acknowledges.
-const TOKENS_MAX: usize = 10_000;
+use crate::problem::{Problem, ProblemDocument};
 
 /// A durable subscription.
 #[derive(Serialize, ToSchema)]
@@ -31,10 +28,22 @@ pub(super) struct Subscription {
     from: String,
     /// How many seconds a delivered message may stay unacknowledged.
     ack_wait: f64,
+    /// How often a message is delivered at most before it becomes a dead letter.
+    max_deliver: u32,
+    /// The pauses before repeats, in seconds.
+    backoff: Vec<f64>,
+    /// Which messages it receives; all where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<Filter>,
+    /// For how many seconds nobody may use it before it is removed.
+    expires: f64,
+    /// The topics that there are of what it names.
+    matched: Vec<String>,
 }
 
 impl Subscription {
     fn of(subscription: &subscription::Subscription) -> Self {
+        let delivery = &subscription.delivery;
         Self {
             id: subscription.id.to_string(),
             topics: subscription.topics.iter().map(ToString::to_string).collect(),
@@ -44,7 +53,12 @@ impl Subscription {
                 StartFrom::Offset(offset) => offset.to_string(),
                 StartFrom::Time(time) => duration::rfc3339(time),
             },
-            ack_wait: subscription.delivery.ack_wait.as_secs_f64(),
+            ack_wait: delivery.ack_wait.as_secs_f64(),
+            max_deliver: delivery.max_deliver,
+            backoff: delivery.backoff.iter().map(Duration::as_secs_f64).collect(),
+            filter: Filter::of(&delivery.filter),
+            expires: delivery.expires.as_secs_f64(),
+            matched: subscription.matched.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -88,6 +102,38 @@ pub(super) async fn one(State(face): State<Face>, id: Named) -> Result<Response,
         Some(subscription) => Ok(json(StatusCode::OK, &Subscription::of(subscription))),
         None => Err(Refused::NoSubscription(id).into()),
     }
+}
+
+/// Something is gone.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deleted {
+    /// Always `deleted`.
+    status: &'static str,
+    /// What was deleted.
+    id: String,
+}
+
+impl Deleted {
+    pub(super) fn named(id: impl ToString) -> Self {
+        Self { status: "deleted", id: id.to_string() }
+    }
+}
+
+/// Removes a durable subscription: where it was is forgotten.
+#[utoipa::path(
+    delete, path = "/subscriptions/{id}", tag = "subscriptions",
+    params(("id" = String, Path, description = "The subscription")),
+    responses(
+        (status = 200, description = "It is gone", body = Deleted),
+        (status = 404, description = "There is none of this id", body = ProblemDocument),
+        (status = 503, description = "It is still there; try again", body = ProblemDocument),
+        (status = 504, description = "Not known; ask again", body = ProblemDocument),
+    )
+)]
+pub(super) async fn delete(State(face): State<Face>, id: Named) -> Result<Response, Problem> {
+    let id: SubscriptionId = id.parse()?;
+    face.change(ControlRequest::Unsubscribe { id: id.clone() }).await?;
+    Ok(json(StatusCode::OK, &Deleted::named(id)))
 }
 
 /// Messages of a subscription.
@@ -134,87 +180,4 @@ pub(super) async fn pull(
     let messages = messages.iter().map(Message::delivered);
     let messages = messages.collect::<Result<_, _>>().map_err(fetch::damaged)?;
     Ok(json(StatusCode::OK, &Pulled { messages }))
-}
-
-/// What to acknowledge.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Acknowledge {
-    /// The `ack_token`s that came with the messages, at most 10 000.
-    tokens: Vec<String>,
-}
-
-/// What was acknowledged.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Acknowledged {
-    /// How many messages are acknowledged now.
-    acked: u32,
-    /// Tokens that name no message of this subscription.
-    expired: Vec<String>,
-}
-
-/// Acknowledges messages: they do not come again.
-#[utoipa::path(
-    post, path = "/subscriptions/{id}/ack", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
-    request_body = Acknowledge,
-    responses(
-        (status = 200, description = "Taken", body = Acknowledged),
-        (status = "4XX", description = "Nothing was acknowledged", body = ProblemDocument),
-        (status = 503, description = "Nothing was acknowledged; try again",
-            body = ProblemDocument),
-        (status = 504, description = "Not known; acknowledge again", body = ProblemDocument),
-    )
-)]
-pub(super) async fn acknowledge(
-    State(face): State<Face>,
-    id: Named,
-    request: HttpRequest,
-) -> Result<Response, Problem> {
-    let subscription: SubscriptionId = id.parse()?;
-    let held = face.read_body(request).await?;
-    let acknowledge = body::parse(&held.bytes)?;
-    Ok(json(StatusCode::OK, &acknowledged(&face, &subscription, acknowledge).await?))
-}
-
-/// Acknowledges messages as a client asked for it, by whichever way.
-pub(super) async fn acknowledged(
-    face: &Face,
-    subscription: &SubscriptionId,
-    acknowledge: Acknowledge,
-) -> Result<Acknowledged, Problem> {
-    let Acknowledge { tokens } = acknowledge;
-    if tokens.len() > TOKENS_MAX {
-        let detail = format!("tokens: more than {TOKENS_MAX}; acknowledge in parts");
-        return Err(Problem::new(Kind::Impossible, detail));
-    }
-    let token = |text: &String| {
-        text.parse::<AckToken>()
-            .map_err(|error| Problem::new(Kind::Impossible, format!("tokens: '{text}': {error}")))
-    };
-    let tokens = tokens.iter().map(token).collect::<Result<_, _>>()?;
-    let (acked, expired) = settle(face, subscription, tokens).await?;
-    let expired = expired.iter().map(ToString::to_string).collect();
-    Ok(Acknowledged { acked, expired })
-}
-
-/// Acknowledges messages, and tells the sessions of event streams.
-pub(super) async fn settle(
-    face: &Face,
-    subscription: &SubscriptionId,
-    tokens: Vec<AckToken>,
-) -> Result<(u32, Vec<AckToken>), Problem> {
-    let request = Request::Settle {
-        subscription: subscription.clone(),
-        tokens: tokens.clone(),
-        verdict: Verdict::Ack,
-    };
-    let response = face.ask(request, Duration::ZERO).await;
-    let (acked, expired) = answer::settled(response)?;
-    // A partition knows its cursors, not the registry: to it, an unknown subscription has no lease.
-    if acked == 0 && !face.0.node.view().subscriptions.contains_key(subscription) {
-        return Err(Refused::NoSubscription(subscription.clone()).into());
-    }
-    face.0.sessions.acknowledged(subscription, &tokens);
-    Ok((acked, expired))
 }

@@ -13,14 +13,13 @@ use sprawl_core::ids::{DiskId, PartitionId, TopicName};
 use sprawl_core::machine::{PartitionStatus, Refused, ShardStatus};
 use utoipa::ToSchema;
 
+use super::configuration::Config;
 use super::query::{Named, Query};
 use super::{Face, json};
 use crate::problem::{Problem, ProblemDocument};
 
 /// Where every message is kept in this version.
 const STORAGE_TIER: &str = "disk";
-/// What an acknowledgement means in this version.
-const DURABILITY: &str = "fsync";
 
 /// All topics.
 #[derive(Serialize, ToSchema)]
@@ -57,6 +56,8 @@ pub(super) struct Topic {
     name: String,
     /// How it is kept.
     config: Config,
+    /// How many nodes hold each partition: the lesser of `replication` and the number of nodes.
+    replication_in_effect: usize,
     /// How many messages it retains.
     message_count: u64,
     /// The durable subscriptions that receive from it.
@@ -65,19 +66,6 @@ pub(super) struct Topic {
     storage_tier: &'static str,
     /// Its partitions by number.
     partitions: Vec<Partition>,
-}
-
-/// How a topic is kept.
-#[derive(Serialize, ToSchema)]
-struct Config {
-    /// Into how many partitions it is divided.
-    partitions: u32,
-    /// How many nodes are to hold each partition.
-    replication: u32,
-    /// How many do: the lesser of `replication` and the number of nodes.
-    replication_in_effect: usize,
-    /// What an acknowledgement means.
-    durability: &'static str,
 }
 
 /// A partition of a topic.
@@ -97,10 +85,16 @@ struct Partition {
     in_sync: Vec<String>,
     /// Whether its leader serves.
     serving: bool,
+    /// The first offset that it retains.
+    start_offset: u64,
     /// The offset that its next message will have.
     end_offset: u64,
     /// How many messages it retains.
     message_count: u64,
+    /// How many bytes of entries it retains, about.
+    bytes: u64,
+    /// How many of its messages are not due yet.
+    delayed: u64,
     /// How many ids its dedup window holds now.
     window_ids: u64,
     /// What is wrong with its log, if anything is.
@@ -145,15 +139,10 @@ pub(super) async fn one(State(face): State<Face>, topic: Named) -> Result<Respon
     let parts = partitions_of(&view, topic);
     let shown: Vec<Partition> =
         parts.iter().map(|part| partition(&view, part, held.get(&part.id).copied())).collect();
-    let config = Config {
-        partitions: topic.config.partitions,
-        replication: topic.config.replication,
-        replication_in_effect: parts.iter().map(|part| part.replicas.len()).min().unwrap_or(0),
-        durability: DURABILITY,
-    };
     let shown = Topic {
         name: name.to_string(),
-        config,
+        config: Config::of(&topic.config),
+        replication_in_effect: parts.iter().map(|part| part.replicas.len()).min().unwrap_or(0),
         message_count: shown.iter().map(|part| part.message_count).sum(),
         subscribers: subscribers(&view, &name),
         storage_tier: STORAGE_TIER,
@@ -207,8 +196,11 @@ fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionSta
         replicas: names(&part.replicas),
         in_sync: names(&part.in_sync),
         serving: held.is_some_and(|held| held.serving),
+        start_offset: held.map_or(0, |held| held.start.0),
         end_offset: held.map_or(0, |held| held.end.0),
         message_count: held.map_or(0, |held| held.messages),
+        bytes: held.map_or(0, |held| held.bytes),
+        delayed: held.map_or(0, |held| held.delayed),
         window_ids: held.map_or(0, |held| held.window_ids),
         damaged: held.and_then(|held| held.damaged.as_ref()).map(ToString::to_string),
     }
