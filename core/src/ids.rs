@@ -55,6 +55,11 @@ number! {
     PartitionId
 }
 number! {
+    /// Whose requests share one part of what a node takes on: a number that stands for a client's
+    /// address.
+    Source
+}
+number! {
     /// The reign of one leader over a partition: it belongs to one run of one process.
     Epoch
 }
@@ -192,6 +197,11 @@ impl TopicName {
     pub fn is_system(&self) -> bool {
         self.0.starts_with('_')
     }
+}
+
+impl Source {
+    /// The node itself, which does not wait for its turn.
+    pub const NODE: Self = Self(0);
 }
 
 name! {

@@ -24,6 +24,8 @@ pub enum Bug {
     RetentionByTheWallClock,
     /// A subscription's window has no bound in bytes.
     WindowWithoutBound,
+    /// What waits for its turn to be stored has no bound in bytes.
+    LobbyWithoutBound,
     /// A message is done before its dead letter is stored.
     BuriedAfterDone,
     /// A subscription from the latest message begins at its first poll.

@@ -149,7 +149,7 @@ impl NodeHandle {
             let Response::Described(status) = response else {
                 return None;
             };
-            all.push(status);
+            all.push(*status);
         }
         Some(all)
     }

@@ -249,12 +249,18 @@ where
     }
 }
 
+/// What may wait in one shard at least, in bytes.
+const WAITING_BYTES_MIN: usize = 32 << 20;
+
 /// Each shard's part of the node's budget.
 fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
     let shards = usize::from(shards);
     ShardOptions {
         cache_bytes: budget.cache_bytes / shards,
         in_flight_bytes: budget.in_flight_bytes / shards,
+        // Room for a large message beside others. What waits is held by the face already, within a
+        // bound of its own.
+        waiting_bytes: (budget.waiting_bytes / shards).max(WAITING_BYTES_MIN),
         checkpoint_entries: budget.checkpoint_entries,
     }
 }

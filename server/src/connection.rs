@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceExt as _;
 
+use crate::guests::Guest;
 use crate::quiet::Quiet;
 use crate::serve::{HEAD_BYTES_MAX, HEADERS_MAX, Limits};
 use crate::stall::Stalling;
@@ -38,6 +39,13 @@ const PING_WAIT_MAX: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     _slot: Arc<OwnedSemaphorePermit>,
+    pub(crate) guest: Arc<Guest>,
+}
+
+impl Place {
+    pub(crate) fn new(slot: OwnedSemaphorePermit, guest: Arc<Guest>) -> Self {
+        Self { _slot: Arc::new(slot), guest }
+    }
 }
 
 /// What a connection is served with.
@@ -49,8 +57,7 @@ pub(crate) struct Terms {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn converse(stream: TcpStream, slot: OwnedSemaphorePermit, terms: Terms) {
-    let place = Place { _slot: Arc::new(slot) };
+pub(crate) async fn converse(stream: TcpStream, place: Place, terms: Terms) {
     let stream = Quiet::new(Stalling::new(stream, terms.limits.write_wait_max));
     if let Err(error) = speak(stream, place, &terms).await {
         tracing::debug!(%error, "a connection ended early");

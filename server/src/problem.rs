@@ -37,6 +37,8 @@ pub enum Kind {
     TooLarge,
     /// Stored data is damaged.
     Damaged,
+    /// The node is overloaded, and the client has its share of what it takes on.
+    OverShare,
     /// More is waiting than the node takes on.
     Overloaded,
     /// The node, or the partition, does not serve yet, or no longer.
@@ -64,6 +66,7 @@ impl Kind {
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "Conflict"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::Damaged => (StatusCode::INTERNAL_SERVER_ERROR, "damaged", "Damaged data"),
+            Self::OverShare => (StatusCode::TOO_MANY_REQUESTS, "over-share", "Over its share"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
             Self::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "disk-full", "Disk full"),
@@ -75,7 +78,7 @@ impl Kind {
 
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::Overloaded | Self::NotReady => Some(RETRY_SOON_SECONDS),
+            Self::OverShare | Self::Overloaded | Self::NotReady => Some(RETRY_SOON_SECONDS),
             Self::DiskFull => Some(RETRY_LATER_SECONDS),
             Self::Malformed
             | Self::Impossible
@@ -110,6 +113,8 @@ pub struct Problem {
     kind: Kind,
     detail: String,
     publish: Option<(Option<String>, Stored)>,
+    /// After how many seconds to try again, where that is known.
+    retry_after: Option<u32>,
 }
 
 /// A problem document, as the client reads it.
@@ -133,13 +138,17 @@ pub struct ProblemDocument<'a> {
     /// What became of the message, in answers to a publish.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<Stored>,
+    /// After how many seconds to try again: what the header `Retry-After` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u32>,
 }
 
 impl Problem {
     /// A problem of this kind; the detail says what happened, to what, and what to do.
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), publish: None }
+        let retry_after = kind.retry_after();
+        Self { kind, detail: detail.into(), publish: None, retry_after }
     }
 
     /// The answer to a request whose fate is not known.
@@ -178,6 +187,7 @@ impl Problem {
             error: &self.detail,
             id,
             stored,
+            retry_after: self.retry_after,
         }
     }
 }
@@ -194,12 +204,18 @@ impl From<Refused> for Problem {
             | Refused::OffsetMoved { .. } => Kind::Conflict,
             Refused::PayloadTooLarge(..) => Kind::TooLarge,
             Refused::ExpiresBeforeDue => Kind::Impossible,
-            Refused::Overloaded(_) => Kind::Overloaded,
+            Refused::OverShare { .. } => Kind::OverShare,
+            Refused::Overloaded(_) | Refused::Busy { .. } => Kind::Overloaded,
             Refused::NotReady => Kind::NotReady,
             Refused::DiskFull => Kind::DiskFull,
             Refused::Damaged(_) => Kind::Damaged,
         };
-        Self::new(kind, refused.to_string())
+        let mut problem = Self::new(kind, refused.to_string());
+        if let Refused::OverShare { retry_after } | Refused::Busy { retry_after } = refused {
+            // Whole seconds: later rather than too early.
+            problem.retry_after = Some(retry_after.as_secs() as u32 + 1);
+        }
+        problem
     }
 }
 
@@ -215,7 +231,7 @@ impl IntoResponse for Problem {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        if let Some(seconds) = self.kind.retry_after() {
+        if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

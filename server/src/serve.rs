@@ -1,6 +1,7 @@
 //! The accept loop: connections in, a bounded number of them, and a graceful end.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::{self, Face};
-use crate::connection::{Terms, converse};
+use crate::connection::{Place, Terms, converse};
+use crate::guests::Guests;
 use crate::host::Host;
 use crate::stop::Stop;
 
@@ -39,7 +41,8 @@ pub struct Settings {
 pub struct Limits {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
-    /// Bytes of all bodies that are held at once; a request beyond is refused with 503.
+    /// Bytes of all bodies that are held at once. One client holds half of them at most; what is
+    /// beyond is refused.
     pub bodies_bytes_max: usize,
     /// How long a body may take to arrive.
     pub body_wait_max: Duration,
@@ -83,6 +86,7 @@ pub async fn serve(
     let stopping = Stop::default();
     let face = Face::new(node, settings, http_port, stopping.clone());
     let terms = Terms { router: api::router(face), limits, stopping: stopping.clone() };
+    let guests = Guests::new(limits.bodies_bytes_max);
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let mut stop = pin!(stop);
     loop {
@@ -92,8 +96,9 @@ pub async fn serve(
             accepted = accept(&listener, &slots) => accepted,
         };
         match accepted {
-            Ok((stream, slot)) => {
-                tokio::spawn(converse(stream, slot, terms.clone()));
+            Ok((stream, address, slot)) => {
+                let place = Place::new(slot, guests.welcome(address.ip()));
+                tokio::spawn(converse(stream, place, terms.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -113,10 +118,10 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
+    let (stream, address) = listener.accept().await?;
     // Answers are written whole; waiting for more to send with them would only delay them.
     stream.set_nodelay(true)?;
-    Ok((stream, slot))
+    Ok((stream, address, slot))
 }

@@ -44,7 +44,7 @@ impl Shard {
             }
         }
         for (partition, messages) in here {
-            self.publish_here(partition, messages, now, effects);
+            self.enter(partition, messages, now, effects);
         }
         for (shard, (places, items)) in away {
             let request = Request::PublishBatch(items);
@@ -63,21 +63,6 @@ impl Shard {
             }
         }
         self.end_batch(batch, now, effects);
-    }
-
-    fn publish_here(
-        &mut self,
-        partition: PartitionId,
-        messages: Vec<(ReplyTo, Submission)>,
-        now: Now,
-        effects: &mut Vec<ShardEffect>,
-    ) {
-        let replies: Vec<ReplyTo> = messages.iter().map(|(reply, _)| *reply).collect();
-        let done = self.on(partition, now, effects, |held, _, desk| held.publish(messages, desk));
-        if done.is_none() {
-            let mut desk = self.bench.desk(now, effects);
-            replies.into_iter().for_each(|reply| desk.refuse(reply, Refused::NotReady));
-        }
     }
 
     /// One message of a batch has its answer.

@@ -18,15 +18,22 @@ pub(super) const READS_MAX: usize = 256;
 pub struct ShardOptions {
     /// Bytes of entries kept in memory for readers.
     pub cache_bytes: usize,
-    /// Bytes of entries that may wait for the disk; publishes beyond are refused.
+    /// Bytes of entries that the disk may have before it; publishes beyond wait for their turn.
     pub in_flight_bytes: usize,
+    /// Bytes of publishes that may wait for their turn; those beyond are refused.
+    pub waiting_bytes: usize,
     /// After how many committed entries a partition's state is stored with the next ones.
     pub checkpoint_entries: u64,
 }
 
 impl Default for ShardOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, in_flight_bytes: 64 << 20, checkpoint_entries: 4_096 }
+        Self {
+            cache_bytes: 64 << 20,
+            in_flight_bytes: 64 << 20,
+            waiting_bytes: 128 << 20,
+            checkpoint_entries: 4_096,
+        }
     }
 }
 
@@ -39,6 +46,8 @@ pub(crate) enum ReplyTo {
     Own(RequestId),
     /// To a dead letter that this shard has stored, under its name for it.
     Grave(RequestId),
+    /// Nowhere: the node told something.
+    Nobody,
     /// To one message of a batch of this shard, under its name for the batch.
     Item(RequestId, u32),
     /// To another shard, under its name for the request.
@@ -72,6 +81,8 @@ pub(crate) struct Grave {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) in_flight: usize,
+    /// All bytes that were ever in flight.
+    pub(crate) entered: u64,
     pub(crate) cached: usize,
     /// The partition of each entry in memory, in the order in which they came.
     pub(crate) evictions: VecDeque<PartitionId>,
@@ -146,11 +157,6 @@ impl Desk<'_> {
         self.bench.disk == DiskSpace::Free
     }
 
-    /// Whether so much waits for the disk that publishes are refused.
-    pub(crate) fn is_overloaded(&self) -> bool {
-        self.bench.ledger.in_flight >= self.bench.options.in_flight_bytes
-    }
-
     /// Names a read and remembers what it is for, or hands it back: too many are under way.
     pub(crate) fn read(
         &mut self,
@@ -169,6 +175,7 @@ impl Desk<'_> {
     pub(crate) fn account(&mut self, partition: PartitionId, record: &Record) {
         let ledger = &mut self.bench.ledger;
         ledger.in_flight += record.len();
+        ledger.entered += record.len() as u64;
         ledger.cached += record.len();
         ledger.evictions.push_back(partition);
     }

@@ -1,5 +1,6 @@
 //! The door of a shard: what a client asks is done here, handed on, or made to wait.
 
+use super::admission::{Waiting, source};
 use super::desk::{Desk, ReplyTo};
 use super::partition::Partition;
 use super::replica::Submission;
@@ -7,8 +8,8 @@ use super::routing::{
     Forwarded, TOPIC_WAIT, WANTED_BYTES_MAX, WANTED_MAX, Wanting, target, target_of,
 };
 use super::shard::Shard;
-use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, TopicName};
-use crate::machine::{Message, Now, Refused, Report, Request, Response, ShardEffect};
+use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, Source, TopicName};
+use crate::machine::{DiskSpace, Message, Now, Refused, Report, Request, Response, ShardEffect};
 use crate::node::shard_of;
 
 impl Shard {
@@ -78,7 +79,7 @@ impl Shard {
                 self.settle(reply, subscription, tokens, verdict, now, effects);
             }
             Request::Describe => {
-                let status = self.status();
+                let status = Box::new(self.status());
                 self.bench.desk(now, effects).answer(reply, Response::Described(status));
             }
         }
@@ -159,9 +160,83 @@ impl Shard {
             let request = Request::Publish(submission);
             self.forward(shard, Forwarded::Request(reply), request, now, effects);
         } else {
-            self.here(id, reply, now, effects, |held, desk| {
-                held.publish(vec![(reply, submission)], desk);
-            });
+            self.enter(id, vec![(reply, submission)], now, effects);
+        }
+    }
+
+    /// Publishes to one partition of this shard, all of one request, go to the disk or wait for
+    /// their turn. What the node itself stores does not wait, and a full disk refuses at once.
+    pub(super) fn enter(
+        &mut self,
+        partition: PartitionId,
+        messages: Vec<(ReplyTo, Submission)>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        if self.admission.is_open(self.bench.ledger.in_flight)
+            || self.bench.disk == DiskSpace::Full
+            || source(&messages) == Source::NODE
+        {
+            return self.store(partition, messages, now, effects);
+        }
+        self.bench.counters.queued += messages.len() as u64;
+        if let Err((waiting, refused)) = self.admission.wait(Waiting { partition, messages }, now) {
+            self.shed(waiting, &refused, now, effects);
+        }
+    }
+
+    fn shed(
+        &mut self,
+        waiting: Waiting,
+        refused: &Refused,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        self.bench.counters.shed += waiting.messages.len() as u64;
+        let mut desk = self.bench.desk(now, effects);
+        for (reply, _) in waiting.messages {
+            desk.refuse(reply, refused.clone());
+        }
+    }
+
+    fn store(
+        &mut self,
+        partition: PartitionId,
+        messages: Vec<(ReplyTo, Submission)>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let Some(held) = self.partitions.contains_key(&partition).then_some(partition) else {
+            let mut desk = self.bench.desk(now, effects);
+            return messages
+                .into_iter()
+                .for_each(|(reply, _)| desk.refuse(reply, Refused::NotReady));
+        };
+        self.on(held, now, effects, |held, _, desk| held.publish(messages, desk));
+    }
+
+    /// Those whose turn it is go to the disk, as far as it takes more.
+    pub(super) fn take_turns(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
+        let ledger = &self.bench.ledger;
+        self.admission.observe(now, ledger.entered, ledger.in_flight);
+        while let Some(Waiting { partition, messages }) =
+            self.admission.next(self.bench.ledger.in_flight)
+        {
+            self.store(partition, messages, now, effects);
+        }
+    }
+
+    /// Refuses those who have waited too long.
+    pub(super) fn send_away(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
+        while let Some((waiting, refused)) = self.admission.give_up(now.since_start) {
+            self.shed(waiting, &refused, now, effects);
+        }
+    }
+
+    /// Publishes what has become of the load.
+    pub(super) fn tell_load(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
+        if let Some(event) = self.admission.announce(now) {
+            self.publish(ReplyTo::Nobody, event, now, effects);
         }
     }
 
@@ -288,6 +363,7 @@ impl Shard {
                 ReplyTo::Item(batch, at) => {
                     self.item_answered(batch, at, response, now, effects);
                 }
+                ReplyTo::Nobody => {}
                 ReplyTo::Grave(id) => self.buried(id, &response, now, effects),
                 ReplyTo::Shard(to, id) => {
                     let message = Message::Answer { id, response };

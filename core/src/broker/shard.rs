@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 
+use super::admission::Admission;
 use super::desk::{Bench, Desk, Reading, ShardOptions};
 use super::partition::Partition;
 use super::pulls::Watchers;
@@ -50,6 +51,7 @@ pub struct Shard {
     pub(super) routes: Routes,
     pub(super) watchers: Watchers,
     pub(super) bench: Bench,
+    pub(super) admission: Admission,
     timers: Timers,
     /// A sync failed: nothing is done any more.
     failed: bool,
@@ -85,10 +87,12 @@ impl Shard {
     pub fn recover(seed: ShardSeed) -> Self {
         let ShardSeed { me, shards, node, options, origin, replicas } = seed;
         let recovered = replicas.into_iter().map(|replica| (replica.id(), replica)).collect();
+        let admission = Admission::new(&options, format!("{}-{}-{}", node.0, node.1, me.0));
         Self {
             me,
             shards,
             node,
+            admission,
             view: Arc::default(),
             partitions: BTreeMap::new(),
             recovered,
@@ -288,11 +292,14 @@ impl Shard {
             self.on(id, now, effects, |held, _, desk| held.wake(desk));
         }
         self.give_up(now, effects);
+        self.send_away(now, effects);
     }
 
     fn evict(&mut self) {
         let ledger = &mut self.bench.ledger;
-        while ledger.cached > self.bench.options.cache_bytes {
+        // What waits for its turn takes the place of what is only kept for readers.
+        let room = self.bench.options.cache_bytes.saturating_sub(self.admission.waiting_bytes());
+        while ledger.cached > room {
             let Some(&id) = ledger.evictions.front() else { break };
             let Some(partition) = self.partitions.get_mut(&id) else {
                 ledger.evictions.pop_front();
@@ -319,6 +326,7 @@ impl Shard {
             disk: self.bench.disk,
             partitions: self.partitions.values().map(Partition::status).collect(),
             counters: self.bench.counters.clone(),
+            admission: self.admission.status(),
             in_flight_bytes: self.bench.ledger.in_flight as u64,
             cached_bytes: self.bench.ledger.cached as u64,
         }
@@ -357,6 +365,8 @@ impl Machine for Shard {
             ShardInput::DiskFailed => self.failed = true,
             ShardInput::Woke => self.wake(now, effects),
         }
+        self.take_turns(now, effects);
+        self.tell_load(now, effects);
         loop {
             self.give_answers(now, effects);
             self.send_graves(now, effects);
@@ -373,7 +383,7 @@ impl Machine for Shard {
             return None;
         }
         let partition = self.timers.order.first().map(|&(at, _)| at);
-        [partition, self.routes.wakeup()].into_iter().flatten().min()
+        [partition, self.routes.wakeup(), self.admission.wakeup()].into_iter().flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {
@@ -385,6 +395,7 @@ impl Machine for Shard {
         let broken = |detail| Broken { invariant: "BoundsHold", detail };
         self.partitions.values().try_for_each(Partition::check).map_err(broken)?;
         self.routes.check().map_err(broken)?;
+        self.admission.check().map_err(broken)?;
         self.watchers.check().map_err(broken)
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use digest::Digest;
-pub use status::{Counters, PartitionStatus, ShardStatus};
+pub use status::{AdmissionStatus, Counters, LoadLevel, PartitionStatus, ShardStatus};
 pub use time::{Now, Time, WallTime};
 
 use crate::broker::delivery::{AckToken, Delivered};
@@ -439,7 +439,7 @@ pub enum Response {
         expired: Vec<AckToken>,
     },
     /// What the shard holds and has counted.
-    Described(ShardStatus),
+    Described(Box<ShardStatus>),
     /// It did not happen and will not.
     Refused(Refused),
     /// It may have happened or may yet; the same request again, under the same id, finds out.
@@ -484,6 +484,18 @@ pub enum Refused {
     /// More is waiting than the node takes on; try again after a pause.
     #[error("the node is overloaded: {0}")]
     Overloaded(&'static str),
+    /// The node is overloaded, and this client has its share of it waiting.
+    #[error("the node is overloaded, and this client has as much waiting as is its share")]
+    OverShare {
+        /// When it will have less waiting, as far as can be told.
+        retry_after: Duration,
+    },
+    /// The disk is behind, and as much waits for it as there is room for.
+    #[error("the node is overloaded: too many bytes wait for the disk")]
+    Busy {
+        /// When less will be waiting, as far as can be told.
+        retry_after: Duration,
+    },
     /// The partition has no leader that may answer yet; try again after a pause.
     #[error("the partition has no leader yet")]
     NotReady,

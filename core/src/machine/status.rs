@@ -1,5 +1,7 @@
 //! What a shard tells of itself.
 
+use std::time::Duration;
+
 use super::{DiskSpace, Unreadable};
 use crate::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId, TopicName};
 
@@ -14,10 +16,54 @@ pub struct ShardStatus {
     pub partitions: Vec<PartitionStatus>,
     /// Its counters.
     pub counters: Counters,
-    /// Bytes of entries that wait for the disk.
+    /// Bytes of entries that the disk has before it.
     pub in_flight_bytes: u64,
+    /// What it takes on, and who waits.
+    pub admission: AdmissionStatus,
     /// Bytes of entries held in memory for reading.
     pub cached_bytes: u64,
+}
+
+/// How much more is asked of a shard than it takes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LoadLevel {
+    /// Nobody waits for a turn.
+    #[default]
+    Calm,
+    /// Less than half of the room for those who wait is taken.
+    Elevated,
+    /// Half of it or more is: one client at least is sent away.
+    High,
+    /// Seven eighths or more are.
+    Severe,
+}
+
+impl LoadLevel {
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Elevated => "elevated",
+            Self::High => "high",
+            Self::Severe => "severe",
+        }
+    }
+}
+
+/// What a shard's gate lets through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AdmissionStatus {
+    /// How much more is asked than that.
+    pub level: LoadLevel,
+    /// Bytes of publishes that wait for their turn.
+    pub waiting_bytes: u64,
+    /// How many clients they are of.
+    pub waiting_clients: u64,
+    /// How many bytes the disk may have before it.
+    pub window_bytes: u64,
+    /// How long a commit takes, smoothed.
+    pub commit_latency: Duration,
 }
 
 /// One partition, as its replica sees it.
@@ -82,6 +128,10 @@ pub struct Counters {
     pub dead_lettered: u64,
     /// Messages that retention removed, or a client.
     pub trimmed: u64,
+    /// Publishes that had to wait for their turn.
+    pub queued: u64,
+    /// Publishes refused for the load, of clients that had their share waiting and of others.
+    pub shed: u64,
     /// Requests refused.
     pub refused: u64,
     /// Requests that ended unknown.

@@ -248,8 +248,18 @@ fn a_pattern_receives_topics_that_come_later() {
     let (topic, terms) = ("orders.eu.paid".parse().expect("a name"), Terms::default());
     let other = "bills".parse().expect("a name");
     let draft = |id: &str| crate::world::draft(id);
-    node.request(Request::Publish(Submission { topic, draft: draft("a"), terms }));
-    node.request(Request::Publish(Submission { topic: other, draft: draft("b"), terms }));
+    node.request(Request::Publish(Submission {
+        source: Source(1),
+        topic,
+        draft: draft("a"),
+        terms,
+    }));
+    node.request(Request::Publish(Submission {
+        source: Source(1),
+        topic: other,
+        draft: draft("b"),
+        terms,
+    }));
     node.sync();
     let pulled = node.pull();
     assert_eq!(pulled.len(), 1, "the new topic, from its first message");
@@ -285,7 +295,7 @@ fn a_batch_is_answered_message_by_message() {
     let mut node = Node::start(Disk::default());
     let item = |topic: &str, id: &str, terms| {
         let topic = topic.parse().expect("a name");
-        Submission { topic, draft: crate::world::draft(id), terms }
+        Submission { source: Source(1), topic, draft: crate::world::draft(id), terms }
     };
     let moved = Terms { expected: Some(Offset(7)), ..Terms::default() };
     let terms = Terms::default();
@@ -395,7 +405,7 @@ fn what_was_leased_and_not_read_keeps_its_place() {
         let mut draft = crate::world::draft(&format!("m-{number}"));
         draft.payload = vec![b'x'; 300_000].into();
         let (topic, terms) = (topic(), Terms::default());
-        node.request(Request::Publish(Submission { topic, draft, terms }));
+        node.request(Request::Publish(Submission { source: Source(1), topic, draft, terms }));
     }
     node.sync();
     let mut order = Vec::new();

@@ -3,5 +3,6 @@
 mod delivery;
 mod golden;
 mod lone_node;
+mod overload;
 mod tidy;
 mod world;

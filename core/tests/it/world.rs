@@ -67,7 +67,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(mut disk: Disk) -> Self {
+    pub(crate) fn start(disk: Disk) -> Self {
+        let options = ShardOptions { checkpoint_entries: 7, ..ShardOptions::default() };
+        Self::start_with(disk, options)
+    }
+
+    pub(crate) fn start_with(mut disk: Disk, options: ShardOptions) -> Self {
         disk.boot += 1;
         let mut view = View::default();
         disk.changes.iter().for_each(|change| view.apply(view.version.next(), change));
@@ -87,7 +92,6 @@ impl Node {
         let now = Now { since_start: Time(1), wall: WallTime(disk.wall) };
         let shard = |me| {
             let replicas = replicas.remove(&ShardId(me)).unwrap_or_default();
-            let options = ShardOptions { checkpoint_entries: 7, ..ShardOptions::default() };
             let (me, shards, origin) = (ShardId(me), SHARDS, now);
             Shard::recover(ShardSeed { me, shards, node, options, origin, replicas })
         };
@@ -224,7 +228,12 @@ impl Node {
 
     pub(crate) fn publish_on(&mut self, id: &str, terms: Terms) -> RequestId {
         let draft = draft(id);
-        self.request(Request::Publish(Submission { topic: topic(), draft, terms }))
+        self.request(Request::Publish(Submission {
+            source: Source(1),
+            topic: topic(),
+            draft,
+            terms,
+        }))
     }
 
     /// Takes the power away: what was not synced is gone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Submission, Terms};
-use sprawl_core::ids::Offset;
+use sprawl_core::ids::{Offset, Source};
 use sprawl_core::machine::{FetchFrom, Refused, Request, Response};
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, DirError, Name};
@@ -43,7 +43,7 @@ async fn publish(node: &NodeHandle, id: &str) -> (u64, bool) {
 
 async fn publish_to(node: &NodeHandle, topic: &str, draft: Draft) -> (u64, bool) {
     let (topic, terms) = (topic.parse().expect("a name"), Terms::default());
-    let submission = Submission { topic, draft, terms };
+    let submission = Submission { source: Source(1), topic, draft, terms };
     match node.request(Request::Publish(submission)).await {
         Response::Published { offset, duplicate, .. } => (offset.0, duplicate),
         other => panic!("{other:?}"),

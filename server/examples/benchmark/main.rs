@@ -1,8 +1,8 @@
 //! Durable publishing, 1 KiB messages: in the process and over HTTP, beside plain append and
 //! fdatasync of the same bytes on the same disk in the same run.
 //!
-//! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY]`; a batch is how many
-//! publishes are under way at once. docs/benchmarks.md says how to read the table.
+//! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY [BATCH]]`; a batch is
+//! how many publishes are under way at once. docs/benchmarks.md says how to read the table.
 
 #[cfg(not(madsim))]
 mod append;
@@ -26,7 +26,11 @@ fn main() -> anyhow::Result<()> {
          | HTTP, a request a batch | ratio | read back |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
+    let only = std::env::args().nth(2).map(|batch| batch.parse::<usize>()).transpose()?;
     for batch in [1, 16, 128, 1024] {
+        if only.is_some_and(|only| only != batch) {
+            continue;
+        }
         let reference = append::rate(folder.path(), batch, SPAN)?;
         let process = process::rate(&folder.path().join(format!("process-{batch}")), batch, SPAN)?;
         let singly = http::singly(&folder.path().join(format!("singly-{batch}")), batch, SPAN)?;

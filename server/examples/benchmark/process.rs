@@ -9,6 +9,7 @@ use anyhow::bail;
 use bytes::Bytes;
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
+use sprawl_core::ids::Source;
 use sprawl_core::machine::{Request, Response};
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, Name};
@@ -41,7 +42,8 @@ pub(crate) fn rate(folder: &Path, batch: usize, span: Duration) -> anyhow::Resul
                         Envelope { id, key: None, content_type: None, headers: Vec::new() };
                     let draft = Draft { envelope, payload: payload.clone() };
                     let topic = format!("topic-{}", writer % 4).parse()?;
-                    let submission = Submission { topic, draft, terms: Terms::default() };
+                    let source = Source(writer as u64 + 1);
+                    let submission = Submission { source, topic, draft, terms: Terms::default() };
                     match node.request(Request::Publish(submission)).await {
                         Response::Published { .. } => published.fetch_add(1, Ordering::Relaxed),
                         other => bail!("a publish ended with {other:?}"),

@@ -11,6 +11,7 @@ use sprawl_core::broker::replica::Submission;
 use sprawl_core::broker::routing::BATCH_ITEMS_MAX;
 use sprawl_core::ids::{MessageId, TopicName};
 
+use super::body::Held;
 use super::publish::{Published, outcome};
 use super::query::Query;
 use super::submission::{self, Publish};
@@ -51,7 +52,7 @@ pub(super) async fn publish_batch(
         let detail = format!("a batch has at most {BATCH_ITEMS_MAX} messages; send less at once");
         return Err(whole(Problem::new(Kind::TooLarge, detail)));
     }
-    let outcomes = store(&face, &held.bytes, &parts).await;
+    let outcomes = store(&face, &held, &parts).await;
     Ok(answer(&outcomes))
 }
 
@@ -73,12 +74,12 @@ fn parts(body: &Bytes) -> Result<Vec<&[u8]>, Problem> {
 }
 
 /// Stores what can be read; what cannot, has its problem at once.
-async fn store(face: &Face, body: &Bytes, parts: &[&[u8]]) -> Vec<Outcome> {
+async fn store(face: &Face, held: &Held, parts: &[&[u8]]) -> Vec<Outcome> {
     let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(parts.len());
     let mut asked: Vec<(usize, MessageId, TopicName)> = Vec::with_capacity(parts.len());
     let mut items: Vec<Submission> = Vec::with_capacity(parts.len());
     for (at, json) in parts.iter().enumerate() {
-        match submission::read(body, json, face) {
+        match submission::read(held.source(), &held.bytes, json, face) {
             Ok(item) => {
                 asked.push((at, item.draft.envelope.id.clone(), item.topic.clone()));
                 items.push(item);

@@ -1,5 +1,7 @@
 //! Reading a request's body: bounded in bytes, in time, and over all requests together.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
@@ -7,9 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::error::Category;
-use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
+use sprawl_core::ids::Source;
 
 use super::Face;
+use crate::connection::Place;
+use crate::guests::{Guest, Share};
 use crate::problem::{Kind, Problem};
 
 /// How many bytes of a body that is too large are read and dropped, so that the client, which
@@ -19,7 +23,14 @@ const DISCARDED_BYTES_MAX: usize = 64 << 20;
 /// A body, and its share of the budget for as long as it is held.
 pub(super) struct Held {
     pub(super) bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+    share: Share,
+}
+
+impl Held {
+    /// Who sent it.
+    pub(super) fn source(&self) -> Source {
+        self.share.source()
+    }
 }
 
 impl Face {
@@ -27,8 +38,8 @@ impl Face {
     ///
     /// # Errors
     ///
-    /// 413 above the limit, 408 when it takes too long, 503 when too many bodies are held, 400
-    /// when the client breaks off.
+    /// 413 above the limit, 408 when it takes too long, 429 when the client has its share of
+    /// all bodies, 400 when it breaks off.
     pub(super) async fn read_body(&self, request: Request) -> Result<Held, Problem> {
         let wait = self.0.limits.body_wait_max;
         let seconds = wait.as_secs();
@@ -40,6 +51,8 @@ impl Face {
 
     async fn gather(&self, request: Request) -> Result<Held, Problem> {
         let limit = self.0.limits.body_bytes_max;
+        let place = request.extensions().get::<Place>();
+        let guest = place.expect("each request bears the place of its connection").guest.clone();
         let waits_for_leave = request.headers().contains_key(EXPECT);
         let announced = request.headers().get(CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -50,7 +63,7 @@ impl Face {
             }
             return Err(too_large(limit));
         }
-        let mut share: Option<OwnedSemaphorePermit> = None;
+        let mut share = hold(&guest, 0)?;
         let mut first = Bytes::new();
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -61,10 +74,9 @@ impl Face {
                 discard(&mut body).await;
                 return Err(too_large(limit));
             }
-            let permit = self.budget(part.len())?;
-            match &mut share {
-                Some(share) => share.merge(permit),
-                None => share = Some(permit),
+            if !share.grow(part.len()) {
+                discard(&mut body).await;
+                return Err(over_share());
             }
             // A body of one part, as small ones are, is not copied.
             if first.is_empty() && all.is_empty() {
@@ -79,29 +91,27 @@ impl Face {
             all.extend_from_slice(&part);
         }
         let bytes = if all.is_empty() { first } else { all.freeze() };
-        Ok(Held { bytes, _share: share })
+        Ok(Held { bytes, share })
     }
+}
 
-    /// Holds a body that is there already.
-    ///
-    /// # Errors
-    ///
-    /// 503 when too many bodies are held.
-    pub(super) fn hold_body(&self, bytes: Bytes) -> Result<Held, Problem> {
-        let share = Some(self.budget(bytes.len())?);
-        Ok(Held { bytes, _share: share })
-    }
+/// Holds a body that is there already.
+///
+/// # Errors
+///
+/// 429 when the client has its share of all bodies.
+pub(super) fn hold_body(guest: &Arc<Guest>, bytes: Bytes) -> Result<Held, Problem> {
+    let share = hold(guest, bytes.len())?;
+    Ok(Held { bytes, share })
+}
 
-    fn budget(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match self.0.bodies.clone().try_acquire_many_owned(permits) {
-            Ok(permit) => Ok(permit),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let detail = "the node is overloaded: too many bytes of requests are waiting";
-                Err(Problem::new(Kind::Overloaded, detail))
-            }
-        }
-    }
+fn hold(guest: &Arc<Guest>, bytes: usize) -> Result<Share, Problem> {
+    guest.hold(bytes).ok_or_else(over_share)
+}
+
+fn over_share() -> Problem {
+    let detail = "the node is overloaded, and this client has its share of requests waiting";
+    Problem::new(Kind::OverShare, detail)
 }
 
 fn too_large(limit: usize) -> Problem {

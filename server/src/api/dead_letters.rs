@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Record, Submission, Terms};
-use sprawl_core::ids::{IdHash, MessageId, Offset, TopicName};
+use sprawl_core::ids::{IdHash, MessageId, Offset, Source, TopicName};
 use sprawl_core::machine::{FetchFrom, Request};
 use utoipa::ToSchema;
 
@@ -76,7 +76,7 @@ pub(super) async fn redrive(
     let count = view.topics.get(&topic).map_or(1, |topic| topic.partitions.len() as u32);
     let (mut redriven, mut left) = (0, 0);
     for partition in 0..count {
-        let done = drive(&face, &topic, partition, max - redriven).await?;
+        let done = drive(&face, held.source(), (&topic, partition), max - redriven).await?;
         redriven += done.0;
         left += done.1;
     }
@@ -86,8 +86,8 @@ pub(super) async fn redrive(
 /// Sends the oldest of one partition back; gives how many, and how many are left.
 async fn drive(
     face: &Face,
-    topic: &TopicName,
-    partition: u32,
+    source: Source,
+    (topic, partition): (&TopicName, u32),
     max: usize,
 ) -> Result<(usize, u64), Problem> {
     let (count_max, wait, from) = (max.max(1), Duration::ZERO, FetchFrom::Offset(Offset(0)));
@@ -96,7 +96,7 @@ async fn drive(
     let records = &page.records[..page.records.len().min(max)];
     let mut items = Vec::with_capacity(records.len());
     for record in records {
-        items.push(submission(topic, partition, record)?);
+        items.push(submission(source, topic, partition, record)?);
     }
     // In order, so that what is removed here stands there, all of it.
     let mut stored = 0;
@@ -119,7 +119,12 @@ async fn drive(
 
 /// A dead letter as it was before. Its id follows from where it stands here, so that it is sent
 /// back once however often this is tried.
-fn submission(topic: &TopicName, partition: u32, record: &Record) -> Result<Submission, Problem> {
+fn submission(
+    source: Source,
+    topic: &TopicName,
+    partition: u32,
+    record: &Record,
+) -> Result<Submission, Problem> {
     let body = record.body().map_err(fetch::damaged)?;
     let offset = record.header().offset;
     let not_dead = || {
@@ -138,5 +143,5 @@ fn submission(topic: &TopicName, partition: u32, record: &Record) -> Result<Subm
     let id = format!("redriven-{:032x}", IdHash::of(place.as_bytes()).0);
     let id: MessageId = id.parse().map_err(|_| not_dead())?;
     let draft = Draft { envelope: Envelope { id, headers, ..envelope }, payload };
-    Ok(Submission { topic: origin, draft, terms: Terms::default() })
+    Ok(Submission { source, topic: origin, draft, terms: Terms::default() })
 }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use sprawl_core::cluster::metadata::View;
-use sprawl_core::machine::{DiskSpace, PartitionStatus, ShardStatus};
+use sprawl_core::machine::{DiskSpace, LoadLevel, PartitionStatus, ShardStatus};
 use sprawl_io::handle::Ended;
 use utoipa::ToSchema;
 
@@ -39,7 +39,7 @@ pub(super) enum Level {
 /// Something that is not as it should be.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Finding {
-    /// What it is about: `disk`, `partitions`, `shards` or `node`.
+    /// What it is about: `disk`, `load`, `partitions`, `shards` or `node`.
     subject: &'static str,
     /// How bad it is.
     status: Level,
@@ -194,6 +194,14 @@ fn findings(face: &Face, view: &View, shards: &[ShardStatus]) -> Vec<Finding> {
         let detail =
             format!("the disk is {percent} % full; make room before publishes are refused");
         find("disk", Level::Warning, detail);
+    }
+    let waiting: u64 = shards.iter().map(|shard| shard.admission.waiting_bytes).sum();
+    if shards.iter().any(|shard| shard.admission.level >= LoadLevel::High) {
+        let detail = format!(
+            "overloaded: publishes of {waiting} bytes wait for the disk, and clients that send \
+             more than their share get 429; send less, or give the node a faster disk"
+        );
+        find("load", Level::Warning, detail);
     }
     let partitions = || shards.iter().flat_map(|shard| &shard.partitions);
     let damaged: Vec<&PartitionStatus> =

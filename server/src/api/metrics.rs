@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use sprawl_core::machine::{Counters, DiskSpace, ShardStatus};
+use sprawl_core::machine::{Counters, DiskSpace, LoadLevel, ShardStatus};
 use utoipa::ToSchema;
 
 use super::query::Query;
@@ -84,6 +84,10 @@ struct Router {
     dead_lettered: u64,
     /// Messages that retention removed, or a client.
     trimmed: u64,
+    /// Publishes that waited for their turn.
+    queued: u64,
+    /// Publishes refused for the load.
+    shed: u64,
     /// Requests refused.
     refused: u64,
     /// Requests that ended unknown.
@@ -97,6 +101,8 @@ struct Router {
 /// What is stored.
 #[derive(Debug, Default, Serialize, ToSchema)]
 struct Storage {
+    #[serde(skip)]
+    level: LoadLevel,
     /// Whether publishes are refused because the disk takes no more.
     disk_full: bool,
     /// Partitions that the node holds.
@@ -109,6 +115,17 @@ struct Storage {
     messages: u64,
     /// Bytes of entries that wait for the disk.
     in_flight_bytes: u64,
+    /// How much more is asked than is taken on, in the worst shard: `calm`, `elevated`, `high` or
+    /// `severe`.
+    load: &'static str,
+    /// Bytes of publishes that wait for their turn.
+    waiting_bytes: u64,
+    /// How many clients they are of, in the shard with the most.
+    waiting_clients: u64,
+    /// How many bytes the disk may have before it.
+    window_bytes: u64,
+    /// How long a commit takes in the slowest shard, smoothed, in seconds.
+    commit_seconds: f64,
     /// Bytes of entries held in memory for reading.
     cached_bytes: u64,
     /// Reads that memory answered.
@@ -196,6 +213,8 @@ impl Router {
         self.filtered += counters.filtered;
         self.dead_lettered += counters.dead_lettered;
         self.trimmed += counters.trimmed;
+        self.queued += counters.queued;
+        self.shed += counters.shed;
         self.refused += counters.refused;
         self.unknown += counters.unknown;
         self.forwarded += counters.forwarded;
@@ -206,6 +225,13 @@ impl Storage {
     fn add(&mut self, shard: &ShardStatus) {
         self.disk_full |= shard.disk == DiskSpace::Full;
         self.in_flight_bytes += shard.in_flight_bytes;
+        let admission = &shard.admission;
+        self.level = self.level.max(admission.level);
+        self.load = self.level.name();
+        self.waiting_bytes += admission.waiting_bytes;
+        self.waiting_clients = self.waiting_clients.max(admission.waiting_clients);
+        self.window_bytes += admission.window_bytes;
+        self.commit_seconds = self.commit_seconds.max(admission.commit_latency.as_secs_f64());
         self.cached_bytes += shard.cached_bytes;
         self.cache_hits += shard.counters.cache_hits;
         self.cache_misses += shard.counters.cache_misses;
@@ -289,6 +315,8 @@ impl Writer<'_, '_> {
         self.counter("sprawl_filtered", "Messages that no filter wanted", router.filtered)?;
         self.counter("sprawl_dead_lettered", "Dead letters stored", router.dead_lettered)?;
         self.counter("sprawl_trimmed", "Messages removed", router.trimmed)?;
+        self.counter("sprawl_queued", "Publishes that waited for their turn", router.queued)?;
+        self.counter("sprawl_shed", "Publishes refused for the load", router.shed)?;
         self.counter("sprawl_refused", "Requests refused", router.refused)?;
         self.counter("sprawl_unknown", "Requests that ended unknown", router.unknown)?;
         self.counter("sprawl_forwarded", "Requests from shard to shard", router.forwarded)
@@ -301,8 +329,17 @@ impl Writer<'_, '_> {
         self.gauge("sprawl_partitions_serving", "Partitions served", storage.serving)?;
         self.gauge("sprawl_partitions_damaged", "Partitions damaged", storage.damaged)?;
         self.gauge("sprawl_messages", "Messages retained", storage.messages)?;
-        let waiting = storage.in_flight_bytes;
-        self.gauge("sprawl_in_flight_bytes", "Bytes that wait for the disk", waiting)?;
+        let in_flight = storage.in_flight_bytes;
+        self.gauge("sprawl_in_flight_bytes", "Bytes that the disk has before it", in_flight)?;
+        let level = storage.level as u64;
+        self.gauge("sprawl_load_level", "0 calm, 1 elevated, 2 high, 3 severe", level)?;
+        let waiting = storage.waiting_bytes;
+        self.gauge("sprawl_waiting_bytes", "Bytes of publishes that wait for a turn", waiting)?;
+        self.gauge("sprawl_waiting_clients", "Clients that wait", storage.waiting_clients)?;
+        let window = storage.window_bytes;
+        self.gauge("sprawl_window_bytes", "Bytes that the disk may have before it", window)?;
+        let seconds = storage.commit_seconds;
+        self.seconds("sprawl_commit_seconds", "How long a commit takes, smoothed", seconds)?;
         self.gauge("sprawl_cached_bytes", "Bytes kept for readers", storage.cached_bytes)?;
         self.counter("sprawl_cache_hits", "Reads that memory answered", storage.cache_hits)?;
         self.counter("sprawl_cache_misses", "Reads from the disk", storage.cache_misses)

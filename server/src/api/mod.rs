@@ -14,7 +14,6 @@ use serde::Serialize;
 use sprawl_core::broker::replica::Submission;
 use sprawl_core::machine::{self, ControlRequest, ControlResponse, ShardStatus};
 use sprawl_io::handle::NodeHandle;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::host::Host;
@@ -69,7 +68,6 @@ struct Inner {
     host: Option<Arc<dyn Host>>,
     limits: Limits,
     mint: mint::Mint,
-    bodies: Arc<Semaphore>,
     sessions: sessions::Sessions,
     traffic: Traffic,
     stopping: Stop,
@@ -83,7 +81,6 @@ impl Face {
         stopping: Stop,
     ) -> Self {
         let Settings { address, entropy, host, limits } = settings;
-        let bodies = limits.bodies_bytes_max.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Inner {
             node,
             address,
@@ -92,7 +89,6 @@ impl Face {
             host,
             limits,
             mint: mint::Mint::new(entropy),
-            bodies: Arc::new(Semaphore::new(bodies)),
             sessions: sessions::Sessions::default(),
             traffic: Traffic::default(),
             stopping,

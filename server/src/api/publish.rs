@@ -7,13 +7,13 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use bytes::Bytes;
 use serde::Serialize;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
 use sprawl_core::ids::{MessageId, Offset, Priority, TopicName};
 use sprawl_core::machine::{self, Request};
 use utoipa::ToSchema;
 
+use super::body::Held;
 use super::query::{Named, Query};
 use super::submission::{self, Publish};
 use super::{Face, answer, json};
@@ -55,7 +55,7 @@ pub(super) async fn publish(
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let held = face.read_body(request).await.map_err(not_stored)?;
-    Ok(json(StatusCode::OK, &store(&face, &held.bytes).await?))
+    Ok(json(StatusCode::OK, &store(&face, &held).await?))
 }
 
 /// What to say of a publish that could not be read.
@@ -64,8 +64,9 @@ pub(super) fn not_stored(problem: Problem) -> Problem {
 }
 
 /// Stores the message that this body spells, by whichever way it came.
-pub(super) async fn store(face: &Face, body: &Bytes) -> Result<Published, Problem> {
-    let submission = submission::read(body, body, face)
+pub(super) async fn store(face: &Face, held: &Held) -> Result<Published, Problem> {
+    let body = &held.bytes;
+    let submission = submission::read(held.source(), body, body, face)
         .map_err(|problem| problem.of_publish(submission::id_of(body, face), Stored::No))?;
     store_submission(face, submission).await
 }
@@ -135,7 +136,7 @@ pub(super) async fn publish_raw(
     let read = || {
         let (envelope, terms) = described(&headers, given.clone(), &face)?;
         let draft = Draft { envelope, payload: held.bytes.clone() };
-        submission::submission(submission::topic(&topic.0)?, draft, terms)
+        submission::submission(held.source(), submission::topic(&topic.0)?, draft, terms)
     };
     let submission = read().map_err(refused)?;
     Ok(json(StatusCode::OK, &store_submission(&face, submission).await?))

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -28,8 +29,9 @@ use super::frames::{self, Heard, Up};
 use super::query::{Named, Query};
 use super::stream::{PULL_MAX, PULL_WAIT_MAX, REFUSED_PAUSE};
 use super::wire::{News, Parcel, Wire};
-use super::{Face, answer, publish, verdicts};
+use super::{Face, answer, body, publish, verdicts};
 use crate::connection::Place;
+use crate::guests::Guest;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
 /// How many messages a client may have asked for and not got.
@@ -71,13 +73,14 @@ pub(super) async fn socket(
         return Err(Refused::NoSubscription(subscription).into());
     }
     // The socket keeps the place of the connection that it was.
-    let place = request.extensions().get::<Place>().cloned();
+    let place = request.extensions().get::<Place>();
+    let place = place.expect("each request bears the place of its connection").clone();
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgraded.await {
             Ok(stream) => {
                 let wire = Wire::new(stream, face.0.limits.body_bytes_max).await;
-                Conversation::new(face, subscription).hold(wire).await;
+                Conversation::new(face, subscription, place.guest.clone()).hold(wire).await;
             }
             Err(error) => tracing::debug!(%error, "a connection did not become a WebSocket"),
         }
@@ -126,6 +129,7 @@ type End = (Option<CloseCode>, &'static str);
 struct Conversation {
     face: Face,
     subscription: SubscriptionId,
+    guest: Arc<Guest>,
     /// How many messages the client takes.
     credit: usize,
     /// Publishes and acknowledgements, each with the frame that answers it.
@@ -141,11 +145,12 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(face: Face, subscription: SubscriptionId) -> Self {
+    fn new(face: Face, subscription: SubscriptionId, guest: Arc<Guest>) -> Self {
         let now = Instant::now();
         Self {
             face,
             subscription,
+            guest,
             credit: 0,
             under_way: FuturesUnordered::new(),
             pull: None,
@@ -259,6 +264,7 @@ impl Conversation {
     /// Does what the client says. What it may say stands in [`frames::read`].
     fn obey(&mut self, Heard { reference, said }: Heard, wire: &mut Wire) {
         let (face, subscription) = (self.face.clone(), self.subscription.clone());
+        let guest = self.guest.clone();
         match said {
             Ok(Up::Credit(messages)) => {
                 self.credit = self.credit.saturating_add(messages).min(CREDIT_MAX);
@@ -273,13 +279,13 @@ impl Conversation {
             })),
             Ok(Up::Publish(body)) => self.under_way.push(Box::pin(async move {
                 let reference = reference.as_deref();
-                let held = match face.hold_body(body) {
+                let held = match body::hold_body(&guest, body) {
                     Ok(held) => held,
                     Err(problem) => {
                         return frames::problem(reference, &publish::not_stored(problem));
                     }
                 };
-                match publish::store(&face, &held.bytes).await {
+                match publish::store(&face, &held).await {
                     Ok(published) => frames::published(reference, published),
                     Err(problem) => frames::problem(reference, &problem),
                 }

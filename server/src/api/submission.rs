@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
-use sprawl_core::ids::{MessageId, Offset, Priority, TopicName};
+use sprawl_core::ids::{MessageId, Offset, Priority, Source, TopicName};
 use utoipa::ToSchema;
 
 use super::{Face, body};
@@ -80,7 +80,12 @@ fn impossible(field: &str, why: &dyn Display) -> Problem {
 
 /// Reads a message. What needs no unescaping of its payload is a slice of `body`, of which `json`
 /// is a part.
-pub(super) fn read(body: &Bytes, json: &[u8], face: &Face) -> Result<Submission, Problem> {
+pub(super) fn read(
+    source: Source,
+    body: &Bytes,
+    json: &[u8],
+    face: &Face,
+) -> Result<Submission, Problem> {
     let publish: Publish<'_> = body::parse(json)?;
     let payload = match (publish.payload, publish.payload_base64) {
         (Some(value), None) => text(body, value)?,
@@ -106,7 +111,7 @@ pub(super) fn read(body: &Bytes, json: &[u8], face: &Face) -> Result<Submission,
         priority: publish.priority.map_or(Ok(Priority::NORMAL), priority)?,
         expected: publish.expected_offset.map(Offset),
     };
-    submission(topic(&publish.topic)?, Draft { envelope, payload }, terms)
+    submission(source, topic(&publish.topic)?, Draft { envelope, payload }, terms)
 }
 
 /// The name of a topic that clients may publish to.
@@ -131,6 +136,7 @@ pub(super) fn priority(number: u64) -> Result<Priority, Problem> {
 
 /// Checks the bounds that hold however a message came.
 pub(super) fn submission(
+    source: Source,
     topic: TopicName,
     draft: Draft,
     terms: Terms,
@@ -150,7 +156,7 @@ pub(super) fn submission(
     if bytes > HEADERS_BYTES_MAX {
         return Err(too_long("headers", HEADERS_BYTES_MAX));
     }
-    Ok(Submission { topic, draft, terms })
+    Ok(Submission { source, topic, draft, terms })
 }
 
 /// The bytes of a payload given as JSON: what a string says, or the text of any other value. What

@@ -6,7 +6,7 @@ use crate::broker::delivery::Burial;
 use crate::broker::desk::{Desk, Grave, Reading};
 use crate::broker::replica::{Body, Draft, Envelope, Found, Record, Submission, Terms};
 use crate::cluster::topic::dead_letters;
-use crate::ids::{IdHash, MessageId, SubscriptionId, TopicName};
+use crate::ids::{IdHash, MessageId, Source, SubscriptionId, TopicName};
 
 /// How many dead letters of a shard are being stored at most; the others wait.
 pub(in crate::broker) const BURIALS_MAX: usize = 256;
@@ -58,7 +58,9 @@ impl Partition {
             self.deliveries.buried(&grave.subscription, grave.offset, true, now);
         }
         let terms = Terms::default();
-        desk.bench.outbox.push_back((grave, Submission { topic, draft, terms }));
+        desk.bench
+            .outbox
+            .push_back((grave, Submission { source: Source::NODE, topic, draft, terms }));
     }
 
     /// The message as a dead letter. Its id follows from where it comes from, so that it is

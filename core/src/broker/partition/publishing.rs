@@ -123,9 +123,6 @@ impl Partition {
         if !desk.may_write() {
             return Err(Refused::DiskFull);
         }
-        if desk.is_overloaded() {
-            return Err(Refused::Overloaded("too many bytes wait for the disk"));
-        }
         if !terms.delay.is_zero() && self.replica.state.delayed.len() >= DELAYED_MAX {
             return Err(Refused::Overloaded("too many messages of the partition are delayed"));
         }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Boot, ChangeIndex, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId};
-use crate::ids::{Priority, SubscriptionId, TopicName};
+use crate::ids::{Priority, Source, SubscriptionId, TopicName};
 use crate::machine::WallTime;
 use crate::wire::{self, BadFrame};
 
@@ -56,6 +56,8 @@ pub struct Terms {
 /// A message with where it is to go, and on which terms.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Submission {
+    /// Who hands it in.
+    pub source: Source,
     /// The topic; it is made when it does not exist.
     pub topic: TopicName,
     /// The message.
