@@ -134,8 +134,8 @@ mod tests {
         let again = guests.welcome([127, 0, 0, 1].into());
         assert_eq!(one.source, again.source);
         let mut held = one.hold(400).expect("room");
-        assert!(again.hold(200).is_none());
-        assert!(held.grow(50) && !held.grow(100));
+        assert!(again.hold(201).is_none());
+        assert!(held.grow(50) && !held.grow(101));
         drop((held, one, again));
         assert_eq!(guests.known.lock().expect("whole").len(), 1);
     }

@@ -11,6 +11,7 @@ mod compress;
 pub mod config;
 mod connection;
 pub mod duration;
+mod gate;
 mod guests;
 pub mod host;
 pub mod message;

@@ -1,6 +1,6 @@
 //! The life of a message: the data plane.
 
-mod admission;
+pub mod admission;
 mod batches;
 pub mod delivery;
 mod desk;

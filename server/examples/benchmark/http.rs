@@ -1,9 +1,7 @@
 //! The real binary, over HTTP/1.1 on loopback: `batch` connections publish one message after the
 //! other.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::node::Node;
 
 /// The head of an answer must come within this many bytes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -21,40 +21,6 @@ const BATCH_CONNECTIONS: usize = 4;
 const READ_CONNECTIONS: usize = 2;
 /// About how long an answer is.
 const ANSWER_BYTES: usize = 64 << 10;
-
-/// A node of its own, ended when it is dropped.
-struct Node {
-    child: Child,
-    address: String,
-}
-
-impl Node {
-    fn start(folder: &Path) -> anyhow::Result<Self> {
-        let here = std::env::current_exe()?;
-        let release = here.parent().and_then(Path::parent).context("target/release/examples")?;
-        let mut child = Command::new(release.join("sprawl"))
-            .args(["--bind-port", "0", "--http-port", "0", "--log-level", "warn", "--data-dir"])
-            .arg(folder)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("target/release/sprawl: cargo build --release makes it")?;
-        let mut line = String::new();
-        let out = child.stdout.take().context("its output was piped")?;
-        BufReader::new(out).read_line(&mut line)?;
-        let after = line.split_once("http://").map(|(_, after)| after);
-        let address = after.and_then(|after| after.split([' ', ',', '\n', '/']).next());
-        let address = address.context("its first line names the address")?.to_owned();
-        Ok(Self { child, address })
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It is gone already, or goes now; its folder goes with the run.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Messages per second, a request each, over as many connections as there are messages under way.
 pub(crate) fn singly(folder: &Path, batch: usize, span: Duration) -> anyhow::Result<f64> {
@@ -74,7 +40,7 @@ pub(crate) fn batched(folder: &Path, batch: usize, span: Duration) -> anyhow::Re
     })
 }
 
-async fn publish(
+pub(crate) async fn publish(
     address: &str,
     connections: usize,
     batch: usize,
@@ -139,7 +105,7 @@ async fn read(address: &str, span: Duration) -> anyhow::Result<f64> {
     Ok(count as f64 / began.elapsed().as_secs_f64())
 }
 
-fn request(writer: usize, number: u64, batch: usize) -> String {
+pub(crate) fn request(writer: usize, number: u64, batch: usize) -> String {
     let (topic, payload) = (writer % 4, "x".repeat(1024));
     let message = |place: usize| {
         format!(
@@ -159,6 +125,15 @@ fn request(writer: usize, number: u64, batch: usize) -> String {
 
 /// Sends a request and reads its answer, which must be a success.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let answer = converse(stream, request).await?;
+    if !answer.starts_with(b"HTTP/1.1 200") {
+        bail!("a request ended with {}", String::from_utf8_lossy(&answer));
+    }
+    Ok(answer)
+}
+
+/// Sends a request and reads its answer, whatever it is.
+pub(crate) async fn converse(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<Vec<u8>> {
     stream.write_all(request).await?;
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     let (head, body) = loop {
@@ -178,9 +153,6 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<Vec<
             bail!("the answer ended early: {head}");
         }
     }
-    if !head.starts_with("http/1.1 200") {
-        bail!("a request ended with {}", String::from_utf8_lossy(&answer));
-    }
     Ok(answer)
 }
 
@@ -196,9 +168,5 @@ pub(crate) fn idle(folder: &Path) -> anyhow::Result<(Duration, u64)> {
     let first = began.elapsed();
     #[expect(clippy::disallowed_methods, reason = "what a start leaves to be done ends in time")]
     std::thread::sleep(Duration::from_secs(2));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.child.id()))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident = resident.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib: u64 = resident.context("the system says what is resident")?.trim().parse()?;
-    Ok((first, kib * 1024))
+    Ok((first, node.resident()?))
 }

@@ -2,12 +2,17 @@
 //! fdatasync of the same bytes on the same disk in the same run.
 //!
 //! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY [BATCH]]`; a batch is
-//! how many publishes are under way at once. docs/benchmarks.md says how to read the table.
+//! how many publishes are under way at once. With `overload` in the place of the batch, a node is
+//! asked for more than it takes. docs/benchmarks.md says how to read the table.
 
 #[cfg(not(madsim))]
 mod append;
 #[cfg(not(madsim))]
 mod http;
+#[cfg(not(madsim))]
+mod node;
+#[cfg(not(madsim))]
+mod overload;
 #[cfg(not(madsim))]
 mod process;
 
@@ -21,6 +26,9 @@ fn main() -> anyhow::Result<()> {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
     };
+    if std::env::args().nth(2).is_some_and(|what| what == "overload") {
+        return overload::run(folder.path());
+    }
     println!(
         "| batch | append + fdatasync, msg/s | in process | ratio | HTTP, a request each | ratio \
          | HTTP, a request a batch | ratio | read back |"

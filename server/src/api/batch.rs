@@ -47,6 +47,7 @@ pub(super) async fn publish_batch(
     let whole = |problem: Problem| problem.of_publish(None, Stored::No);
     query.end("").map_err(whole)?;
     let held = face.read_body(request).await.map_err(whole)?;
+    let _pass = face.pass(&held).await.map_err(whole)?;
     let parts = parts(&held.bytes).map_err(whole)?;
     if parts.len() > BATCH_ITEMS_MAX {
         let detail = format!("a batch has at most {BATCH_ITEMS_MAX} messages; send less at once");

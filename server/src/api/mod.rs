@@ -16,6 +16,7 @@ use sprawl_core::machine::{self, ControlRequest, ControlResponse, ShardStatus};
 use sprawl_io::handle::NodeHandle;
 use tokio::time::Instant;
 
+use crate::gate::{Gate, Pass};
 use crate::host::Host;
 use crate::problem::{Kind, Problem};
 use crate::serve::{Limits, Settings};
@@ -55,6 +56,9 @@ pub use query::{MESSAGES_MAX, WAIT_MAX};
 /// deadline of theirs, so that only a machine that hangs is given up on.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// How long a publish waits for its turn.
+const GATE_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// What every handler is given: the node, and what the face itself keeps.
 #[derive(Clone, Debug)]
 pub(crate) struct Face(Arc<Inner>);
@@ -68,6 +72,7 @@ struct Inner {
     host: Option<Arc<dyn Host>>,
     limits: Limits,
     mint: mint::Mint,
+    gate: Gate,
     sessions: sessions::Sessions,
     traffic: Traffic,
     stopping: Stop,
@@ -89,10 +94,24 @@ impl Face {
             host,
             limits,
             mint: mint::Mint::new(entropy),
+            gate: Gate::new(limits.bodies_bytes_max / 4),
             sessions: sessions::Sessions::default(),
             traffic: Traffic::default(),
             stopping,
         }))
+    }
+
+    /// Waits for the turn of a publish.
+    ///
+    /// # Errors
+    ///
+    /// 503 when it has not come in time; nothing was stored.
+    async fn pass(&self, held: &body::Held) -> Result<Pass, Problem> {
+        let entering = self.0.gate.enter(held.source(), held.bytes.len());
+        tokio::time::timeout(GATE_WAIT_MAX, entering).await.map_err(|_| {
+            let detail = "the node is overloaded: the publish waited too long for its turn";
+            Problem::new(Kind::Overloaded, detail)
+        })
     }
 
     /// Asks the data plane; a machine that hangs leaves the request unknown.

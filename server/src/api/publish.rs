@@ -66,6 +66,9 @@ pub(super) fn not_stored(problem: Problem) -> Problem {
 /// Stores the message that this body spells, by whichever way it came.
 pub(super) async fn store(face: &Face, held: &Held) -> Result<Published, Problem> {
     let body = &held.bytes;
+    let pass = face.pass(held).await;
+    let _pass =
+        pass.map_err(|problem| problem.of_publish(submission::id_of(body, face), Stored::No))?;
     let submission = submission::read(held.source(), body, body, face)
         .map_err(|problem| problem.of_publish(submission::id_of(body, face), Stored::No))?;
     store_submission(face, submission).await
@@ -133,6 +136,7 @@ pub(super) async fn publish_raw(
     let held = face.read_body(request).await.map_err(not_stored)?;
     let given = text_of(&headers, "sprawl-id").map_err(not_stored)?;
     let refused = |problem: Problem| problem.of_publish(given.clone(), Stored::No);
+    let _pass = face.pass(&held).await.map_err(refused)?;
     let read = || {
         let (envelope, terms) = described(&headers, given.clone(), &face)?;
         let draft = Draft { envelope, payload: held.bytes.clone() };

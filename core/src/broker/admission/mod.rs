@@ -15,10 +15,11 @@ mod window;
 use std::time::Duration;
 
 pub(crate) use lobby::Waiting;
+pub use turns::Turns;
+pub use window::Window;
 
 use self::events::Announcer;
 use self::lobby::{Full, Lobby};
-use self::window::Window;
 use super::desk::{ReplyTo, ShardOptions};
 use super::replica::Submission;
 use crate::ids::Source;

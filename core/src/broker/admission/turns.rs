@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Turns among sharers, at equal shares in the unit of [`charge`](Turns::charge).
 #[derive(Debug)]
-pub(super) struct Turns<K> {
+pub struct Turns<K> {
     /// The tag of each that waits, and of those that left and whose last turn is not over.
     tags: BTreeMap<K, u64>,
     waiting: BTreeSet<(u64, K)>,
@@ -26,7 +26,7 @@ impl<K> Default for Turns<K> {
 
 impl<K: Copy + Ord> Turns<K> {
     /// One more waits, or is there already.
-    pub(super) fn join(&mut self, key: K) {
+    pub fn join(&mut self, key: K) {
         let tag = *self.tags.entry(key).or_insert(self.now);
         if self.gone.remove(&(tag, key)) || !self.waiting.contains(&(tag, key)) {
             let tag = tag.max(self.now);
@@ -36,12 +36,12 @@ impl<K: Copy + Ord> Turns<K> {
     }
 
     /// Whose turn it is.
-    pub(super) fn next(&self) -> Option<K> {
+    pub fn next(&self) -> Option<K> {
         self.waiting.first().map(|&(_, key)| key)
     }
 
     /// The one whose turn it was has taken so much.
-    pub(super) fn charge(&mut self, key: K, amount: u64) {
+    pub fn charge(&mut self, key: K, amount: u64) {
         let Some(tag) = self.tags.get_mut(&key) else { return };
         if self.waiting.remove(&(*tag, key)) {
             self.now = self.now.max(*tag);
@@ -56,7 +56,7 @@ impl<K: Copy + Ord> Turns<K> {
     }
 
     /// It waits no more.
-    pub(super) fn leave(&mut self, key: K) {
+    pub fn leave(&mut self, key: K) {
         if let Some(&tag) = self.tags.get(&key)
             && self.waiting.remove(&(tag, key))
         {
@@ -69,7 +69,7 @@ impl<K: Copy + Ord> Turns<K> {
     }
 
     /// How many wait.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.waiting.len()
     }
 }

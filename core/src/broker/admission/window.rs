@@ -1,10 +1,10 @@
-//! How many bytes the disk may have before it, from how long it takes to make them durable.
+//! How many bytes may be under way, from how long it takes until they are done.
 //!
 //! One probe is under way at a time: it marks what has been handed in, and ends when all of it is
 //! durable. While commits take less than the target and somebody waits, the window grows by a
 //! quarter a probe; when they take longer it shrinks in proportion. So a fast
 //! disk gets large batches, and a slow one no queue in front of it that only adds delay. The
-//! target follows the disk: three times its quickest commits, which no window makes quicker.
+//! target follows the disk: four times its quickest commits, which no window makes quicker.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ const LIMIT_MIN: usize = 64 << 10;
 /// What a probe leaves of the window at least.
 const SHRINK_MOST: f64 = 0.125;
 /// The least and the most time that a commit may take before the window shrinks.
-const TARGET_MIN: Duration = Duration::from_millis(50);
+const TARGET_MIN: Duration = Duration::from_millis(10);
 const TARGET_MAX: Duration = Duration::from_millis(250);
 /// How many times its quickest commits the target is.
-const TARGET_OF_QUICKEST: u32 = 3;
+const TARGET_OF_QUICKEST: u32 = 4;
 /// After how many probes the quickest commit is half forgotten, about.
 const FORGETTING: u32 = 64;
 /// What is taken for the rate while nothing is known, in bytes a second.
@@ -27,7 +27,7 @@ const RATE_MIN: u64 = 1 << 20;
 
 /// A window over the bytes in flight.
 #[derive(Debug)]
-pub(super) struct Window {
+pub struct Window {
     limit: usize,
     max: usize,
     probe: Option<Probe>,
@@ -50,24 +50,24 @@ struct Probe {
 
 impl Window {
     /// A window that never exceeds `max` bytes.
-    pub(super) fn new(max: usize) -> Self {
-        let (limit, quickest) = (LIMIT_START.min(max), TARGET_MIN / TARGET_OF_QUICKEST);
+    pub fn new(max: usize) -> Self {
+        let (limit, quickest) = (LIMIT_START.min(max), TARGET_MIN);
         let (latency, rate) = (Duration::ZERO, RATE_MIN);
         Self { limit, max, probe: None, short: false, quickest, latency, rate }
     }
 
     /// Whether more may go to the disk. What goes is not cut: the last may exceed the window.
-    pub(super) fn is_open(&self, in_flight: usize) -> bool {
+    pub fn is_open(&self, in_flight: usize) -> bool {
         in_flight < self.limit
     }
 
     /// Somebody has to wait.
-    pub(super) fn is_short(&mut self) {
+    pub fn is_short(&mut self) {
         self.short = true;
     }
 
     /// So many bytes were handed in since the start, and so many of them are not durable yet.
-    pub(super) fn observe(&mut self, now: Time, entered: u64, in_flight: usize) {
+    pub fn observe(&mut self, now: Time, entered: u64, in_flight: usize) {
         let durable = entered - in_flight as u64;
         if let Some(probe) = self.probe
             && durable >= probe.mark
@@ -104,17 +104,17 @@ impl Window {
     }
 
     /// How many bytes it lets go to the disk.
-    pub(super) fn limit(&self) -> usize {
+    pub fn limit(&self) -> usize {
         self.limit
     }
 
     /// How long a commit takes, smoothed.
-    pub(super) fn latency(&self) -> Duration {
+    pub fn latency(&self) -> Duration {
         self.latency
     }
 
     /// How many bytes become durable in a second while somebody waits, smoothed; never 0.
-    pub(super) fn rate(&self) -> u64 {
+    pub fn rate(&self) -> u64 {
         self.rate.max(RATE_MIN)
     }
 }
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn a_fast_disk_gets_large_batches() {
         let window = settle(Duration::from_micros(200), 400 << 20);
-        assert!(window.limit() > 8 << 20, "{}", window.limit());
-        assert!(window.latency() < 2 * TARGET_MIN, "{:?}", window.latency());
+        assert!(window.limit() > 2 << 20, "{}", window.limit());
+        assert!(window.latency() < 5 * TARGET_MIN, "{:?}", window.latency());
         let rate = window.rate() >> 20;
         assert!((300..=400).contains(&rate), "{rate} MiB/s");
     }
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn a_slow_disk_gets_no_long_queue() {
         let window = settle(Duration::from_millis(5), 10 << 20);
-        assert!(window.limit() < 2 << 20, "{}", window.limit());
-        assert!(window.latency() < 2 * TARGET_MIN, "{:?}", window.latency());
+        assert!(window.limit() < 1 << 20, "{}", window.limit());
+        assert!(window.latency() < 5 * TARGET_MIN, "{:?}", window.latency());
     }
 
     #[test]
