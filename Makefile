@@ -1,13 +1,14 @@
 # make run    builds and starts a node
 # make test   runs every test, the simulation among them
 # make lint   what must hold before a change is taken, short of the tests
+# make fuzz   looks for bytes that break a parser, FUZZ_SECONDS (60) for each
 # make help   says this
 #
 # Each checks first for what the build needs and installs what is missing, saying so (.ci/need).
 # How long the parts of the tests may take, and how much they must do, stands in .ci/test and can
 # be set on the command line: make test SIM_SEEDS=200
 
-.PHONY: help run test lint
+.PHONY: help run test lint fuzz
 .DEFAULT_GOAL := help
 
 # Flags for the node: make run ARGS="--http-port 9071"
@@ -30,5 +31,10 @@ lint:
 	@.ci/need
 	@.ci/lint
 
+fuzz:
+	@.ci/need
+	@.ci/fuzz
+
 # Variables given to make are seen by the scripts.
 export SIM_SEEDS SIM_BUDGET SIM_SEEDS_MIN DETERMINISM_SEEDS ZOO_BUDGET TEST_LOG
+export FUZZ_SECONDS FUZZ_TARGETS

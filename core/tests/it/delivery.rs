@@ -387,3 +387,30 @@ fn a_reader_finds_messages_by_time_and_by_id() {
     let unknown: MessageId = "x".parse().expect("an id");
     assert_eq!(fetch(FetchFrom::Id(unknown.clone())), Err(Refused::NoMessage(unknown)));
 }
+
+#[test]
+fn what_was_leased_and_not_read_keeps_its_place() {
+    let mut node = subscribed(DeliveryAsked::default());
+    for number in 0..40 {
+        let mut draft = crate::world::draft(&format!("m-{number}"));
+        draft.payload = vec![b'x'; 300_000].into();
+        let (topic, terms) = (topic(), Terms::default());
+        node.request(Request::Publish(Submission { topic, draft, terms }));
+    }
+    node.sync();
+    let mut order = Vec::new();
+    while order.len() < 40 {
+        let (subscription, wait) = (subscription(), Duration::ZERO);
+        let id = node.request(Request::Pull { subscription, count_max: 1_000, wait });
+        let Some(Response::Pulled(messages)) = node.answers.remove(&id) else {
+            panic!("a pull without wait is answered at once");
+        };
+        assert!(!messages.is_empty(), "after {order:?}");
+        order.extend(messages.iter().map(|message| message.record.header().offset.0));
+        let tokens = messages.iter().map(|message| message.token).collect();
+        settle(&mut node, tokens, Verdict::Ack);
+        node.publish(&format!("more-{}", order.len()));
+        node.sync();
+    }
+    assert!(order.is_sorted(), "{order:?}");
+}

@@ -21,16 +21,23 @@ fn main() -> anyhow::Result<()> {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
     };
-    println!("| batch | append + fdatasync, msg/s | in process | ratio | over HTTP | ratio |");
-    println!("|---|---|---|---|---|---|");
+    println!(
+        "| batch | append + fdatasync, msg/s | in process | ratio | HTTP, a request each | ratio \
+         | HTTP, a request a batch | ratio | read back |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 16, 128, 1024] {
         let reference = append::rate(folder.path(), batch, SPAN)?;
         let process = process::rate(&folder.path().join(format!("process-{batch}")), batch, SPAN)?;
-        let http = http::rate(&folder.path().join(format!("http-{batch}")), batch, SPAN)?;
+        let singly = http::singly(&folder.path().join(format!("singly-{batch}")), batch, SPAN)?;
+        let folder = folder.path().join(format!("batched-{batch}"));
+        let (batched, read) = http::batched(&folder, batch, SPAN)?;
         println!(
-            "| {batch} | {reference:.0} | {process:.0} | {:.2} | {http:.0} | {:.2} |",
+            "| {batch} | {reference:.0} | {process:.0} | {:.2} | {singly:.0} | {:.2} \
+             | {batched:.0} | {:.2} | {read:.0} |",
             process / reference,
-            http / reference,
+            singly / reference,
+            batched / reference,
         );
     }
     let (start, idle) = http::idle(&folder.path().join("idle"))?;

@@ -5,7 +5,7 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::error::Category;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
@@ -123,7 +123,12 @@ async fn discard(body: &mut Body) {
 /// # Errors
 ///
 /// 400, which names the field that is unknown, missing or of the wrong type.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Problem> {
+    // An array would be read as the fields in their order.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        let detail = "the body is a JSON array; it must be a JSON object";
+        return Err(Problem::new(Kind::Malformed, detail));
+    }
     serde_json::from_slice(body).map_err(|error| not_understood(body, &error))
 }
 

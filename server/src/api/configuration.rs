@@ -155,7 +155,8 @@ fn dead_letters(name: String) -> Result<TopicName, Problem> {
     Ok(topic)
 }
 
-fn is_dead_letters(topic: &TopicName) -> bool {
+/// Whether a topic is the system's own for dead letters.
+pub(super) fn is_dead_letters(topic: &TopicName) -> bool {
     topic.as_str().split('.').next() == Some(DEAD_LETTERS)
 }
 

@@ -8,9 +8,10 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Record, Submission, Terms};
 use sprawl_core::ids::{IdHash, MessageId, Offset, TopicName};
-use sprawl_core::machine::{self, FetchFrom, Request};
+use sprawl_core::machine::{FetchFrom, Request};
 use utoipa::ToSchema;
 
+use super::configuration::is_dead_letters;
 use super::query::Named;
 use super::{Face, answer, body, fetch, json};
 use crate::problem::{Kind, Problem, ProblemDocument};
@@ -100,14 +101,10 @@ async fn drive(
     // In order, so that what is removed here stands there, all of it.
     let mut stored = 0;
     for response in face.publish_batch(items).await {
-        match response {
-            machine::Response::Published { .. } => stored += 1,
-            other if stored == 0 => {
-                return Err(answer::published(other)
-                    .err()
-                    .unwrap_or_else(Problem::outcome_unknown));
-            }
-            _ => break,
+        match answer::published(response) {
+            Ok(_) => stored += 1,
+            Err(problem) if stored == 0 => return Err(problem),
+            Err(_) => break,
         }
     }
     let below = match records.get(stored) {
@@ -131,7 +128,10 @@ fn submission(topic: &TopicName, partition: u32, record: &Record) -> Result<Subm
     };
     let Body::Message(Draft { envelope, payload }) = body else { return Err(not_dead()) };
     let origin = envelope.headers.iter().find(|(name, _)| name == ORIGIN_TOPIC);
-    let origin = origin.and_then(|(_, topic)| topic.parse().ok()).ok_or_else(not_dead)?;
+    let origin = origin.and_then(|(_, topic)| topic.parse::<TopicName>().ok());
+    // A client may have written the header: what it may not publish to, it may not reach so.
+    let origin = origin.filter(|topic| !topic.is_system() || is_dead_letters(topic));
+    let origin = origin.ok_or_else(not_dead)?;
     let mut headers = envelope.headers;
     headers.retain(|(name, _)| !name.starts_with(ORIGIN));
     let place = format!("{topic} {partition} {offset} {}", record.header().time.0);

@@ -81,8 +81,7 @@ fn impossible(field: &str, why: &dyn Display) -> Problem {
 /// Reads a message. What needs no unescaping of its payload is a slice of `body`, of which `json`
 /// is a part.
 pub(super) fn read(body: &Bytes, json: &[u8], face: &Face) -> Result<Submission, Problem> {
-    let publish: Publish<'_> =
-        serde_json::from_slice(json).map_err(|error| body::not_understood(json, &error))?;
+    let publish: Publish<'_> = body::parse(json)?;
     let payload = match (publish.payload, publish.payload_base64) {
         (Some(value), None) => text(body, value)?,
         (None, Some(value)) => decoded(value)?,

@@ -15,7 +15,7 @@ const BAD: [(&str, &str, &str, u16, &str); 50] = [
     ("POST", "/publish", "", 400, "the body is empty"),
     ("POST", "/publish", "{", 400, "not JSON"),
     ("POST", "/publish", "\"t\"", 400, "expected form"),
-    ("POST", "/publish", "[]", 400, "expected form"),
+    ("POST", "/publish", "[]", 400, "must be a JSON object"),
     ("POST", "/publish", "\u{0}", 400, "not JSON"),
     ("POST", "/publish", r#"{"payload":"x"}"#, 400, "missing field `topic`"),
     ("POST", "/publish", r#"{"topic":"t"}"#, 400, "payload"),

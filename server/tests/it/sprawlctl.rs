@@ -77,7 +77,7 @@ fn it_fails_aloud() {
         (&nobody, &["status", "--output", "json"], 1, "cannot reach"),
         (at, &["publish", "-t", "a b", "-p", "x"], 1, "is not stored: topic: a name"),
         (at, &["publish", "-t", "t", "--file", "/nowhere"], 1, "the file /nowhere"),
-        (at, &["subscribe", "-t", "t", "--from", "never"], 1, "from: in this version"),
+        (at, &["subscribe", "-t", "t", "--from", "never"], 1, "a time as RFC 3339"),
         (at, &["fetch", "-t", "absent"], 1, "there is no topic 'absent'"),
         (at, &["fetch", "-t", "a b"], 2, "a b"),
         (&nobody, &["test", "--patience", "1s"], 1, "cannot reach"),

@@ -15,7 +15,7 @@ use crate::sprawlctl::{ctl, lines, said};
 type Fault = Box<dyn Fn(&Asked, &str) -> Said + Send + Sync>;
 
 fn test(address: &str) -> Output {
-    run(ctl(address).args(["test", "-c", "40", "--patience", "2s"]))
+    run(ctl(address).args(["test", "-c", "40", "--patience", "2s", "--silence", "30s"]))
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn no_log_holds_a_payload() {
         json!({"topic": "t", "payload": {"deep": SECRET}}),
         json!({"topic": "t", "payload_base64": ENCODED}),
         json!({"topic": "t", "payload": SECRET, "headers": {"h": SECRET}, "key": SECRET}),
-        json!({"topic": "t", "payload": SECRET, "ttl": 1}),
+        json!({"topic": "t", "payload": SECRET, "color": 1}),
         json!({"topic": "a b", "payload": SECRET}),
     ] {
         request(at, "POST", "/publish", &body.to_string());

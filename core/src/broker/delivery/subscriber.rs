@@ -1,5 +1,6 @@
 //! One subscription in one partition, as its leader serves it.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,14 +191,18 @@ impl Subscriber {
         let from_ready = match (self.ready.first(), stream) {
             (None, _) => false,
             (Some(_), None) => true,
-            (Some((priority, _)), Some(_)) if priority >= Priority::NORMAL => {
-                self.urgent_run += 1;
-                self.urgent_run <= URGENT_RUN_MAX
-            }
-            (Some(_), Some(_)) => {
-                self.normal_run += 1;
-                self.normal_run > NORMAL_RUN_MAX
-            }
+            (Some((priority, _)), Some(_)) => match priority.cmp(&Priority::NORMAL) {
+                Ordering::Greater => {
+                    self.urgent_run += 1;
+                    self.urgent_run <= URGENT_RUN_MAX
+                }
+                // Of the same priority, it stands before the stream: order is kept.
+                Ordering::Equal => true,
+                Ordering::Less => {
+                    self.normal_run += 1;
+                    self.normal_run > NORMAL_RUN_MAX
+                }
+            },
         };
         if from_ready {
             let (_, offset) = self.ready.first()?;

@@ -6,7 +6,7 @@ use super::source::{Source, read, words};
 
 /// Where those enums are declared.
 const DECLARED: [&str; 3] =
-    ["core/src/machine.rs", "core/src/cluster/metadata.rs", "core/src/broker/replica/entry.rs"];
+    ["core/src/machine/mod.rs", "core/src/cluster/metadata.rs", "core/src/broker/replica/entry.rs"];
 
 /// The enums that `code` makes public.
 fn enums(code: &str) -> Vec<String> {

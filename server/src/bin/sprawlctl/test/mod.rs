@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// For how long to try again what is refused for now, and to wait for a message
     #[arg(long, default_value = "30s", value_parser = duration::parse)]
     patience: Duration,
+    /// For how long nothing may come at the end; a slow node needs longer to show that it repeats
+    #[arg(long, default_value = "3s", value_parser = duration::parse)]
+    silence: Duration,
 }
 
 /// One check: a node, a topic of its own, and the messages that go through it.
@@ -41,6 +44,7 @@ struct Check {
     name: String,
     samples: Vec<Sample>,
     patience: Duration,
+    silence: Duration,
     format: Format,
     steps: Vec<Value>,
 }
@@ -54,8 +58,9 @@ pub(crate) async fn test(
     let run = random::run()?;
     let name = format!("sprawlctl-test.{run}");
     let samples = sample::make(&run, usize::try_from(arguments.count)?)?;
-    let (patience, steps) = (arguments.patience, Vec::new());
-    let mut check = Check { client, name, samples, patience, format, steps };
+    let Arguments { patience, silence, .. } = arguments;
+    let steps = Vec::new();
+    let mut check = Check { client, name, samples, patience, silence, format, steps };
     let checked = check.steps().await;
     if format == Format::Json {
         let error = checked.as_ref().err().map(|error| format!("{error:#}"));

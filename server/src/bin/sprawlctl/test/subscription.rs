@@ -12,9 +12,7 @@ use super::Check;
 use super::log::Place;
 
 /// After which time a message that is not acknowledged comes again.
-const ACK_WAIT: Duration = Duration::from_secs(2);
-/// For how long nothing may come at the end: longer than [`ACK_WAIT`].
-const SILENCE: Duration = Duration::from_secs(3);
+const ACK_WAIT: Duration = Duration::from_millis(500);
 /// How long one request waits for messages.
 const WAIT: Duration = Duration::from_secs(1);
 /// How many messages one request takes.
@@ -26,7 +24,7 @@ impl Check {
     pub(super) async fn receive(&self, places: &[Place]) -> anyhow::Result<usize> {
         let wanted = json!({
             "topics": [self.name], "id": self.name, "from": "earliest",
-            "ack_wait": format!("{}s", ACK_WAIT.as_secs()),
+            "ack_wait": format!("{}ms", ACK_WAIT.as_millis()),
         });
         self.ask(Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
         let numbers: BTreeMap<Place, usize> = places.iter().copied().zip(0..).collect();
@@ -60,8 +58,10 @@ impl Check {
     /// Fails when a message comes although all are acknowledged.
     pub(super) async fn silence(&self) -> anyhow::Result<()> {
         let began = Instant::now();
-        while began.elapsed() < SILENCE {
-            let messages = self.pull(SILENCE.saturating_sub(began.elapsed()), TAKEN_MAX).await?;
+        let silence = self.silence.max(2 * ACK_WAIT);
+        while began.elapsed() < silence {
+            let wait = silence.saturating_sub(began.elapsed()).min(WAIT);
+            let messages = self.pull(wait, TAKEN_MAX).await?;
             let Some(message) = messages.first() else { continue };
             let (id, place) = (message["id"].as_str().unwrap_or_default(), Place::of(message)?);
             let more = match messages.len() - 1 {

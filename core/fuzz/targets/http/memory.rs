@@ -1,0 +1,116 @@
+//! A disk that is memory: it keeps what a node needs while it runs, and never fails.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use sprawl_core::broker::replica::Record;
+use sprawl_core::ids::{ChangeIndex, EntryIndex, PartitionId};
+use sprawl_io::storage::{
+    Batch, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
+};
+
+/// The disk; clones are the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Memory(Arc<Mutex<Held>>);
+
+#[derive(Default)]
+struct Held {
+    files: BTreeMap<String, Vec<u8>>,
+    log: BTreeMap<(PartitionId, EntryIndex), Record>,
+}
+
+impl Memory {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+impl Storage for Memory {
+    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+        let mut held = self.held();
+        for append in &batch.appends {
+            for record in &append.records {
+                held.log.insert((append.partition, record.header().index), record.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, range: ReadRange) -> Result<Vec<Record>, ReadError> {
+        let ReadRange { partition, from, below, count_max, bytes_max } = range;
+        let held = self.held();
+        let all = held.log.range((partition, EntryIndex(0))..(partition, below));
+        let wanted = all.map(|(_, record)| record).filter(|record| {
+            let header = record.header();
+            header.is_message && header.offset >= from
+        });
+        let mut bytes = 0;
+        let taken = wanted.take(count_max).take_while(|record| {
+            let first = bytes == 0;
+            bytes += record.len();
+            first || bytes <= bytes_max
+        });
+        Ok(taken.cloned().collect())
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionId>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    async fn checkpoint(&self, _: PartitionId) -> Result<Option<Bytes>, ReadError> {
+        Ok(None)
+    }
+
+    async fn scan(
+        &self,
+        _: PartitionId,
+        _: EntryIndex,
+        _: usize,
+    ) -> Result<Vec<(EntryIndex, Bytes)>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    async fn changes(
+        &self,
+        _: ChangeIndex,
+        _: usize,
+    ) -> Result<Vec<(ChangeIndex, Bytes)>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    async fn usage(&self) -> Result<Usage, ReadError> {
+        Ok(Usage { used: 10, capacity: 100 })
+    }
+
+    async fn close(&self) {}
+}
+
+impl Files for Memory {
+    async fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.held().files.get(name).cloned())
+    }
+
+    async fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.held().files.insert(name.to_owned(), content.to_vec());
+        Ok(())
+    }
+
+    async fn holds_data(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
+impl Disk for Memory {
+    type Storage = Memory;
+    type Files = Memory;
+
+    fn files(&self) -> &Memory {
+        self
+    }
+
+    async fn open(&self) -> Result<Memory, OpenError> {
+        Ok(self.clone())
+    }
+}
