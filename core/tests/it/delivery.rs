@@ -81,6 +81,17 @@ fn a_delay_survives_a_crash() {
 }
 
 #[test]
+fn a_delayed_message_of_another_priority_waits_after_a_crash_too() {
+    let mut node = subscribed(DeliveryAsked::default());
+    node.publish_on("late", Terms { delay: 10 * SECOND, ..urgent(9) });
+    node.sync();
+    let mut node = node.crash();
+    assert_eq!(offsets(&mut node), [0; 0]);
+    node.pass(10 * SECOND);
+    assert_eq!(offsets(&mut node), [0]);
+}
+
+#[test]
 fn what_is_too_old_is_not_delivered_and_not_read() {
     let mut node = subscribed(DeliveryAsked::default());
     node.publish_on("short", lasting(2 * SECOND));

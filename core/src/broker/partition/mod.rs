@@ -128,14 +128,15 @@ impl Partition {
             desk.bench.ledger.in_flight -= bytes;
         }
         self.replica.persist(index);
-        let served = self.replica.serving();
         while let Some(step) = self.replica.advance() {
+            let begins = matches!(step.what, What::Note(Note::Start { .. }));
             self.committed(&step, view, desk);
-        }
-        if self.replica.serving() {
-            if !served {
+            // Before what comes after: it is judged by what was there before.
+            if begins && self.replica.serving() {
                 self.begin_serving(view, desk);
             }
+        }
+        if self.replica.serving() {
             self.answer_repeats(desk);
             self.answer_fetches(desk);
             self.answer_trims(desk);
