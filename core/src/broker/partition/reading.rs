@@ -7,18 +7,20 @@ use crate::broker::delivery::{AckToken, Burial, DELIVERY_BYTES_MAX, Delivered, R
 use crate::broker::desk::{Desk, Reading, ReplyTo};
 use crate::broker::replica::{Found, Record};
 use crate::cluster::metadata::View;
-use crate::ids::{Offset, SubscriptionId};
+use crate::ids::{MessageId, Offset, SubscriptionId};
 use crate::machine::{FetchFrom, Refused, Response, ShardEffect, Time, Unreadable};
 
 /// How many readers without subscription wait for a partition's next message at most.
 pub(in crate::broker) const FETCHES_MAX: usize = 1_024;
 
 /// A reader that wants messages at or above its offset.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::broker) struct Fetch {
     pub(in crate::broker) reply: ReplyTo,
     pub(in crate::broker) from: Offset,
     pub(in crate::broker) count_max: usize,
+    /// The id of the message at `from`, when no other will do.
+    pub(in crate::broker) only: Option<MessageId>,
     /// Until when it waits for the first one.
     pub(in crate::broker) until: Time,
 }
@@ -34,18 +36,22 @@ impl Partition {
         desk: &mut Desk<'_>,
     ) {
         let until = desk.now.since_start + wait;
-        let fetch = |from, count_max| Fetch { reply, from, count_max, until };
+        let fetch = |from, count_max, only| Fetch { reply, from, count_max, only, until };
         match from {
-            FetchFrom::Offset(from) => self.fetch_now(fetch(from, count_max), desk),
+            FetchFrom::Offset(from) => self.fetch_now(fetch(from, count_max, None), desk),
             FetchFrom::Id(id) => match self.replica.state.window.find(id.hash()) {
-                Some(at) if at >= self.replica.state.start => self.fetch_now(fetch(at, 1), desk),
+                Some(at) if at >= self.replica.state.start => {
+                    self.fetch_now(fetch(at, 1, Some(id)), desk);
+                }
+                // What its log still holds is not known yet.
+                None if !self.replica.serving() => desk.refuse(reply, self.not_serving()),
                 Some(_) | None => desk.refuse(reply, Refused::NoMessage(id)),
             },
             FetchFrom::Time(at) => {
                 if !self.replica.serving() {
                     return desk.refuse(reply, self.not_serving());
                 }
-                let what = Reading::FetchFrom(fetch(self.replica.state.end, count_max));
+                let what = Reading::FetchFrom(fetch(self.replica.state.end, count_max, None));
                 if let Err(what) = self.seek(at, what, desk) {
                     self.read_refused(what, desk);
                 }
@@ -99,6 +105,9 @@ impl Partition {
     /// Answers with what was read and is not too old; false when nothing is left of it, and the
     /// reader goes on behind it.
     fn fetched(&self, fetch: &mut Fetch, mut records: Vec<Record>, desk: &mut Desk<'_>) -> bool {
+        if fetch.only.is_some() {
+            records.retain(|record| record.header().offset == fetch.from);
+        }
         let Some(last) = records.last() else {
             self.answer_fetch(fetch, records, desk);
             return true;
@@ -108,7 +117,7 @@ impl Partition {
         records.retain(|record| !record.header().timing.is_over(now));
         desk.counters().expired += (before - records.len()) as u64;
         fetch.from = next;
-        if !records.is_empty() {
+        if !records.is_empty() || fetch.only.is_some() {
             self.answer_fetch(fetch, records, desk);
             return true;
         }
@@ -117,6 +126,9 @@ impl Partition {
 
     fn answer_fetch(&self, fetch: &Fetch, records: Vec<Record>, desk: &mut Desk<'_>) {
         desk.counters().fetched += records.len() as u64;
+        if let Some(id) = fetch.only.as_ref().filter(|_| records.is_empty()) {
+            return desk.refuse(fetch.reply, Refused::NoMessage(id.clone()));
+        }
         let (start, readable) = (self.replica.state.start, self.replica.state.end);
         // A damaged log goes on behind what can be read: its reader is to come back and be told.
         let end = if self.replica.damaged.is_some() { readable.next() } else { readable };
