@@ -276,15 +276,23 @@ impl Partition {
             }
             let (mut records, mut bytes, mut below) = (Vec::new(), 0, None);
             for run in &runs {
-                if bytes >= DELIVERY_BYTES_MAX || below.is_some() {
+                if bytes >= DELIVERY_BYTES_MAX {
                     break;
                 }
                 match self.replica.read(run.from, run.count, DELIVERY_BYTES_MAX - bytes) {
                     Found::Here(found) => {
                         bytes += found.iter().map(Record::len).sum::<usize>();
+                        let whole = found.len() == run.count;
                         records.extend(found);
+                        // What is left of a run is not overtaken by the next one.
+                        if !whole {
+                            break;
+                        }
                     }
-                    Found::Below => below = Some(*run),
+                    Found::Below => {
+                        below = Some(*run);
+                        break;
+                    }
                 }
             }
             if let (Some(run), true) = (below, records.is_empty()) {
