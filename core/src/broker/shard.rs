@@ -278,7 +278,7 @@ impl Shard {
             Reading::Fetch(fetch) | Reading::FetchFrom(fetch) => {
                 desk.refuse(fetch.reply, Refused::NotReady);
             }
-            Reading::Pull { reply, .. } => desk.answer(*reply, Response::Pulled(Vec::new())),
+            Reading::Pull(pulling) => desk.answer(pulling.reply, Response::Pulled(Vec::new())),
             Reading::Begin(..) | Reading::Bury(_) => {}
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use publishing::Publishes;
-pub(super) use reading::{FETCHES_MAX, Fetch};
+pub(super) use reading::{FETCHES_MAX, Fetch, Pulling};
 
 use super::delivery::{AckToken, Deliveries, attempt_notes};
 use super::desk::{Desk, Reading, ReplyTo};
