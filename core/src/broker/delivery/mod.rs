@@ -180,9 +180,9 @@ impl Deliveries {
         runs
     }
 
-    /// Runs were read: pairs each message with its attempt. What was reserved but not read, what the
-    /// window has no room for, and what was acknowledged meanwhile, is given back. What is too old, or not wanted, counts as
-    /// acknowledged.
+    /// Runs were read: pairs each message with its attempt. What was reserved but not read, what
+    /// the window has no room for, and what was acknowledged meanwhile, is given back. What is too
+    /// old, or not wanted, counts as acknowledged.
     pub(crate) fn deliver(
         &mut self,
         id: &SubscriptionId,
