@@ -4,7 +4,43 @@ use std::collections::BTreeMap;
 
 use sprawl_core::ids::Offset;
 
+use crate::invariants::Buried;
 use crate::plan::{Filter, Keeping};
+
+/// What clients count beside what they store and see: a set of seeds that holds none of one kind
+/// says nothing of it.
+pub(crate) const CONFLICTS: &str = "conflicts of conditions";
+pub(crate) const DELAYED: &str = "delayed";
+pub(crate) const EXPIRED: &str = "expired";
+pub(crate) const FILTERED: &str = "filtered";
+pub(crate) const REDELIVERED: &str = "redelivered";
+pub(crate) const GIVEN_BACK: &str = "given back";
+pub(crate) const REJECTED: &str = "rejected";
+pub(crate) const EXTENDED: &str = "extended";
+pub(crate) const BURIED: &str = "dead-lettered";
+pub(crate) const REDRIVEN: &str = "redriven";
+pub(crate) const PURGED: &str = "purged";
+pub(crate) const RETIRED: &str = "removed by retention";
+pub(crate) const FOUND_BY_TIME: &str = "found by time";
+pub(crate) const FOUND_BY_ID: &str = "found by id";
+pub(crate) const DELETED: &str = "topics deleted";
+pub(crate) const KINDS: [&str; 15] = [
+    CONFLICTS,
+    DELAYED,
+    EXPIRED,
+    FILTERED,
+    REDELIVERED,
+    GIVEN_BACK,
+    REJECTED,
+    EXTENDED,
+    BURIED,
+    REDRIVEN,
+    PURGED,
+    RETIRED,
+    FOUND_BY_TIME,
+    FOUND_BY_ID,
+    DELETED,
+];
 
 /// How one try to publish ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +64,8 @@ pub(crate) struct Terms {
     pub(crate) priority: Option<u64>,
     /// Whether subscribers cannot take it.
     pub(crate) poison: bool,
+    /// The only offset at which it may stand.
+    pub(crate) expected: Option<u64>,
 }
 
 /// A message that a client tried to publish.
@@ -151,6 +189,20 @@ pub(crate) struct Removal {
     pub(crate) at_ms: u64,
 }
 
+/// A look for the first message of a time or later.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sought {
+    pub(crate) topic: u32,
+    /// The time that was asked for, in simulated milliseconds.
+    pub(crate) time_ms: u64,
+    /// The first offset that was retained.
+    pub(crate) start: Offset,
+    /// The first offset that was given, or where to go on.
+    pub(crate) found: Offset,
+    /// When the answer came.
+    pub(crate) at_ms: u64,
+}
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -158,6 +210,8 @@ pub(crate) struct History {
     pub(crate) subscribed: BTreeMap<String, Subscribed>,
     /// By how much a time may differ.
     pub(crate) tolerance_ms: u64,
+    /// The last place in each topic that a publisher was told.
+    pub(crate) ends: BTreeMap<u32, Offset>,
     /// How each topic is kept, by its number.
     pub(crate) keeping: Vec<Keeping>,
     /// Up to which offset somebody has asked for a topic's removal.
@@ -166,18 +220,30 @@ pub(crate) struct History {
     pub(crate) removals: Vec<Removal>,
     /// Offsets that a reader was led past without a message, with when that was first.
     pub(crate) skipped: BTreeMap<(u32, Offset), u64>,
+    /// What readers found by time.
+    pub(crate) sought: Vec<Sought>,
+    /// Messages that were asked for by id when they were known to be stored, and not found, with
+    /// when that was.
+    pub(crate) unfound: Vec<(String, u64)>,
+    /// Dead letters that were read.
+    pub(crate) buried: Buried,
     /// Messages given to readers and subscribers.
     pub(crate) seen: u64,
     /// Acknowledgements of subscribers that were taken.
     pub(crate) acknowledged: u64,
-    /// Dead letters that were read back.
-    pub(crate) buried: u64,
+    /// What else happened, and how often.
+    pub(crate) work: BTreeMap<&'static str, u64>,
 }
 
 impl History {
     /// How many messages were acknowledged to publishers.
     pub(crate) fn stored(&self) -> usize {
         self.published.values().filter(|message| message.place().is_some()).count()
+    }
+
+    /// Notes that something happened so many times more.
+    pub(crate) fn count(&mut self, what: &'static str, times: u64) {
+        *self.work.entry(what).or_insert(0) += times;
     }
 
     /// A reader of a topic was told where it begins.

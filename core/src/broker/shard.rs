@@ -192,6 +192,24 @@ impl Shard {
         }
     }
 
+    /// Fixes what a planted bug leaves open until the first pull.
+    pub(super) fn begin_late(
+        &mut self,
+        id: &SubscriptionId,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let view = self.view.clone();
+        let Some(subscription) = view.subscriptions.get(id) else {
+            return;
+        };
+        for partition in view.partitions_of(subscription) {
+            self.on(partition.id, now, effects, |held, _, desk| {
+                held.begin_late(subscription, desk);
+            });
+        }
+    }
+
     fn drop_cursors(
         &mut self,
         id: &SubscriptionId,

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use super::Findings;
-use super::dead_letters::Buried;
 use super::messages::ReadBack;
 use crate::history::{History, Seen, Subscribed};
 
@@ -12,7 +11,6 @@ use crate::history::{History, Seen, Subscribed};
 pub(crate) fn check_subscriptions(
     history: &History,
     back: &BTreeMap<u32, ReadBack>,
-    buried: &Buried,
     now_ms: u64,
     findings: &Findings,
 ) {
@@ -22,7 +20,7 @@ pub(crate) fn check_subscriptions(
                 continue;
             }
             for seen in &read.messages {
-                check_message(history, (name, subscription), seen, buried, now_ms, findings);
+                check_message(history, (name, subscription), seen, now_ms, findings);
             }
         }
     }
@@ -32,7 +30,6 @@ fn check_message(
     history: &History,
     (name, subscription): (&str, &Subscribed),
     seen: &Seen,
-    buried: &Buried,
     now_ms: u64,
     findings: &Findings,
 ) {
@@ -49,7 +46,7 @@ fn check_message(
     }
     let received = subscription.received.get(&(seen.topic, seen.id.clone()));
     let done = received.is_some_and(|received| received.acknowledged);
-    if done || buried.has(name, seen.topic, &seen.id) {
+    if done || history.buried.has(name, seen.topic, &seen.id) {
         return;
     }
     let (id, offset, count) = (&seen.id, seen.offset, received.map_or(0, |held| held.count));
@@ -67,6 +64,7 @@ fn check_message(
 mod tests {
     use super::*;
     use crate::history::{Published, Received, Terms};
+    use crate::invariants::Buried;
     use crate::plan::Filter;
 
     const NEVER: Received = Received { count: 0, starts: 0, acknowledged: false };
@@ -87,19 +85,17 @@ mod tests {
         history
     }
 
-    fn broken(history: &History, buried: &Buried) -> Vec<&'static str> {
+    fn broken(history: &History) -> Vec<&'static str> {
         let seen = Seen { id: "a".to_owned(), ..Seen::default() };
         let back = ReadBack { messages: vec![seen], ..ReadBack::default() };
         let findings = Findings::default();
-        check_subscriptions(history, &BTreeMap::from([(0, back)]), buried, 1_000, &findings);
+        check_subscriptions(history, &BTreeMap::from([(0, back)]), 1_000, &findings);
         findings.violations().into_keys().collect()
     }
 
     #[test]
     fn a_subscription_receives_and_acknowledges_what_it_is_to() {
-        let with = |answered_ms, latest, received| {
-            broken(&world(answered_ms, latest, received), &Buried::default())
-        };
+        let with = |answered_ms, latest, received| broken(&world(answered_ms, latest, received));
         assert_eq!(with(10, true, DONE), [""; 0]);
         assert_eq!(with(10, true, NEVER), ["SubscribedMeansFromHere"]);
         assert_eq!(with(10, true, ONCE), ["AtLeastOnce"]);
@@ -111,10 +107,10 @@ mod tests {
 
     #[test]
     fn a_dead_letter_is_as_good_for_its_own_subscription() {
-        let history = world(90, false, ONCE);
-        assert_eq!(broken(&history, &Buried::of("s", 0, "a")), [""; 0]);
-        assert_eq!(broken(&history, &Buried::of("other", 0, "a")), ["AtLeastOnce"]);
-        assert_eq!(broken(&history, &Buried::of("s", 0, "b")), ["AtLeastOnce"]);
+        let with = |buried| broken(&History { buried, ..world(90, false, ONCE) });
+        assert_eq!(with(Buried::of("s", 0, "a")), [""; 0]);
+        assert_eq!(with(Buried::of("other", 0, "a")), ["AtLeastOnce"]);
+        assert_eq!(with(Buried::of("s", 0, "b")), ["AtLeastOnce"]);
     }
 
     #[test]
@@ -122,7 +118,7 @@ mod tests {
         let with = |change: &dyn Fn(&mut History)| {
             let mut history = world(90, false, NEVER);
             change(&mut history);
-            broken(&history, &Buried::default())
+            broken(&history)
         };
         let terms = |history: &mut History, terms| {
             history.published.get_mut("a").expect("a message").terms = terms;

@@ -8,7 +8,13 @@ use crate::history::{Asked, History, Seen, Subscribed};
 
 /// Checks a message that a subscription was given. One with a delay or a priority of its own may
 /// come out of order.
-pub(crate) fn check_order(history: &mut History, name: &str, seen: &Seen, asked: Asked, findings: &Findings) {
+pub(crate) fn check_order(
+    history: &mut History,
+    name: &str,
+    seen: &Seen,
+    asked: Asked,
+    findings: &Findings,
+) {
     let Some(terms) = history.published.get(&seen.id).map(|message| &message.terms) else {
         return;
     };

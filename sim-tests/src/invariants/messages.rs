@@ -1,5 +1,5 @@
-//! NothingAckedIsLost, RefusedMeansAbsent and NoDuplicateId: the clients' history against what is
-//! read back at the end.
+//! NothingAckedIsLost, RefusedMeansAbsent, NoDuplicateId and StandsAsExpected: the clients' history
+//! against what is read back at the end.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +32,10 @@ pub(crate) fn check_published(id: &str, message: &Published, findings: &Findings
             let detail = format!("{id} was acknowledged at {first:?} and at {partition}/{offset}");
             findings.violated("NoDuplicateId", detail);
         }
+    }
+    if message.terms.expected.is_some_and(|expected| expected != first.1.0) {
+        let detail = format!("{id} was acknowledged at {first:?}: {:?}", message.terms);
+        findings.violated("StandsAsExpected", detail);
     }
 }
 
@@ -137,6 +141,15 @@ mod tests {
     fn one_message_has_one_place() {
         let moved = history(vec![acknowledged(0), acknowledged(1)]);
         assert_eq!(broken(&moved, &back(&["a", "a"], false)), ["NoDuplicateId"]);
+    }
+
+    #[test]
+    fn a_conditional_message_stands_where_its_condition_says() {
+        let mut acked = history(vec![acknowledged(0)]);
+        acked.published.get_mut("a").expect("a message").terms.expected = Some(0);
+        assert_eq!(broken(&acked, &back(&["a"], false)), [""; 0]);
+        acked.published.get_mut("a").expect("a message").terms.expected = Some(1);
+        assert_eq!(broken(&acked, &back(&["a"], false)), ["StandsAsExpected"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) use at_least_once::check_subscriptions;
 pub(crate) use bounds_hold::BoundsHold;
 pub(crate) use commit_never_regresses::CommitNeverRegresses;
 pub(crate) use content::check_seen;
-pub(crate) use dead_letters::{Buried, DeadLetter};
+pub(crate) use dead_letters::{Buried, DeadLetter, check_letter};
 pub(crate) use key_order::check_order;
 pub(crate) use log::Log;
 pub(crate) use max_deliveries::check_count;
@@ -34,7 +34,7 @@ pub(crate) use no_expired_delivery::check_alive;
 pub(crate) use not_before_delay::check_due;
 pub(crate) use nothing_unexpired_deleted::check_removals;
 pub(crate) use only_wanted::check_wanted;
-pub(crate) use polls::{Page, check_page, check_skipped};
+pub(crate) use polls::{Page, check_page, check_skipped, check_sought};
 
 /// Whether the invariant is about progress rather than safety.
 pub(crate) fn is_liveness(name: &str) -> bool {

@@ -43,8 +43,7 @@ mod tests {
     use sprawl_core::ids::Offset;
 
     fn broken(keeping: Keeping, start: u64, at_ms: u64, purged: u64) -> Vec<&'static str> {
-        let tries =
-            vec![Try::Acknowledged { partition: 0, offset: Offset(5), duplicate: false }];
+        let tries = vec![Try::Acknowledged { partition: 0, offset: Offset(5), duplicate: false }];
         let message = Published { sent_ms: 1_000, tries, ..Published::default() };
         let mut history =
             History { tolerance_ms: 50, keeping: vec![keeping], ..History::default() };

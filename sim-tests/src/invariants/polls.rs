@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sprawl_core::ids::Offset;
 
 use super::Findings;
-use crate::history::{Asked, History, Seen};
+use crate::history::{Asked, History, Published, Seen, Sought};
 
 /// What a reader was given by one request.
 #[derive(Debug, Default)]
@@ -67,10 +67,41 @@ pub(crate) fn check_skipped(history: &History, findings: &Findings) {
     }
 }
 
+/// Judges what was looked for by time or by id: a message stored later than the time stands at or
+/// behind what was found, and one whose place is known is found, unless it expired or was removed.
+pub(crate) fn check_sought(history: &History, findings: &Findings) {
+    let tolerance = history.tolerance_ms;
+    let expired = |message: &Published, when: u64| {
+        message.expires_from().is_some_and(|from| from <= when + tolerance)
+    };
+    for Sought { topic, time_ms, start, found, at_ms } in &history.sought {
+        for (id, message) in history.published.iter().filter(|(_, one)| one.topic == *topic) {
+            let Some((_, offset)) = message.place() else { continue };
+            let passed = (*start..*found).contains(&offset);
+            if passed && message.sent_ms > time_ms + tolerance && !expired(message, *at_ms) {
+                let detail = format!(
+                    "{id} at {topic}/{offset}, sent at {} ms, stands before {found}, which was \
+                     found for {time_ms} ms",
+                    message.sent_ms
+                );
+                findings.violated("NoSkip", detail);
+            }
+        }
+    }
+    for (id, when) in &history.unfound {
+        let Some(message) = history.published.get(id) else { continue };
+        let removed = message.place().is_none_or(|at| at.1 < history.start_of(message.topic));
+        if !removed && !expired(message, *when) {
+            let detail = format!("{id} at {:?} was not found by {when} ms", message.place());
+            findings.violated("NoSkip", detail);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::{Published, Terms, Try};
+    use crate::history::{Terms, Try};
 
     fn page(from: u64, offsets: &[u64], next: u64) -> Page {
         let seen = |&offset: &u64| Seen { offset: Offset(offset), ..Seen::default() };
@@ -79,13 +110,7 @@ mod tests {
     }
 
     fn broken(page: &Page, ttl_ms: Option<u64>) -> Vec<&'static str> {
-        let offset = Offset(5);
-        let tries = vec![Try::Acknowledged { partition: 0, offset, duplicate: false }];
-        let terms = Terms { ttl_ms, ..Terms::default() };
-        let message = Published { sent_ms: 1_000, tries, terms, ..Published::default() };
-        let mut history = History { tolerance_ms: 50, ..History::default() };
-        history.published.insert("a".to_owned(), message);
-        let findings = Findings::default();
+        let (mut history, findings) = (history(ttl_ms), Findings::default());
         let asked = Asked { to_ms: 3_000, ..Asked::default() };
         check_page(&mut history, page, asked, &findings);
         check_skipped(&history, &findings);
@@ -108,5 +133,45 @@ mod tests {
         assert_eq!(broken(&page(2, &[2, 3, 4, 6], 7), Some(2_000)), [""; 0]);
         assert_eq!(broken(&page(2, &[2, 3, 4, 6], 7), Some(2_100)), ["NoSkip"]);
         assert_eq!(broken(&page(2, &[2, 3, 4], 5), None), [""; 0]);
+    }
+
+    fn history(ttl_ms: Option<u64>) -> History {
+        let offset = Offset(5);
+        let tries = vec![Try::Acknowledged { partition: 0, offset, duplicate: false }];
+        let terms = Terms { ttl_ms, ..Terms::default() };
+        let message = Published { sent_ms: 1_000, tries, terms, ..Published::default() };
+        let mut history = History { tolerance_ms: 50, ..History::default() };
+        history.published.insert("a".to_owned(), message);
+        history
+    }
+
+    #[test]
+    fn a_look_by_time_passes_nothing_that_is_younger() {
+        let broken = |time_ms, start, found, ttl_ms| {
+            let (mut history, findings) = (history(ttl_ms), Findings::default());
+            let (start, found) = (Offset(start), Offset(found));
+            history.sought.push(Sought { topic: 0, time_ms, start, found, at_ms: 3_000 });
+            check_sought(&history, &findings);
+            findings.violations().into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(broken(900, 0, 6, None), ["NoSkip"]);
+        assert_eq!(broken(900, 0, 5, None), [""; 0]);
+        assert_eq!(broken(1_000, 0, 6, None), [""; 0], "it may have been stored then");
+        assert_eq!(broken(900, 6, 7, None), [""; 0], "it was removed");
+        assert_eq!(broken(900, 0, 6, Some(2_000)), [""; 0], "it had expired");
+    }
+
+    #[test]
+    fn what_stands_somewhere_is_found_by_its_id() {
+        let broken = |start, ttl_ms| {
+            let (mut history, findings) = (history(ttl_ms), Findings::default());
+            history.begins(0, Offset(start), 9_000);
+            history.unfound.push(("a".to_owned(), 3_000));
+            check_sought(&history, &findings);
+            findings.violations().into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(broken(0, None), ["NoSkip"]);
+        assert_eq!(broken(6, None), [""; 0], "it was removed");
+        assert_eq!(broken(0, Some(2_000)), [""; 0], "it had expired");
     }
 }

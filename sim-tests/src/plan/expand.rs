@@ -83,12 +83,16 @@ fn knobs(dice: &mut Draw) -> Knobs {
 fn publisher(dice: &mut Draw, topics: u32) -> Publisher {
     Publisher {
         topic: dice.range(0, u64::from(topics) - 1) as u32,
+        at_ms: 0,
         pause_ms: dice.log_range(20, 300),
+        payload_bytes_min: 16,
         payload_bytes_max: dice.log_range(16, 4_096) as usize,
         keyed_percent: dice.pick(&[0, 50, 100]),
         twice_percent: dice.pick(&[0, 5, 50]),
         patience_ms: dice.log_range(200, 12_000),
+        breaks_percent: 0,
         batch_max: 1,
+        lines_percent: 0,
         mix: Mix::default(),
     }
 }
@@ -120,6 +124,7 @@ fn subscriber(dice: &mut Draw, topics: u32) -> Subscriber {
         nack_delay_ms: 0,
         rejects_percent: 0,
         extends_percent: 0,
+        breaks_percent: 0,
     }
 }
 

@@ -9,15 +9,15 @@ const PURPOSE: u64 = 64;
 /// Draws a feature into a plan.
 type Feature = fn(&mut Plan, &mut Draw);
 
-const FEATURES: [Feature; 15] = [
+const FEATURES: [Feature; 18] = [
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.ttl = share(dice)),
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.delay = share(dice)),
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.priority = share(dice)),
-    |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.expected = share(dice)),
-    |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.raw = share(dice)),
     |plan, dice| {
-        plan.publishers.iter_mut().for_each(|one| one.batch_max = dice.log_range(1, 50));
+        plan.publishers.iter_mut().for_each(|one| one.mix.expected = dice.pick(&[0, 5, 30]))
     },
+    |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.raw = share(dice)),
+    batches,
     poison,
     filter,
     pattern,
@@ -29,6 +29,9 @@ const FEATURES: [Feature; 15] = [
     extend,
     keeping,
     administrator,
+    breaks,
+    late,
+    bulk,
 ];
 
 /// Draws every feature that is on.
@@ -44,6 +47,49 @@ pub(super) fn draw(plan: &mut Plan) {
 /// How many of a client's messages have something, in percent.
 fn share(dice: &mut Draw) -> u64 {
     dice.pick(&[0, 5, 30, 100])
+}
+
+fn batches(plan: &mut Plan, dice: &mut Draw) {
+    for one in &mut plan.publishers {
+        one.batch_max = dice.log_range(1, 50);
+        one.lines_percent = dice.pick(&[0, 50, 100]);
+    }
+}
+
+/// Clients that go away in the middle and come back.
+fn breaks(plan: &mut Plan, dice: &mut Draw) {
+    plan.publishers.iter_mut().for_each(|one| one.breaks_percent = dice.pick(&[0, 5, 30]));
+    plan.subscribers.iter_mut().for_each(|one| one.breaks_percent = dice.pick(&[0, 5, 30]));
+}
+
+/// Topics that are born when others are at work.
+fn late(plan: &mut Plan, dice: &mut Draw) {
+    let topic = dice.range(0, u64::from(plan.topics) - 1) as u32;
+    let at_ms = dice.log_range(1_000, 30_000);
+    for one in plan.publishers.iter_mut().filter(|one| one.topic == topic) {
+        one.at_ms = at_ms;
+    }
+}
+
+/// Long messages, and a subscriber that comes late and holds all that it is given.
+fn bulk(plan: &mut Plan, dice: &mut Draw) {
+    if !dice.percent(20) {
+        return;
+    }
+    let (publisher, subscriber) = (&mut plan.publishers[0], &mut plan.subscribers[0]);
+    publisher.payload_bytes_min = 512 << 10;
+    publisher.payload_bytes_max = 1 << 20;
+    publisher.pause_ms = dice.range(800, 1_500);
+    (publisher.batch_max, publisher.twice_percent) = (1, 0);
+    publisher.patience_ms = dice.range(2_000, 12_000);
+    subscriber.topics = vec![publisher.topic];
+    subscriber.latest = false;
+    subscriber.at_ms = dice.range(35_000, 45_000);
+    subscriber.ack_wait_ms = dice.range(10_000, 20_000);
+    subscriber.forgets_percent = 100;
+    subscriber.work_ms = 1;
+    subscriber.max = 200;
+    (subscriber.filter, subscriber.pattern) = (None, None);
 }
 
 fn poison(plan: &mut Plan, dice: &mut Draw) {
@@ -110,6 +156,7 @@ fn administrator(plan: &mut Plan, dice: &mut Draw) {
     plan.administrator = Some(Administrator {
         pause_ms: dice.log_range(100, 5_000),
         purges: dice.percent(60),
+        redrives: dice.percent(60),
         deletes: dice.percent(80),
     });
 }

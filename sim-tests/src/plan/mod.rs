@@ -56,8 +56,11 @@ pub(crate) struct Knobs {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Publisher {
     pub(crate) topic: u32,
+    /// When it begins.
+    pub(crate) at_ms: u64,
     /// The mean pause between messages.
     pub(crate) pause_ms: u64,
+    pub(crate) payload_bytes_min: usize,
     pub(crate) payload_bytes_max: usize,
     /// How many of its messages bear a key, in percent.
     pub(crate) keyed_percent: u64,
@@ -65,8 +68,12 @@ pub(crate) struct Publisher {
     pub(crate) twice_percent: u64,
     /// How long it waits for an answer before it tries again under the same id.
     pub(crate) patience_ms: u64,
+    /// How many of its requests it breaks off in the middle, to try again, in percent.
+    pub(crate) breaks_percent: u64,
     /// How many messages it sends at once at most.
     pub(crate) batch_max: u64,
+    /// How many of its batches are lines, not an array, in percent.
+    pub(crate) lines_percent: u64,
     pub(crate) mix: Mix,
 }
 
@@ -103,6 +110,8 @@ pub(crate) struct Administrator {
     pub(crate) pause_ms: u64,
     /// Whether it removes the oldest messages of the topics that are judged.
     pub(crate) purges: bool,
+    /// Whether it sends dead letters back.
+    pub(crate) redrives: bool,
     /// Whether it deletes a topic and a subscription of its own.
     pub(crate) deletes: bool,
 }
@@ -137,6 +146,8 @@ pub(crate) struct Subscriber {
     pub(crate) rejects_percent: u64,
     /// For how many of its pulls it asks for more time, in percent.
     pub(crate) extends_percent: u64,
+    /// How many of its pulls it breaks off in the middle, in percent.
+    pub(crate) breaks_percent: u64,
 }
 
 /// Which messages a subscriber asks for.
@@ -208,6 +219,16 @@ impl What {
             What::BitFlip { .. } => "bit flip",
             What::Cut { .. } => "cut",
         }
+    }
+}
+
+/// How often a subscription that says nothing delivers a message at most.
+const MAX_DELIVER_DEFAULT: u64 = 5;
+
+impl Subscriber {
+    /// How often a message comes at most.
+    pub(crate) fn max_deliver(&self) -> u64 {
+        self.max_deliver.unwrap_or(MAX_DELIVER_DEFAULT)
     }
 }
 
