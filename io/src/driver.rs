@@ -6,7 +6,7 @@ pub(crate) mod shard;
 pub(crate) use control::ControlLoop;
 pub(crate) use shard::ShardLoop;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::pending;
 
 use sprawl_core::ids::RequestId;
@@ -56,15 +56,16 @@ impl<M: Machine, C: Clock, T: Trace<M>> Driven<M, C, T> {
     }
 }
 
-/// The answers that are awaited, by request.
+/// The answers that are awaited, by request. In order: when the loop ends, those who wait are woken
+/// as they stand here, in the simulation the same each time.
 struct Awaited<A> {
-    answers: HashMap<RequestId, oneshot::Sender<A>>,
+    answers: BTreeMap<RequestId, oneshot::Sender<A>>,
     next: RequestId,
 }
 
 impl<A> Awaited<A> {
     fn new() -> Self {
-        Self { answers: HashMap::new(), next: RequestId(0) }
+        Self { answers: BTreeMap::new(), next: RequestId(0) }
     }
 
     fn insert(&mut self, answer: oneshot::Sender<A>) -> RequestId {

@@ -126,7 +126,8 @@ async fn recover<S: Storage>(
 ) -> Result<BTreeMap<ShardId, Vec<Replica>>, StartError> {
     let mut replicas: BTreeMap<ShardId, Vec<Replica>> = BTreeMap::new();
     for partition in storage.partitions().await? {
-        if !view.partitions.contains_key(&partition) {
+        // One that was deleted and not yet erased is its shard's to erase.
+        if !view.has_known(partition) {
             return Err(StartError::UnknownPartition(partition));
         }
         let checkpoint = storage.checkpoint(partition).await?;

@@ -12,6 +12,11 @@ use tokio::time::Instant;
 /// True time at the start of every run: 2026-01-01.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 
+/// What a right clock shows so many simulated milliseconds after the start of the run.
+pub(crate) fn wall(since_start_ms: u64) -> WallTime {
+    WallTime(EPOCH_MS as u64 + since_start_ms)
+}
+
 /// How wrong a node's wall clock is, in milliseconds; the node's faults set it.
 pub(crate) type WallError = Arc<AtomicI64>;
 

@@ -94,7 +94,14 @@ impl Shard {
             for (at, place) in places.into_iter().enumerate() {
                 let outcome = match response {
                     Response::Batch(outcomes) => outcomes.get(at).cloned(),
-                    other => Some(other.clone()),
+                    Response::Published { .. }
+                    | Response::Fetched { .. }
+                    | Response::Trimmed { .. }
+                    | Response::Pulled(_)
+                    | Response::Settled { .. }
+                    | Response::Described(_)
+                    | Response::Refused(_)
+                    | Response::Unknown => Some(response.clone()),
                 };
                 held.fill(place, outcome.unwrap_or(Response::Unknown));
             }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::delivery::{Burial, Moment, Run};
-use super::partition::Fetch;
+use super::delivery::{Burial, Moment};
+use super::partition::{Fetch, Pulling};
 use super::replica::{Record, Submission};
 use crate::cluster::ClusterClock;
 use crate::ids::{Offset, PartitionId, ReadId, RequestId, ShardId, SubscriptionId};
@@ -62,7 +62,7 @@ pub(crate) enum Reading {
     /// The search for where such a reader begins: where it says, if all messages are older.
     FetchFrom(Fetch),
     /// A subscription's messages.
-    Pull { reply: ReplyTo, subscription: SubscriptionId, run: Run },
+    Pull(Pulling),
     /// The search for where a subscription begins: here, if all messages are older.
     Begin(SubscriptionId, Offset),
     /// A message that becomes a dead letter.

@@ -15,6 +15,7 @@ use super::shard::Shard;
 use crate::ids::{PartitionId, RequestId, ShardId, SubscriptionId};
 use crate::machine::{Message, Now, Refused, Report, Request, Response, ShardEffect, Time};
 use crate::node::shard_of;
+use crate::zoo::{Bug, planted};
 
 /// How many pulls watch one subscription in one shard at most; the oldest is called in vain.
 pub(super) const WATCHERS_MAX: usize = 1_024;
@@ -226,6 +227,9 @@ impl Shard {
         if !self.view.subscriptions.contains_key(subscription) {
             let refused = Refused::NoSubscription(subscription.clone());
             return self.bench.desk(now, effects).refuse(reply, refused);
+        }
+        if planted(Bug::LatestAtFirstPull) {
+            self.begin_late(subscription, now, effects);
         }
         let following = self.watchers.by_subscription.get(subscription);
         let ids: Vec<PartitionId> = following.map_or_else(Vec::new, |following| {

@@ -196,6 +196,24 @@ impl Shard {
         }
     }
 
+    /// Fixes what a planted bug leaves open until the first pull.
+    pub(super) fn begin_late(
+        &mut self,
+        id: &SubscriptionId,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        let view = self.view.clone();
+        let Some(subscription) = view.subscriptions.get(id) else {
+            return;
+        };
+        for partition in view.partitions_of(subscription) {
+            self.on(partition.id, now, effects, |held, _, desk| {
+                held.begin_late(subscription, desk);
+            });
+        }
+    }
+
     fn drop_cursors(
         &mut self,
         id: &SubscriptionId,
@@ -282,7 +300,7 @@ impl Shard {
             Reading::Fetch(fetch) | Reading::FetchFrom(fetch) => {
                 desk.refuse(fetch.reply, Refused::NotReady);
             }
-            Reading::Pull { reply, .. } => desk.answer(*reply, Response::Pulled(Vec::new())),
+            Reading::Pull(pulling) => desk.answer(pulling.reply, Response::Pulled(Vec::new())),
             Reading::Begin(..) | Reading::Bury(_) => {}
         }
     }

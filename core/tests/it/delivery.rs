@@ -81,6 +81,17 @@ fn a_delay_survives_a_crash() {
 }
 
 #[test]
+fn a_delayed_message_of_another_priority_waits_after_a_crash_too() {
+    let mut node = subscribed(DeliveryAsked::default());
+    node.publish_on("late", Terms { delay: 10 * SECOND, ..urgent(9) });
+    node.sync();
+    let mut node = node.crash();
+    assert_eq!(offsets(&mut node), [0; 0]);
+    node.pass(10 * SECOND);
+    assert_eq!(offsets(&mut node), [0]);
+}
+
+#[test]
 fn what_is_too_old_is_not_delivered_and_not_read() {
     let mut node = subscribed(DeliveryAsked::default());
     node.publish_on("short", lasting(2 * SECOND));
@@ -399,15 +410,57 @@ fn a_reader_finds_messages_by_time_and_by_id() {
 }
 
 #[test]
-fn what_was_leased_and_not_read_keeps_its_place() {
-    let mut node = subscribed(DeliveryAsked::default());
-    for number in 0..40 {
+fn a_message_that_is_too_old_is_not_found_by_its_id_and_no_other_is_given() {
+    let mut node = Node::start(Disk::default());
+    node.publish_on("short", lasting(SECOND));
+    node.publish("long");
+    node.sync();
+    node.pass(SECOND);
+    let short: MessageId = "short".parse().expect("an id");
+    let (topic, partition, count_max, wait) = (topic(), 0, 100, Duration::ZERO);
+    let from = FetchFrom::Id(short.clone());
+    let id = node.request(Request::Fetch { topic, partition, from, count_max, wait });
+    let refused = Some(Response::Refused(Refused::NoMessage(short)));
+    assert_eq!(format!("{:?}", node.answers.remove(&id)), format!("{refused:?}"));
+}
+
+/// Publishes so many messages of which one delivery takes thirteen.
+fn publish_long(node: &mut Node, numbers: std::ops::Range<u64>) {
+    for number in numbers {
         let mut draft = crate::world::draft(&format!("m-{number}"));
         draft.payload = vec![b'x'; 300_000].into();
         let (topic, terms) = (topic(), Terms::default());
         node.request(Request::Publish(Submission { source: Source(1), topic, draft, terms }));
     }
     node.sync();
+}
+
+#[test]
+fn the_urgent_let_pass_what_was_not_read_before_what_comes_later() {
+    let mut node = subscribed(DeliveryAsked::default());
+    publish_long(&mut node, 0..20);
+    let (subscription, wait) = (subscription(), Duration::ZERO);
+    let id = node.request(Request::Pull { subscription, count_max: 20, wait });
+    let Some(Response::Pulled(messages)) = node.answers.remove(&id) else {
+        panic!("a pull without wait is answered at once");
+    };
+    let first = messages.len() as u64;
+    assert!(first < 20, "some were leased and not read");
+    publish_long(&mut node, 20..25);
+    (0..12).for_each(|number| {
+        node.publish_on(&format!("urgent-{number}"), urgent(9));
+    });
+    node.sync();
+    let order = offsets(&mut node);
+    let normal: Vec<u64> = order.into_iter().filter(|offset| *offset < 25).collect();
+    assert_eq!(normal.first(), Some(&first));
+    assert!(normal.is_sorted(), "{normal:?}");
+}
+
+#[test]
+fn what_was_leased_and_not_read_keeps_its_place() {
+    let mut node = subscribed(DeliveryAsked::default());
+    publish_long(&mut node, 0..40);
     let mut order = Vec::new();
     while order.len() < 40 {
         let (subscription, wait) = (subscription(), Duration::ZERO);

@@ -33,6 +33,9 @@ pub(super) struct Replay {
     /// Print nothing but the chain hash over all events
     #[arg(long)]
     hash: bool,
+    /// Run this seed before, in the same process: it must change nothing
+    #[arg(long)]
+    after: Option<u64>,
     /// Change one byte of one payload on purpose
     #[arg(long)]
     tamper: bool,
@@ -52,20 +55,32 @@ impl Replay {
             }
         };
         #[cfg(zoo)]
-        if let Some(bug) = &self.bug {
-            let Some(planted) = super::zoo::find(bug) else {
+        let planted = match self.bug.as_deref().map(|bug| super::zoo::find(bug).ok_or(bug)) {
+            None => None,
+            Some(Ok(planted)) => Some(planted.bug),
+            Some(Err(bug)) => {
                 eprintln!("there is no planted bug '{bug}'");
                 return exit::USAGE;
-            };
-            sprawl_core::zoo::plant(Some(planted.bug));
-        }
+            }
+        };
         let log = match self.log {
             _ if self.hash => Log::None,
             Shown::None => Log::None,
             Shown::Short => Log::Short,
             Shown::Full => Log::Full,
         };
-        let outcome = world::run(&plan, Watch { log, tamper: self.tamper });
+        let run = |plan: &Plan, watch| {
+            world::apart(|| {
+                #[cfg(zoo)]
+                sprawl_core::zoo::plant(planted);
+                world::run(plan, watch)
+            })
+        };
+        if let Some(before) = self.after {
+            let before = Plan::of_seed(before, self.profile == Profile::Calm);
+            run(&before, Watch { log: Log::None, tamper: false });
+        }
+        let outcome = run(&plan, Watch { log, tamper: self.tamper });
         if self.hash {
             println!("{:016x} {}", outcome.chain, outcome.events);
             return 0;

@@ -91,9 +91,11 @@ pub(super) fn sweep(
                     if seed >= seeds.end || late {
                         return;
                     }
-                    prepare(seed);
-                    let watch = Watch { log: Log::None, tamper: false };
-                    let outcome = world::run(&Plan::of_seed(seed, calm), watch);
+                    let outcome = world::apart(|| {
+                        prepare(seed);
+                        let watch = Watch { log: Log::None, tamper: false };
+                        world::run(&Plan::of_seed(seed, calm), watch)
+                    });
                     let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     let (tell, on) = &mut *done;
                     *on = *on && tell(seed, outcome);

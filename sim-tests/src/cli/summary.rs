@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{commit, exit};
+use crate::history::KINDS;
 use crate::invariants::is_liveness;
 use crate::plan::Plan;
 use crate::world::Outcome;
+
+/// In so many seeds everything happens that clients can make happen.
+const SEEDS_FOR_ALL_KINDS: u64 = 50;
 
 /// The sum of the runs so far.
 pub(super) struct Summary {
@@ -20,6 +24,7 @@ pub(super) struct Summary {
     stored: usize,
     seen: u64,
     acknowledged: u64,
+    work: BTreeMap<&'static str, u64>,
     starts: u64,
     faults: BTreeMap<&'static str, u64>,
     violations: BTreeMap<&'static str, u64>,
@@ -38,6 +43,7 @@ impl Summary {
             stored: 0,
             seen: 0,
             acknowledged: 0,
+            work: BTreeMap::new(),
             starts: 0,
             faults: BTreeMap::new(),
             violations: BTreeMap::new(),
@@ -59,6 +65,9 @@ impl Summary {
         self.acknowledged += outcome.acknowledged;
         self.starts += outcome.starts;
         self.writable_after.push(outcome.writable_after);
+        for (&kind, count) in &outcome.work {
+            *self.work.entry(kind).or_insert(0) += count;
+        }
         for (&class, count) in &outcome.faults {
             *self.faults.entry(class).or_insert(0) += count;
         }
@@ -76,11 +85,18 @@ impl Summary {
             exit::PANIC
         } else if !self.violations.is_empty() {
             exit::LIVENESS
-        } else if self.vacuous > 0 {
+        } else if self.vacuous > 0 || !self.missing().is_empty() {
             exit::COVERAGE
         } else {
             0
         }
+    }
+
+    /// What never happened, where there were seeds enough for all to happen.
+    fn missing(&self) -> Vec<&'static str> {
+        let enough = self.seeds >= SEEDS_FOR_ALL_KINDS;
+        let never = |kind: &&'static str| self.work.get(kind).is_none_or(|times| *times == 0);
+        KINDS.into_iter().filter(|_| enough).filter(never).collect()
     }
 
     pub(super) fn print(&mut self) {
@@ -95,6 +111,8 @@ impl Summary {
             "messages: {} stored, {} seen, {} acknowledged by subscribers",
             self.stored, self.seen, self.acknowledged
         );
+        let work: Vec<_> = self.work.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
+        println!("of them and beside: {}", work.join(", "));
         let faults: Vec<_> = self.faults.iter().map(|(class, n)| format!("{class} {n}")).collect();
         println!("faults: {}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
         self.writable_after.sort();
@@ -105,6 +123,9 @@ impl Summary {
         let (p50, p99, max) = (at(50), at(99), at(100));
         println!("all writable after healing: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}");
         println!("vacuous: {}", self.vacuous);
+        for kind in self.missing() {
+            println!("vacuous: in no seed was there any of: {kind}");
+        }
         for (invariant, count) in &self.violations {
             println!("violated: {invariant} in {count} seeds");
         }

@@ -30,7 +30,15 @@ impl Answer {
             Answer::Came(..) | Answer::None => None,
         }
     }
+
+    /// Whether nobody knows what became of the request.
+    pub(crate) fn is_unclear(&self) -> bool {
+        matches!(self, Answer::None | Answer::Came(504, _))
+    }
 }
+
+/// A request's headers beside those that all have.
+pub(crate) type Headers<'a> = &'a [(String, String)];
 
 /// A client's connection.
 #[derive(Default)]
@@ -40,15 +48,24 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn get(&mut self, path: &str, patience: Duration) -> Answer {
-        self.ask("GET", path, Bytes::new(), patience).await
+        self.ask("GET", path, &[], Bytes::new(), patience).await
     }
 
     pub(crate) async fn post(&mut self, path: &str, body: &Value, patience: Duration) -> Answer {
-        self.ask("POST", path, body.to_string().into(), patience).await
+        self.ask("POST", path, &[], body.to_string().into(), patience).await
     }
 
-    async fn ask(&mut self, method: &str, path: &str, body: Bytes, patience: Duration) -> Answer {
-        match tokio::time::timeout(patience, self.exchange(method, path, body)).await {
+    /// Sends a request. Without an answer in time the connection is dropped in the middle.
+    pub(crate) async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Bytes,
+        patience: Duration,
+    ) -> Answer {
+        let exchange = self.exchange(method, path, headers, body);
+        match tokio::time::timeout(patience, exchange).await {
             Ok(Some((status, body))) => Answer::Came(status, body),
             Ok(None) | Err(_) => {
                 // An answer to this request may still be on its way: it must not be taken for
@@ -59,14 +76,19 @@ impl Http {
         }
     }
 
-    async fn exchange(&mut self, method: &str, path: &str, body: Bytes) -> Option<(u16, Value)> {
-        let request = hyper::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", NODE)
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .ok()?;
+    async fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: Bytes,
+    ) -> Option<(u16, Value)> {
+        let mut request = hyper::Request::builder().method(method).uri(path).header("host", NODE);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.header("content-type", "application/json");
+        let request = request.body(Full::new(body)).ok()?;
         if self.open.as_ref().is_none_or(SendRequest::is_closed) {
             let stream = TcpStream::connect(NODE).await.ok()?;
             let (open, connection) = handshake(TokioIo::new(Quiet::new(stream))).await.ok()?;

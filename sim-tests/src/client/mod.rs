@@ -1,23 +1,28 @@
 //! The clients of a run: they know the node by its HTTP API alone.
 
+mod administrator;
 mod http;
+mod judge;
 mod publisher;
 mod reader;
 mod subscriber;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use sprawl_core::ids::Offset;
 
+pub(crate) use administrator::{administrate, configure};
 pub(crate) use http::{Answer, Http};
+pub(crate) use judge::{look, probe, read_back, read_letters};
 pub(crate) use publisher::publish;
-pub(crate) use reader::{probe, read, read_back};
+pub(crate) use reader::read;
 pub(crate) use subscriber::subscribe;
 
-use crate::history::{History, Seen};
-use crate::invariants::{Findings, check_seen};
+use crate::history::{Asked, History, Seen};
+use crate::invariants::{Findings, check_alive, check_seen};
 use crate::trace::SimTrace;
 
 /// What every client of a run shares.
@@ -26,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) history: Arc<Mutex<History>>,
     pub(crate) findings: Findings,
     pub(crate) trace: SimTrace,
+    /// How often the node has started.
+    starts: Arc<AtomicU64>,
     began: tokio::time::Instant,
     /// The phase of the run.
     phase: Arc<Mutex<Phase>>,
@@ -43,10 +50,16 @@ pub(crate) enum Phase {
 }
 
 impl Shared {
-    pub(crate) fn new(findings: Findings, trace: SimTrace) -> Self {
+    pub(crate) fn new(
+        history: History,
+        findings: Findings,
+        trace: SimTrace,
+        starts: Arc<AtomicU64>,
+    ) -> Self {
         let began = tokio::time::Instant::now();
         let phase = Arc::new(Mutex::new(Phase::Chaos));
-        Self { history: Arc::default(), findings, trace, began, phase }
+        let history = Arc::new(Mutex::new(history));
+        Self { history, findings, trace, starts, began, phase }
     }
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
@@ -66,8 +79,20 @@ impl Shared {
         self.began.elapsed().as_millis() as u64
     }
 
+    /// A request begins.
+    fn ask(&self) -> Asked {
+        let (now_ms, starts) = (self.now_ms(), self.starts.load(Ordering::Relaxed));
+        Asked { from_ms: now_ms, to_ms: now_ms, starts, starts_after: starts }
+    }
+
+    /// A request's answer came.
+    fn answered(&self, asked: Asked) -> Asked {
+        let starts_after = self.starts.load(Ordering::Relaxed);
+        Asked { to_ms: self.now_ms(), starts_after, ..asked }
+    }
+
     /// Takes a message that the node gave to a reader or subscriber past the checkers.
-    fn saw(&self, message: &Value) -> Option<Seen> {
+    fn saw(&self, message: &Value, asked: Asked) -> Option<Seen> {
         let Some(seen) = seen(message) else {
             let detail = format!("an answer holds what is no message: {message}");
             self.findings.violated("NoPhantom", detail);
@@ -76,6 +101,10 @@ impl Shared {
         let mut history = self.history();
         history.seen += 1;
         check_seen(&history, &seen, &self.findings);
+        check_alive(&history, &seen, asked, &self.findings);
+        if let Some(message) = history.published.get_mut(&seen.id) {
+            message.known(asked.to_ms);
+        }
         drop(history);
         self.trace.client(&seen);
         Some(seen)
@@ -84,7 +113,17 @@ impl Shared {
 
 /// The name of a topic of the plan.
 pub(crate) fn topic_name(topic: u32) -> String {
-    format!("topic-{topic}")
+    format!("topic.{topic}")
+}
+
+/// The name of the topic of its dead letters.
+pub(crate) fn dead_letters_name(topic: u32) -> String {
+    format!("_dead.{}", topic_name(topic))
+}
+
+/// The number of a topic of the plan.
+fn topic_number(name: &str) -> Option<u32> {
+    name.strip_prefix("topic.")?.parse().ok()
 }
 
 /// Reads a message of an answer.
@@ -96,10 +135,11 @@ fn seen(message: &Value) -> Option<Seen> {
     };
     Some(Seen {
         id: message.get("id")?.as_str()?.to_owned(),
-        topic: message.get("topic")?.as_str()?.strip_prefix("topic-")?.parse().ok()?,
+        topic: topic_number(message.get("topic")?.as_str()?)?,
         partition: u32::try_from(message.get("partition")?.as_u64()?).ok()?,
         offset: Offset(message.get("offset")?.as_u64()?),
         payload,
+        attempt: message.get("attempt").and_then(Value::as_u64).unwrap_or(0),
     })
 }
 

@@ -1,15 +1,19 @@
-//! A client that reads without a subscription; and the world's own last look at everything.
+//! A client that reads without a subscription: by offset, by time, by id.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use sprawl_core::ids::Offset;
+use sprawl_server::duration::rfc3339;
 
 use super::{Answer, Http, Phase, Shared, topic_name};
-use crate::invariants::ReadBack;
+use crate::clock;
+use crate::history::{self, Asked, Sought};
+use crate::invariants::{Page, check_page};
 use crate::plan::Draw;
 
-/// How long a request may take when all is healed.
-const HEALED_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a reader waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads here and there until the run is over.
 pub(crate) async fn read(shared: Shared, topics: u32, mut dice: Draw) {
@@ -17,76 +21,95 @@ pub(crate) async fn read(shared: Shared, topics: u32, mut dice: Draw) {
     while shared.phase() == Phase::Chaos {
         let pause = dice.log_range(50, 2_000);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        let topic = topic_name(dice.range(0, u64::from(topics) - 1) as u32);
-        let (from, max) = (dice.log_range(1, 2_000) - 1, dice.log_range(1, 100));
-        let wait = dice.pick(&["0", "300ms", "2s"]);
-        let path = format!("/topics/{topic}/messages?offset={from}&max={max}&wait={wait}");
-        let answer = http.get(&path, Duration::from_secs(5)).await;
-        let messages = answer.ok().and_then(|body| body["messages"].as_array());
-        for message in messages.into_iter().flatten() {
-            shared.saw(message);
+        let topic = dice.range(0, u64::from(topics) - 1) as u32;
+        match dice.range(0, 9) {
+            0 => by_time(&shared, &mut http, topic, &mut dice).await,
+            1 => by_id(&shared, &mut http, &mut dice).await,
+            _ => by_offset(&shared, &mut http, topic, &mut dice).await,
         }
     }
 }
 
-/// Publishes to a topic until it takes the message; gives up when the limit is over.
-pub(crate) async fn probe(shared: &Shared, topic: u32, limit: Duration) -> bool {
-    let began = tokio::time::Instant::now();
-    let mut http = Http::default();
-    let id = format!("probe-{topic}");
-    let body = json!({ "topic": topic_name(topic), "id": id, "payload": "probe" });
-    let message = crate::history::Published {
-        topic,
-        payload: b"probe".to_vec(),
-        sent_ms: shared.now_ms(),
-        tries: vec![crate::history::Try::Unknown],
-        open: 0,
+async fn by_offset(shared: &Shared, http: &mut Http, topic: u32, dice: &mut Draw) {
+    let (from, max) = (dice.log_range(1, 2_000) - 1, dice.log_range(1, 100));
+    let wait = dice.pick(&["0", "300ms", "2s"]);
+    let query = format!("offset={from}&max={max}&wait={wait}");
+    let (answer, asked) = fetch(shared, http, topic, &query, PATIENCE).await;
+    if let Some(body) = answer.ok() {
+        take_page(shared, (topic, Some(from)), body, asked);
+    }
+}
+
+/// Looks for what was stored at some time of the run or later.
+async fn by_time(shared: &Shared, http: &mut Http, topic: u32, dice: &mut Draw) {
+    let time_ms = dice.range(0, shared.now_ms());
+    let at = rfc3339(clock::wall(time_ms));
+    let query = format!("at={at}&max=10");
+    let (answer, asked) = fetch(shared, http, topic, &query, PATIENCE).await;
+    let Some(body) = answer.ok() else { return };
+    let page = take_page(shared, (topic, None), body, asked);
+    let mut history = shared.history();
+    let (start, found) = (Offset(page.start), Offset(page.from));
+    history.sought.push(Sought { topic, time_ms, start, found, at_ms: asked.to_ms });
+    history.count(history::FOUND_BY_TIME, u64::from(!page.messages.is_empty()));
+}
+
+/// Looks for a message that is known to be stored.
+async fn by_id(shared: &Shared, http: &mut Http, dice: &mut Draw) {
+    let some = {
+        let history = shared.history();
+        let last = history.published.len().saturating_sub(1) as u64;
+        let mut from = history.published.iter().skip(dice.range(0, last) as usize);
+        let found = from.find(|(_, message)| message.place().is_some());
+        found.map(|(id, message)| (id.clone(), message.topic))
     };
-    shared.history().published.insert(id, message);
-    while began.elapsed() < limit {
-        if http.post("/publish", &body, HEALED_PATIENCE).await.ok().is_some() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    let Some((id, topic)) = some else { return };
+    let (answer, asked) = fetch(shared, http, topic, &format!("id={id}"), PATIENCE).await;
+    match &answer {
+        Answer::Came(404, _) => shared.history().unfound.push((id.clone(), asked.to_ms)),
+        Answer::Came(..) | Answer::None => {}
     }
-    false
-}
-
-/// Reads a topic from its beginning to its end. A damaged one ends with a clear error; any other
-/// answer but messages is a request that does not resolve.
-pub(crate) async fn read_back(shared: &Shared, topic: u32) -> ReadBack {
-    let mut http = Http::default();
-    let mut back = ReadBack::default();
-    let mut next = 0;
-    loop {
-        let path = format!("/topics/{}/messages?offset={next}&max=1000", topic_name(topic));
-        let answer = http.get(&path, HEALED_PATIENCE).await;
-        let Some(body) = answer.ok() else {
-            match answer {
-                Answer::Came(500, _) => back.damaged = true,
-                Answer::Came(404, _) => {}
-                other => {
-                    let detail = format!("reading topic {topic} back at {next}: {other:?}");
-                    shared.findings.violated("EveryRequestResolves", detail);
-                }
-            }
-            return back;
-        };
-        let messages = body["messages"].as_array().map_or(&[][..], Vec::as_slice);
-        back.messages.extend(messages.iter().filter_map(|message| shared.saw(message)));
-        let (before, end) = (next, body["end_offset"].as_u64().unwrap_or(0));
-        next = body["next_offset"].as_u64().unwrap_or(0);
-        if next >= end || next <= before {
-            check_whole(shared, topic, next, body);
-            return back;
+    let messages = answer.ok().and_then(|body| body["messages"].as_array());
+    for message in messages.into_iter().flatten() {
+        let seen = shared.saw(message, asked);
+        if let Some(other) = seen.filter(|seen| seen.id != id) {
+            let detail = format!("{id} was asked for, and {} came", other.id);
+            shared.findings.violated("NoPhantom", detail);
         }
+        shared.history().count(history::FOUND_BY_ID, 1);
     }
 }
 
-/// Reading ends at the end, not before it.
-fn check_whole(shared: &Shared, topic: u32, next: u64, body: &Value) {
-    if Some(next) != body["end_offset"].as_u64() {
-        let detail = format!("topic {topic} is read to {next}, its end is {}", body["end_offset"]);
-        shared.findings.violated("EveryRequestResolves", detail);
-    }
+/// Asks for messages of a topic.
+pub(super) async fn fetch(
+    shared: &Shared,
+    http: &mut Http,
+    topic: u32,
+    query: &str,
+    patience: Duration,
+) -> (Answer, Asked) {
+    let asked = shared.ask();
+    let path = format!("/topics/{}/messages?{query}", topic_name(topic));
+    let answer = http.get(&path, patience).await;
+    (answer, shared.answered(asked))
+}
+
+/// Takes an answer past the checkers; without the offset that was asked for, it begins where its
+/// first message stands.
+pub(super) fn take_page(
+    shared: &Shared,
+    (topic, from): (u32, Option<u64>),
+    body: &Value,
+    asked: Asked,
+) -> Page {
+    let messages = body["messages"].as_array().map_or(&[][..], Vec::as_slice);
+    let messages: Vec<_> =
+        messages.iter().filter_map(|message| shared.saw(message, asked)).collect();
+    let number = |field: &str| body[field].as_u64().unwrap_or(0);
+    let next = number("next_offset");
+    let first = messages.first().map_or(next, |seen| seen.offset.0);
+    let (start, end) = (number("start_offset"), number("end_offset"));
+    let page = Page { topic, from: from.unwrap_or(first), messages, next, start, end };
+    check_page(&mut shared.history(), &page, asked, &shared.findings);
+    page
 }

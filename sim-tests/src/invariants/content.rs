@@ -29,12 +29,12 @@ mod tests {
     fn seen(id: &str, topic: u32, payload: &[u8]) -> Vec<&'static str> {
         let mut history = History::default();
         let payload_before = b"p".to_vec();
-        let message =
-            Published { topic: 0, payload: payload_before, sent_ms: 0, tries: Vec::new(), open: 1 };
+        let message = Published { payload: payload_before, open: 1, ..Published::default() };
         history.published.insert("a".to_owned(), message);
         let findings = Findings::default();
         let (id, payload, offset) = (id.to_owned(), payload.to_vec(), Offset(0));
-        check_seen(&history, &Seen { id, topic, partition: 0, offset, payload }, &findings);
+        let seen = Seen { id, topic, offset, payload, ..Seen::default() };
+        check_seen(&history, &seen, &findings);
         findings.violations().into_keys().collect()
     }
 

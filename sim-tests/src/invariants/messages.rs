@@ -1,17 +1,21 @@
-//! NothingAckedIsLost, RefusedMeansAbsent, NoDuplicateId, SubscribedMeansFromHere and AtLeastOnce:
-//! the clients' history against what is read back at the end.
+//! NothingAckedIsLost, RefusedMeansAbsent, NoDuplicateId and StandsAsExpected: the clients' history
+//! against what is read back at the end.
 
 use std::collections::BTreeMap;
 
 use sprawl_core::ids::Offset;
 
 use super::Findings;
-use crate::history::{History, Published, Seen, Subscribed, Try};
+use crate::history::{History, Published, Seen, Try};
 
 /// What was read back of one topic at the end, from its beginning.
 #[derive(Debug, Default)]
 pub(crate) struct ReadBack {
     pub(crate) messages: Vec<Seen>,
+    /// The first offset that was retained.
+    pub(crate) start: Offset,
+    /// When the last of it was read.
+    pub(crate) at_ms: u64,
     /// A fault destroyed something of it: reading ended with a clear error.
     pub(crate) damaged: bool,
 }
@@ -29,6 +33,10 @@ pub(crate) fn check_published(id: &str, message: &Published, findings: &Findings
             findings.violated("NoDuplicateId", detail);
         }
     }
+    if message.terms.expected.is_some_and(|expected| expected != first.1.0) {
+        let detail = format!("{id} was acknowledged at {first:?}: {:?}", message.terms);
+        findings.violated("StandsAsExpected", detail);
+    }
 }
 
 /// Checks the whole history against what was read back.
@@ -45,9 +53,12 @@ pub(crate) fn check_messages(
     }
     for (id, message) in &history.published {
         let damaged = back.get(&message.topic).is_some_and(|read| read.damaged);
-        if let Some((partition, offset)) = message.place() {
+        if let Some((partition, offset)) = message.place()
+            && !damaged
+            && !is_over(history, message, offset, back)
+        {
             let found = at.get(&(message.topic, partition, offset));
-            if found != Some(&id.as_str()) && !damaged {
+            if found != Some(&id.as_str()) {
                 let place = format!("{}/{partition}/{offset}", message.topic);
                 let detail = format!("{id} was acknowledged at {place}, where {found:?} stands");
                 findings.violated("NothingAckedIsLost", detail);
@@ -57,39 +68,21 @@ pub(crate) fn check_messages(
             findings.violated("RefusedMeansAbsent", format!("{id} was refused, and is there"));
         }
     }
-    for (name, subscription) in &history.subscribed {
-        check_subscription(name, subscription, history, back, findings);
-    }
 }
 
-fn check_subscription(
-    name: &str,
-    subscription: &Subscribed,
+/// Whether a message may have expired when it was read back, or was removed. Whether it may have
+/// been removed is for NothingUnexpiredDeleted to say.
+fn is_over(
     history: &History,
+    message: &Published,
+    offset: Offset,
     back: &BTreeMap<u32, ReadBack>,
-    findings: &Findings,
-) {
-    let Some(answered_ms) = subscription.answered_ms else {
-        return;
+) -> bool {
+    let Some(read) = back.get(&message.topic) else {
+        return false;
     };
-    for (topic, read) in back {
-        if read.damaged || !subscription.topics.contains(topic) {
-            continue;
-        }
-        for seen in &read.messages {
-            if subscription.received.contains_key(&(*topic, seen.id.clone())) {
-                continue;
-            }
-            let sent_ms = history.published.get(&seen.id).map_or(0, |message| message.sent_ms);
-            if sent_ms > answered_ms {
-                let detail = format!("{name} began at {answered_ms} ms; {} came never", seen.id);
-                findings.violated("SubscribedMeansFromHere", detail);
-            } else if !subscription.latest {
-                let detail = format!("{name} never received {}, at {}", seen.id, seen.offset);
-                findings.violated("AtLeastOnce", detail);
-            }
-        }
-    }
+    let until = read.at_ms + history.tolerance_ms;
+    offset < read.start || message.expires_from().is_some_and(|from| from <= until)
 }
 
 #[cfg(test)]
@@ -102,7 +95,7 @@ mod tests {
 
     fn history(tries: Vec<Try>) -> History {
         let payload = b"p".to_vec();
-        let message = Published { topic: 0, payload, sent_ms: 50, tries, open: 0 };
+        let message = Published { payload, sent_ms: 50, tries, ..Published::default() };
         let mut history = History::default();
         history.published.insert("a".to_owned(), message);
         history
@@ -111,13 +104,12 @@ mod tests {
     fn back(ids: &[&str], damaged: bool) -> BTreeMap<u32, ReadBack> {
         let message = |(offset, id): (u64, &&str)| Seen {
             id: (*id).to_owned(),
-            topic: 0,
-            partition: 0,
             offset: Offset(offset),
             payload: b"p".to_vec(),
+            ..Seen::default()
         };
         let messages = (0..).zip(ids).map(message).collect();
-        BTreeMap::from([(0, ReadBack { messages, damaged })])
+        BTreeMap::from([(0, ReadBack { messages, damaged, ..ReadBack::default() })])
     }
 
     fn broken(history: &History, back: &BTreeMap<u32, ReadBack>) -> Vec<&'static str> {
@@ -152,25 +144,25 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_receives_what_it_is_to() {
-        let with = |answered_ms, latest, received: bool| {
-            let mut history = history(vec![acknowledged(0)]);
-            let mut subscribed = Subscribed {
-                topics: vec![0],
-                latest,
-                answered_ms: Some(answered_ms),
-                ..Default::default()
-            };
-            if received {
-                subscribed.received.insert((0, "a".to_owned()), 1);
-            }
-            history.subscribed.insert("s".to_owned(), subscribed);
-            broken(&history, &back(&["a"], false))
-        };
-        assert_eq!(with(10, true, true), [""; 0]);
-        assert_eq!(with(10, true, false), ["SubscribedMeansFromHere"]);
-        assert_eq!(with(90, true, false), [""; 0]);
-        assert_eq!(with(90, false, false), ["AtLeastOnce"]);
-        assert_eq!(with(90, false, true), [""; 0]);
+    fn a_conditional_message_stands_where_its_condition_says() {
+        let mut acked = history(vec![acknowledged(0)]);
+        acked.published.get_mut("a").expect("a message").terms.expected = Some(0);
+        assert_eq!(broken(&acked, &back(&["a"], false)), [""; 0]);
+        acked.published.get_mut("a").expect("a message").terms.expected = Some(1);
+        assert_eq!(broken(&acked, &back(&["a"], false)), ["StandsAsExpected"]);
+    }
+
+    #[test]
+    fn what_expired_or_was_removed_is_not_lost() {
+        let mut acked = history(vec![acknowledged(0)]);
+        let mut back = back(&[], false);
+        let read = back.get_mut(&0).expect("it was read");
+        read.start = Offset(1);
+        assert_eq!(broken(&acked, &back), [""; 0]);
+        back.insert(0, ReadBack { at_ms: 1_000, ..ReadBack::default() });
+        acked.published.get_mut("a").expect("a message").terms.ttl_ms = Some(950);
+        assert_eq!(broken(&acked, &back), [""; 0]);
+        acked.published.get_mut("a").expect("a message").terms.ttl_ms = Some(951);
+        assert_eq!(broken(&acked, &back), ["NothingAckedIsLost"]);
     }
 }

@@ -3,20 +3,38 @@
 //! A violation is noted, the first of each invariant, and the run goes on: so a run shows all that
 //! a bug breaks.
 
+mod at_least_once;
 mod bounds_hold;
 mod commit_never_regresses;
 mod content;
+mod dead_letters;
+mod key_order;
 mod log;
+mod max_deliveries;
 mod messages;
+mod no_expired_delivery;
+mod not_before_delay;
+mod nothing_unexpired_deleted;
+mod only_wanted;
+mod polls;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use at_least_once::check_subscriptions;
 pub(crate) use bounds_hold::BoundsHold;
 pub(crate) use commit_never_regresses::CommitNeverRegresses;
 pub(crate) use content::check_seen;
+pub(crate) use dead_letters::{Buried, DeadLetter, check_letter};
+pub(crate) use key_order::check_order;
 pub(crate) use log::Log;
+pub(crate) use max_deliveries::check_count;
 pub(crate) use messages::{ReadBack, check_messages, check_published};
+pub(crate) use no_expired_delivery::check_alive;
+pub(crate) use not_before_delay::check_due;
+pub(crate) use nothing_unexpired_deleted::check_removals;
+pub(crate) use only_wanted::check_wanted;
+pub(crate) use polls::{Page, check_page, check_skipped, check_sought};
 
 /// Whether the invariant is about progress rather than safety.
 pub(crate) fn is_liveness(name: &str) -> bool {

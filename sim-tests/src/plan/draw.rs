@@ -34,6 +34,11 @@ impl Draw {
         self.range(0, 99) < percent
     }
 
+    /// True in so many of a hundred cases; what never happens draws nothing.
+    pub(crate) fn share(&mut self, percent: u64) -> bool {
+        percent > 0 && self.percent(percent)
+    }
+
     /// One of some.
     pub(crate) fn pick<T: Copy>(&mut self, some: &[T]) -> T {
         some[self.range(0, some.len() as u64 - 1) as usize]

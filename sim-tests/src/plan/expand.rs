@@ -1,6 +1,7 @@
 //! From a seed to a plan. Each class of faults is off in half of the seeds, and then draws nothing.
 
-use super::{DiskPace, Draw, Fault, Knobs, Plan, Publisher, Subscriber, VERSION, What};
+use super::{DiskPace, Draw, Fault, Keeping, Knobs, Mix, Plan, Publisher, Subscriber, VERSION};
+use super::{What, features};
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -45,18 +46,22 @@ pub(super) fn plan(seed: u64, calm: bool) -> Plan {
     let topics = work.range(1, 3) as u32;
     let publishers = (0..work.range(2, 4)).map(|_| publisher(&mut work, topics)).collect();
     let subscribers = (0..work.range(1, 3)).map(|_| subscriber(&mut work, topics)).collect();
-    Plan {
+    let mut plan = Plan {
         version: VERSION,
         seed,
         knobs: knobs(&mut Draw::new(seed, Purpose::Knobs as u64)),
         topics,
+        keeping: vec![Keeping::default(); topics as usize],
         publishers,
         subscribers,
         readers: work.range(1, 2) as u32,
+        administrator: None,
         disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
         chaos_ms: CHAOS_MS,
         faults: if calm { Vec::new() } else { faults(seed) },
-    }
+    };
+    features::draw(&mut plan);
+    plan
 }
 
 /// Each knob at its least, its default, its most, or anywhere.
@@ -78,11 +83,17 @@ fn knobs(dice: &mut Draw) -> Knobs {
 fn publisher(dice: &mut Draw, topics: u32) -> Publisher {
     Publisher {
         topic: dice.range(0, u64::from(topics) - 1) as u32,
+        at_ms: 0,
         pause_ms: dice.log_range(20, 300),
+        payload_bytes_min: 16,
         payload_bytes_max: dice.log_range(16, 4_096) as usize,
         keyed_percent: dice.pick(&[0, 50, 100]),
         twice_percent: dice.pick(&[0, 5, 50]),
         patience_ms: dice.log_range(200, 12_000),
+        breaks_percent: 0,
+        batch_max: 1,
+        lines_percent: 0,
+        mix: Mix::default(),
     }
 }
 
@@ -104,6 +115,16 @@ fn subscriber(dice: &mut Draw, topics: u32) -> Subscriber {
         forgets_percent: dice.pick(&[0, 10, 40]),
         work_ms: dice.log_range(1, 1_500),
         max: dice.log_range(1, 200),
+        idle_ms: 0,
+        pattern: None,
+        filter: None,
+        max_deliver: None,
+        backoff_ms: Vec::new(),
+        nacks_percent: 0,
+        nack_delay_ms: 0,
+        rejects_percent: 0,
+        extends_percent: 0,
+        breaks_percent: 0,
     }
 }
 

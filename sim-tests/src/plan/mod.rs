@@ -2,6 +2,7 @@
 
 mod draw;
 mod expand;
+mod features;
 
 use std::time::Duration;
 
@@ -10,7 +11,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) use draw::Draw;
 
 /// The format of plans; a plan of another one is refused.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+
+/// How late or early something may be that has its time.
+const TOLERANCE_MS: u64 = 50;
+/// The same where clocks go wrong.
+const TOLERANCE_JUMPS_MS: u64 = 1_000;
 
 /// A run, whole: the cluster, its knobs, the work, the faults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,9 +27,13 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) knobs: Knobs,
     pub(crate) topics: u32,
+    /// How each topic is kept, by its number.
+    pub(crate) keeping: Vec<Keeping>,
     pub(crate) publishers: Vec<Publisher>,
     pub(crate) subscribers: Vec<Subscriber>,
     pub(crate) readers: u32,
+    /// Who removes things, if anybody does.
+    pub(crate) administrator: Option<Administrator>,
     pub(crate) disk: DiskPace,
     /// How long faults and work last, before all heals.
     pub(crate) chaos_ms: u64,
@@ -46,8 +56,11 @@ pub(crate) struct Knobs {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Publisher {
     pub(crate) topic: u32,
+    /// When it begins.
+    pub(crate) at_ms: u64,
     /// The mean pause between messages.
     pub(crate) pause_ms: u64,
+    pub(crate) payload_bytes_min: usize,
     pub(crate) payload_bytes_max: usize,
     /// How many of its messages bear a key, in percent.
     pub(crate) keyed_percent: u64,
@@ -55,6 +68,52 @@ pub(crate) struct Publisher {
     pub(crate) twice_percent: u64,
     /// How long it waits for an answer before it tries again under the same id.
     pub(crate) patience_ms: u64,
+    /// How many of its requests it breaks off in the middle, to try again, in percent.
+    pub(crate) breaks_percent: u64,
+    /// How many messages it sends at once at most.
+    pub(crate) batch_max: u64,
+    /// How many of its batches are lines, not an array, in percent.
+    pub(crate) lines_percent: u64,
+    pub(crate) mix: Mix,
+}
+
+/// How many of a publisher's messages have something that not all have, in percent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mix {
+    pub(crate) ttl: u64,
+    pub(crate) delay: u64,
+    pub(crate) priority: u64,
+    /// A header that filters look at.
+    pub(crate) kind: u64,
+    /// A header by which subscribers know that they cannot take it.
+    pub(crate) poison: u64,
+    /// The only offset at which it may stand.
+    pub(crate) expected: u64,
+    /// Sent as a body with headers, not as JSON.
+    pub(crate) raw: u64,
+}
+
+/// How a topic is kept, where that is not the default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Keeping {
+    pub(crate) retention_ms: Option<u64>,
+    pub(crate) retention_bytes: Option<u64>,
+}
+
+/// A client that removes messages, topics and subscriptions, and makes them anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Administrator {
+    /// The mean pause between its deeds.
+    pub(crate) pause_ms: u64,
+    /// Whether it removes the oldest messages of the topics that are judged.
+    pub(crate) purges: bool,
+    /// Whether it sends dead letters back.
+    pub(crate) redrives: bool,
+    /// Whether it deletes a topic and a subscription of its own.
+    pub(crate) deletes: bool,
 }
 
 /// A client that pulls and acknowledges.
@@ -72,6 +131,37 @@ pub(crate) struct Subscriber {
     /// How long it works on what it pulled.
     pub(crate) work_ms: u64,
     pub(crate) max: u64,
+    /// How long it does nothing after it has subscribed.
+    pub(crate) idle_ms: u64,
+    /// A pattern that it names instead of its topics.
+    pub(crate) pattern: Option<String>,
+    pub(crate) filter: Option<Filter>,
+    pub(crate) max_deliver: Option<u64>,
+    /// The pauses before repeats.
+    pub(crate) backoff_ms: Vec<u64>,
+    /// How many of its messages it gives back, in percent, and for how long at most.
+    pub(crate) nacks_percent: u64,
+    pub(crate) nack_delay_ms: u64,
+    /// How many of its messages it rejects for good, in percent.
+    pub(crate) rejects_percent: u64,
+    /// For how many of its pulls it asks for more time, in percent.
+    pub(crate) extends_percent: u64,
+    /// How many of its pulls it breaks off in the middle, in percent.
+    pub(crate) breaks_percent: u64,
+}
+
+/// Which messages a subscriber asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Filter {
+    /// Whose header `kind` is one of these.
+    Kinds(Vec<String>),
+    /// Who have no header `kind`.
+    NoKind,
+    /// Whose key begins so.
+    KeyPrefix(String),
+    /// Whose key is one of these.
+    Keys(Vec<String>),
 }
 
 /// How fast the disk is.
@@ -132,10 +222,26 @@ impl What {
     }
 }
 
+/// How often a subscription that says nothing delivers a message at most.
+const MAX_DELIVER_DEFAULT: u64 = 5;
+
+impl Subscriber {
+    /// How often a message comes at most.
+    pub(crate) fn max_deliver(&self) -> u64 {
+        self.max_deliver.unwrap_or(MAX_DELIVER_DEFAULT)
+    }
+}
+
 impl Plan {
     /// The plan of a seed; `calm` leaves all faults out.
     pub(crate) fn of_seed(seed: u64, calm: bool) -> Self {
         expand::plan(seed, calm)
+    }
+
+    /// By how much a time that clients saw may differ from the one that was meant.
+    pub(crate) fn tolerance_ms(&self) -> u64 {
+        let jumps = self.faults.iter().any(|fault| matches!(fault.what, What::ClockJump { .. }));
+        if jumps { TOLERANCE_JUMPS_MS } else { TOLERANCE_MS }
     }
 
     /// How long faults and work last.

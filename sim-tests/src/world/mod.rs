@@ -1,20 +1,21 @@
 //! A run: nodes and clients are built, chaos passes, all heals, and what is left is judged.
 
+mod judgement;
 mod process;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use madsim::task::NodeId;
 
-use sprawl_core::ids::TopicName;
-
 use crate::client::{self, Phase, Shared};
 use crate::disk::SimDisk;
-use crate::invariants::{Findings, check_messages, check_published};
-use crate::plan::{Draw, Plan, What};
+use crate::history::History;
+use crate::invariants::Findings;
+use crate::plan::{Draw, Keeping, Plan, What};
 use crate::trace::{Log, SimTrace};
 use process::Process;
 
@@ -26,12 +27,11 @@ enum Purpose {
     Publishers = 2_000,
     Subscribers = 3_000,
     Readers = 4_000,
+    Administrator = 5_000,
 }
 
 /// How long a partition may take to be writable again when all is healed.
 const WRITABLE_LIMIT: Duration = Duration::from_secs(15);
-/// How long subscriptions may take to receive the rest.
-const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// A run in which fewer messages were stored, or seen, says nothing.
 const STORED_MIN: usize = 50;
 const SEEN_MIN: u64 = 50;
@@ -56,11 +56,20 @@ pub(crate) struct Outcome {
     pub(crate) stored: usize,
     pub(crate) seen: u64,
     pub(crate) acknowledged: u64,
+    /// What else clients did and saw, by kind.
+    pub(crate) work: BTreeMap<&'static str, u64>,
     pub(crate) starts: u64,
     /// Faults that happened, by class.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     /// The longest a partition took to be writable after healing.
     pub(crate) writable_after: Duration,
+}
+
+/// Does something on a thread of its own. Hash maps draw their keys from the first run of their
+/// thread: so each run has one, and the same seed the same keys, whatever ran before.
+pub(crate) fn apart<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let ran = std::thread::scope(|scope| scope.spawn(run).join());
+    ran.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Runs a plan on this thread, from its first event to its judgement.
@@ -96,6 +105,8 @@ struct World {
     publishers: Vec<madsim::task::JoinHandle<()>>,
     /// The machines of the clients.
     clients: Vec<NodeId>,
+    /// Up to where each topic's dead letters were read.
+    letters: BTreeMap<u32, u64>,
 }
 
 impl World {
@@ -114,11 +125,22 @@ impl World {
             .build();
         let address = "10.0.2.1".parse().expect("an address");
         let judge = Handle::current().create_node().name("judge").ip(address).build();
-        let shared = Shared::new(findings, trace);
-        let outcome = Outcome::default();
-        let (publishers, clients) = (Vec::new(), Vec::new());
-        let mut world =
-            Self { plan, disk, process, node, judge, shared, outcome, began, publishers, clients };
+        let (tolerance_ms, keeping) = (plan.tolerance_ms(), plan.keeping.clone());
+        let history = History { tolerance_ms, keeping, ..History::default() };
+        let shared = Shared::new(history, findings, trace, process.starts());
+        let mut world = Self {
+            plan,
+            disk,
+            process,
+            node,
+            judge,
+            shared,
+            outcome: Outcome::default(),
+            began,
+            publishers: Vec::new(),
+            clients: Vec::new(),
+            letters: BTreeMap::new(),
+        };
         world.start_clients();
         world.chaos().await;
         world.heal().await;
@@ -149,6 +171,17 @@ impl World {
             let dice = Draw::new(seed, Purpose::Readers as u64 + u64::from(at));
             let task = client::read(self.shared.clone(), self.plan.topics, dice);
             client(format!("reader-{at}")).spawn(task);
+        }
+        for (topic, keeping) in (0..).zip(self.plan.keeping.clone()) {
+            if keeping != Keeping::default() {
+                let task = client::configure(self.shared.clone(), topic, keeping);
+                client(format!("configuration-{topic}")).spawn(task);
+            }
+        }
+        if let Some(plan) = self.plan.administrator.clone() {
+            let dice = Draw::new(seed, Purpose::Administrator as u64);
+            let task = client::administrate(self.shared.clone(), plan, self.plan.topics, dice);
+            client("administrator".to_owned()).spawn(task);
         }
     }
 
@@ -256,54 +289,6 @@ impl World {
         }
     }
 
-    /// Whether a fault destroyed something of the topic's only copy.
-    fn is_damaged(&self, topic: u32) -> bool {
-        let name = client::topic_name(topic).parse::<TopicName>().expect("a name");
-        let view = self.shared.trace.view();
-        let mut ranges = view.topics.get(&name).into_iter().flat_map(|found| &found.partitions);
-        ranges.any(|range| self.disk.lock().atlas.is_damaged(range.partition))
-    }
-
-    async fn judge(&mut self) {
-        // Publishers may be within a last retry, which no limit of healing concerns.
-        for publisher in std::mem::take(&mut self.publishers) {
-            publisher.await.expect("nobody kills a publisher");
-        }
-        while self.shared.history().published.values().any(|message| message.open > 0) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        let quiet = tokio::time::Instant::now();
-        let mut back = BTreeMap::new();
-        for topic in 0..self.plan.topics {
-            let shared = self.shared.clone();
-            let read = async move { client::read_back(&shared, topic).await };
-            let mut read = self.judge.spawn(read).await.expect("nobody kills the judge");
-            read.damaged |= self.is_damaged(topic);
-            back.insert(topic, read);
-        }
-        // Subscriptions receive what was read back, or the time for it is over.
-        while quiet.elapsed() < DRAIN_LIMIT && !self.drained(&back) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        if !self.drained(&back) {
-            let detail = format!("a subscription lacks messages after {DRAIN_LIMIT:?}");
-            self.shared.findings.violated("GroupsDrain", detail);
-        }
-        self.shared.enter(Phase::Over);
-        let history = self.shared.history();
-        for (id, message) in &history.published {
-            check_published(id, message, &self.shared.findings);
-        }
-        check_messages(&history, &back, &self.shared.findings);
-    }
-
-    fn drained(&self, back: &BTreeMap<u32, crate::invariants::ReadBack>) -> bool {
-        let findings = Findings::default();
-        check_messages(&self.shared.history(), back, &findings);
-        let found = findings.violations();
-        !found.contains_key("AtLeastOnce") && !found.contains_key("SubscribedMeansFromHere")
-    }
-
     async fn end(mut self) -> Outcome {
         // What a task holds is freed when it is killed, not with the runtime.
         for machine in [&[self.node.id(), self.judge.id()], &self.clients[..]].concat() {
@@ -314,7 +299,8 @@ impl World {
         self.outcome.stored = history.stored();
         self.outcome.seen = history.seen;
         self.outcome.acknowledged = history.acknowledged;
-        self.outcome.starts = self.process.starts();
+        self.outcome.work = history.work.clone();
+        self.outcome.starts = self.process.starts().load(Ordering::Relaxed);
         self.outcome.simulated = self.began.elapsed();
         let (stored, seen) = (self.outcome.stored, self.outcome.seen);
         if (stored < STORED_MIN || seen < SEEN_MIN)

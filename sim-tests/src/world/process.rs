@@ -126,7 +126,7 @@ impl Process {
     }
 
     /// How often it was started.
-    pub(super) fn starts(&self) -> u64 {
-        self.starts.load(Ordering::Relaxed)
+    pub(super) fn starts(&self) -> Arc<AtomicU64> {
+        self.starts.clone()
     }
 }

@@ -180,9 +180,9 @@ impl Deliveries {
         runs
     }
 
-    /// Runs were read: pairs each message with its attempt. What was reserved but not read, and
-    /// what was acknowledged meanwhile, is given back. What is too old, or not wanted, counts as
-    /// acknowledged.
+    /// Runs were read: pairs each message with its attempt. What was reserved but not read, what
+    /// the window has no room for, and what was acknowledged meanwhile, is given back. What is too
+    /// old, or not wanted, counts as acknowledged.
     pub(crate) fn deliver(
         &mut self,
         id: &SubscriptionId,
@@ -199,7 +199,7 @@ impl Deliveries {
         };
         for record in records {
             let offset = record.header().offset;
-            if !unread.remove(&offset) {
+            if !unread.contains(&offset) {
                 continue;
             }
             if record.header().timing.is_over(ttl_time) {
@@ -208,9 +208,12 @@ impl Deliveries {
             } else if !subscriber.wants(&record) {
                 given.filtered += 1;
                 unwanted.push(offset);
+            } else if subscriber.is_full() {
+                continue;
             } else if let Some(attempt) = subscriber.delivered(offset, record.len()) {
                 given.messages.push((record, attempt));
             }
+            unread.remove(&offset);
         }
         for offset in unread {
             self.release(id, offset);

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::ids::{Offset, Priority};
 
@@ -38,9 +39,24 @@ impl Ready {
         self.held.contains_key(&offset)
     }
 
-    /// The one that is next.
-    pub(crate) fn first(&self) -> Option<(Priority, Offset)> {
-        self.order.first().map(|&(Reverse(priority), offset)| (priority, offset))
+    /// The most urgent of those that are more urgent than normal.
+    pub(crate) fn first_urgent(&self) -> Option<Offset> {
+        let normal = (Reverse(Priority::NORMAL), Offset(0));
+        self.order.range(..normal).next().map(|&(_, offset)| offset)
+    }
+
+    /// The first of normal priority.
+    pub(crate) fn first_normal(&self) -> Option<Offset> {
+        let of = |offset| (Reverse(Priority::NORMAL), offset);
+        let range = of(Offset(0))..=of(Offset(u64::MAX));
+        self.order.range(range).next().map(|&(_, offset)| offset)
+    }
+
+    /// The most urgent of those that are less urgent than normal.
+    pub(crate) fn first_idle(&self) -> Option<Offset> {
+        let normal = (Reverse(Priority::NORMAL), Offset(u64::MAX));
+        let after = (Bound::Excluded(normal), Bound::Unbounded);
+        self.order.range(after).next().map(|&(_, offset)| offset)
     }
 
     pub(crate) fn offsets(&self) -> impl Iterator<Item = Offset> {

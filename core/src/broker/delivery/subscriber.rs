@@ -1,6 +1,5 @@
 //! One subscription in one partition, as its leader serves it.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,9 +131,14 @@ impl Subscriber {
         self.room() > 0 && (self.ready.len() > 0 || self.stream(end, waiting).is_some())
     }
 
+    /// Whether the window holds as many bytes as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.leased_bytes >= WINDOW_BYTES_MAX && !planted(Bug::WindowWithoutBound)
+    }
+
     /// How many more messages the window takes.
     fn room(&self) -> usize {
-        if self.leased_bytes >= WINDOW_BYTES_MAX && !planted(Bug::WindowWithoutBound) {
+        if self.is_full() {
             return 0;
         }
         let held = self.leases.len() + self.parked.len() + self.burying.len();
@@ -186,36 +190,38 @@ impl Subscriber {
         runs
     }
 
-    /// The most urgent goes first, but lets the others pass now and then.
+    /// The most urgent goes first, but lets the others pass now and then. Of normal priority, what
+    /// is ready stands before the stream: order is kept.
     fn choose(&mut self, stream: Option<Offset>) -> Option<(Offset, Priority, u32)> {
-        let from_ready = match (self.ready.first(), stream) {
-            (None, _) => false,
-            (Some(_), None) => true,
-            (Some((priority, _)), Some(_)) => match priority.cmp(&Priority::NORMAL) {
-                Ordering::Greater => {
-                    self.urgent_run += 1;
-                    self.urgent_run <= URGENT_RUN_MAX
-                }
-                // Of the same priority, it stands before the stream: order is kept.
-                Ordering::Equal => true,
-                Ordering::Less => {
-                    self.normal_run += 1;
-                    self.normal_run > NORMAL_RUN_MAX
-                }
-            },
-        };
-        if from_ready {
-            let (_, offset) = self.ready.first()?;
-            let (priority, attempt) = self.ready.remove(offset)?;
-            if priority < Priority::NORMAL {
-                self.normal_run = 0;
+        let (urgent, idle) = (self.ready.first_urgent(), self.ready.first_idle());
+        let normal = self.ready.first_normal();
+        let has_normal = normal.is_some() || stream.is_some();
+        if let Some(offset) = urgent {
+            let passes = has_normal || idle.is_some();
+            self.urgent_run += u32::from(passes);
+            if !passes || self.urgent_run <= URGENT_RUN_MAX {
+                return self.choose_ready(offset);
             }
-            return Some((offset, priority, attempt));
         }
         self.urgent_run = 0;
+        if let Some(offset) = idle {
+            self.normal_run += u32::from(has_normal);
+            if !has_normal || self.normal_run > NORMAL_RUN_MAX {
+                self.normal_run = 0;
+                return self.choose_ready(offset);
+            }
+        }
+        if let Some(offset) = normal {
+            return self.choose_ready(offset);
+        }
         let offset = stream?;
         self.next = offset.next();
         Some((offset, Priority::NORMAL, self.cursor.attempts(offset)))
+    }
+
+    fn choose_ready(&mut self, offset: Offset) -> Option<(Offset, Priority, u32)> {
+        let (priority, attempt) = self.ready.remove(offset)?;
+        Some((offset, priority, attempt))
     }
 
     /// Whether a message that was read is wanted.
@@ -388,9 +394,10 @@ impl Subscriber {
                 self.leases.len()
             ));
         }
-        let most = WINDOW_BYTES_MAX + super::DELIVERY_BYTES_MAX;
-        if self.leased_bytes > most {
-            return Err(format!("{} bytes leased, the bound is {most}", self.leased_bytes));
+        let longest = self.leases.values().map(|lease| lease.bytes).max().unwrap_or(0);
+        if self.leased_bytes - longest >= WINDOW_BYTES_MAX && longest > 0 {
+            let bytes = self.leased_bytes;
+            return Err(format!("{bytes} bytes leased, the bound is {WINDOW_BYTES_MAX}"));
         }
         let aside = self.parked.keys().chain(self.burying.keys()).copied();
         let held = self.leases.keys().copied().chain(self.ready.offsets()).chain(aside);

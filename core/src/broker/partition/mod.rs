@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use publishing::Publishes;
-pub(super) use reading::{FETCHES_MAX, Fetch};
+pub(super) use reading::{FETCHES_MAX, Fetch, Pulling};
 
 use super::delivery::{AckToken, Deliveries, attempt_notes};
 use super::desk::{Desk, Reading, ReplyTo};
@@ -20,6 +20,7 @@ use crate::ids::{Boot, DiskId, EntryIndex, Offset, SubscriptionId};
 use crate::machine::{
     Digest, DiskSpace, PartitionStatus, Refused, Report, ShardEffect, Time, Verdict,
 };
+use crate::zoo::{Bug, planted};
 
 /// A partition that lives in this shard.
 #[derive(Debug)]
@@ -87,14 +88,15 @@ impl Partition {
 
     /// Makes sure that a subscription has a cursor here, where it is to begin.
     pub(crate) fn fix_cursor(&mut self, subscription: &Subscription, desk: &mut Desk<'_>) {
-        let known = self.replica.state.cursors.get(&subscription.id);
-        let known = known.is_some_and(|cursor| cursor.created() == subscription.created);
-        if !self.replica.leading() || known || !desk.may_write() {
+        if !self.replica.leading() || self.has_cursor(subscription) || !desk.may_write() {
             return;
         }
         let at = match subscription.from {
             // A partition that came later is read from its first message, whatever was asked.
             _ if self.view.created > subscription.created => Offset(0),
+            StartFrom::Latest if planted(Bug::LatestAtFirstPull) => {
+                return self.report_fixed(&subscription.id, desk);
+            }
             StartFrom::Latest => self.replica.log_end(),
             StartFrom::Earliest => Offset(0),
             StartFrom::Offset(offset) => offset,
@@ -106,6 +108,18 @@ impl Partition {
             }
         };
         self.begin_at(subscription, at, desk);
+    }
+
+    fn has_cursor(&self, subscription: &Subscription) -> bool {
+        let cursor = self.replica.state.cursors.get(&subscription.id);
+        cursor.is_some_and(|cursor| cursor.created() == subscription.created)
+    }
+
+    /// A subscription is pulled from whose beginning a planted bug left open.
+    pub(crate) fn begin_late(&mut self, subscription: &Subscription, desk: &mut Desk<'_>) {
+        if self.replica.serving() && !self.has_cursor(subscription) && desk.may_write() {
+            self.begin_at(subscription, self.replica.log_end(), desk);
+        }
     }
 
     fn begin_at(&mut self, subscription: &Subscription, at: Offset, desk: &mut Desk<'_>) {
@@ -128,14 +142,15 @@ impl Partition {
             desk.bench.ledger.in_flight -= bytes;
         }
         self.replica.persist(index);
-        let served = self.replica.serving();
         while let Some(step) = self.replica.advance() {
+            let begins = matches!(step.what, What::Note(Note::Start { .. }));
             self.committed(&step, view, desk);
-        }
-        if self.replica.serving() {
-            if !served {
+            // Before what comes after: it is judged by what was there before.
+            if begins && self.replica.serving() {
                 self.begin_serving(view, desk);
             }
+        }
+        if self.replica.serving() {
             self.answer_repeats(desk);
             self.answer_fetches(desk);
             self.answer_trims(desk);
@@ -207,9 +222,12 @@ impl Partition {
         let (buries, now) = (self.dead_letter_topic().is_some(), desk.cluster_time);
         let ranked = &self.replica.state.ranked;
         self.deliveries.serve(subscription, cursor, buries, ranked, now);
+        self.report_fixed(id, desk);
+    }
+
+    fn report_fixed(&self, id: &SubscriptionId, desk: &mut Desk<'_>) {
         let (subscription, partition) = (id.clone(), self.view.id);
-        let report = Report::CursorFixed { subscription, partition };
-        desk.effects.push(ShardEffect::Report(report));
+        desk.effects.push(ShardEffect::Report(Report::CursorFixed { subscription, partition }));
     }
 
     /// Takes a verdict; false when the token names nothing that it could be about.

@@ -7,20 +7,54 @@ use crate::broker::delivery::{AckToken, Burial, DELIVERY_BYTES_MAX, Delivered, R
 use crate::broker::desk::{Desk, Reading, ReplyTo};
 use crate::broker::replica::{Found, Record};
 use crate::cluster::metadata::View;
-use crate::ids::{Offset, SubscriptionId};
+use crate::ids::{MessageId, Offset, SubscriptionId};
 use crate::machine::{FetchFrom, Refused, Response, ShardEffect, Time, Unreadable};
 
+/// How often one pull asks the disk at most.
+const PULL_READS_MAX: usize = 16;
 /// How many readers without subscription wait for a partition's next message at most.
 pub(in crate::broker) const FETCHES_MAX: usize = 1_024;
 
 /// A reader that wants messages at or above its offset.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::broker) struct Fetch {
     pub(in crate::broker) reply: ReplyTo,
     pub(in crate::broker) from: Offset,
     pub(in crate::broker) count_max: usize,
+    /// The id of the message at `from`, when no other will do.
+    pub(in crate::broker) only: Option<MessageId>,
     /// Until when it waits for the first one.
     pub(in crate::broker) until: Time,
+}
+
+/// Messages of a subscription on their way to a reader.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct Pulling {
+    pub(in crate::broker) reply: ReplyTo,
+    subscription: SubscriptionId,
+    /// All that is leased for it.
+    runs: Vec<Run>,
+    /// How many of the runs were read.
+    runs_read: usize,
+    /// How often the disk was asked.
+    reads: usize,
+    records: Vec<Record>,
+}
+
+impl Pulling {
+    /// How many bytes it may still bring.
+    fn room(&self) -> usize {
+        DELIVERY_BYTES_MAX.saturating_sub(self.records.iter().map(Record::len).sum())
+    }
+
+    /// The next run is read; false when it is not whole, and so the last one: what is left of it
+    /// is not overtaken by the next.
+    fn take(&mut self, records: Vec<Record>) -> bool {
+        let whole = self.runs.get(self.runs_read).is_some_and(|run| run.count == records.len());
+        self.runs_read += 1;
+        self.records.extend(records);
+        whole
+    }
 }
 
 impl Partition {
@@ -34,18 +68,22 @@ impl Partition {
         desk: &mut Desk<'_>,
     ) {
         let until = desk.now.since_start + wait;
-        let fetch = |from, count_max| Fetch { reply, from, count_max, until };
+        let fetch = |from, count_max, only| Fetch { reply, from, count_max, only, until };
         match from {
-            FetchFrom::Offset(from) => self.fetch_now(fetch(from, count_max), desk),
+            FetchFrom::Offset(from) => self.fetch_now(fetch(from, count_max, None), desk),
             FetchFrom::Id(id) => match self.replica.state.window.find(id.hash()) {
-                Some(at) if at >= self.replica.state.start => self.fetch_now(fetch(at, 1), desk),
+                Some(at) if at >= self.replica.state.start => {
+                    self.fetch_now(fetch(at, 1, Some(id)), desk);
+                }
+                // What its log still holds is not known yet.
+                None if !self.replica.serving() => desk.refuse(reply, self.not_serving()),
                 Some(_) | None => desk.refuse(reply, Refused::NoMessage(id)),
             },
             FetchFrom::Time(at) => {
                 if !self.replica.serving() {
                     return desk.refuse(reply, self.not_serving());
                 }
-                let what = Reading::FetchFrom(fetch(self.replica.state.end, count_max));
+                let what = Reading::FetchFrom(fetch(self.replica.state.end, count_max, None));
                 if let Err(what) = self.seek(at, what, desk) {
                     self.read_refused(what, desk);
                 }
@@ -99,6 +137,9 @@ impl Partition {
     /// Answers with what was read and is not too old; false when nothing is left of it, and the
     /// reader goes on behind it.
     fn fetched(&self, fetch: &mut Fetch, mut records: Vec<Record>, desk: &mut Desk<'_>) -> bool {
+        if fetch.only.is_some() {
+            records.retain(|record| record.header().offset == fetch.from);
+        }
         let Some(last) = records.last() else {
             self.answer_fetch(fetch, records, desk);
             return true;
@@ -108,7 +149,7 @@ impl Partition {
         records.retain(|record| !record.header().timing.is_over(now));
         desk.counters().expired += (before - records.len()) as u64;
         fetch.from = next;
-        if !records.is_empty() {
+        if !records.is_empty() || fetch.only.is_some() {
             self.answer_fetch(fetch, records, desk);
             return true;
         }
@@ -117,6 +158,9 @@ impl Partition {
 
     fn answer_fetch(&self, fetch: &Fetch, records: Vec<Record>, desk: &mut Desk<'_>) {
         desk.counters().fetched += records.len() as u64;
+        if let Some(id) = fetch.only.as_ref().filter(|_| records.is_empty()) {
+            return desk.refuse(fetch.reply, Refused::NoMessage(id.clone()));
+        }
         let (start, readable) = (self.replica.state.start, self.replica.state.end);
         // A damaged log goes on behind what can be read: its reader is to come back and be told.
         let end = if self.replica.damaged.is_some() { readable.next() } else { readable };
@@ -143,6 +187,12 @@ impl Partition {
     ) {
         desk.counters().cache_misses += 1;
         let (id, below) = (self.view.id, self.replica.commit().next());
+        let bytes_max = match &what {
+            Reading::Pull(pulling) => pulling.room(),
+            Reading::Fetch(_) | Reading::FetchFrom(_) | Reading::Begin(..) | Reading::Bury(_) => {
+                DELIVERY_BYTES_MAX
+            }
+        };
         match desk.read(id, what) {
             Ok(read) => desk.effects.push(ShardEffect::Read {
                 read,
@@ -151,7 +201,7 @@ impl Partition {
                 first: self.replica.first(),
                 below,
                 count_max,
-                bytes_max: DELIVERY_BYTES_MAX,
+                bytes_max,
             }),
             Err(what) => self.read_refused(what, desk),
         }
@@ -183,10 +233,13 @@ impl Partition {
             Reading::Fetch(fetch) | Reading::FetchFrom(fetch) => {
                 desk.refuse(fetch.reply, refused);
             }
-            Reading::Pull { reply, subscription, run } => {
-                run.offsets().for_each(|offset| self.deliveries.release(&subscription, offset));
+            Reading::Pull(pulling) if pulling.records.is_empty() => {
+                let Pulling { reply, subscription, runs, .. } = pulling;
+                let offsets = runs.iter().flat_map(|run| run.offsets());
+                offsets.for_each(|offset| self.deliveries.release(&subscription, offset));
                 desk.refuse(reply, refused);
             }
+            Reading::Pull(pulling) => self.finish_pull(pulling, desk),
             Reading::Bury(Burial { subscription, offset, .. }) => {
                 let now = desk.now.since_start;
                 self.deliveries.buried(&subscription, offset, false, now);
@@ -213,11 +266,13 @@ impl Partition {
                     self.fetch_now(fetch, desk);
                 }
             }
-            Reading::Pull { reply, subscription, run } => {
-                if !self.pulled(reply, &subscription, &[run], records, desk)
-                    && !self.pull(reply, &subscription, run.count, desk)
-                {
-                    desk.answer(reply, Response::Pulled(Vec::new()));
+            Reading::Pull(mut pulling) => {
+                let pulling = match pulling.take(records) {
+                    true => self.gather(pulling, desk),
+                    false => Some(pulling),
+                };
+                if let Some(pulling) = pulling {
+                    self.finish_pull(pulling, desk);
                 }
             }
             Reading::Bury(burial) => self.bury(burial, records.into_iter().next(), desk),
@@ -262,48 +317,61 @@ impl Partition {
             if runs.is_empty() {
                 return false;
             }
-            let (mut records, mut bytes, mut below) = (Vec::new(), 0, None);
-            for run in &runs {
-                if bytes >= DELIVERY_BYTES_MAX || below.is_some() {
-                    break;
-                }
-                match self.replica.read(run.from, run.count, DELIVERY_BYTES_MAX - bytes) {
-                    Found::Here(found) => {
-                        bytes += found.iter().map(Record::len).sum::<usize>();
-                        records.extend(found);
-                    }
-                    Found::Below => below = Some(*run),
-                }
-            }
-            if let (Some(run), true) = (below, records.is_empty()) {
-                self.release_others(id, &runs, run);
-                let subscription = id.clone();
-                self.read(run.from, run.count, Reading::Pull { reply, subscription, run }, desk);
+            let pulling = Pulling {
+                reply,
+                subscription: id.clone(),
+                runs,
+                runs_read: 0,
+                reads: 0,
+                records: Vec::new(),
+            };
+            let Some(pulling) = self.gather(pulling, desk) else {
                 return true;
-            }
+            };
             desk.counters().cache_hits += 1;
-            if self.pulled(reply, id, &runs, records, desk) {
+            if self.pulled(pulling, desk) {
                 return true;
             }
         }
     }
 
-    fn release_others(&mut self, id: &SubscriptionId, runs: &[Run], kept: Run) {
-        for run in runs.iter().filter(|run| **run != kept) {
-            run.offsets().for_each(|offset| self.deliveries.release(id, offset));
+    /// Reads the runs that are left, as far as memory holds them and the delivery has room. Gives
+    /// nothing when the disk was asked for the next one.
+    fn gather(&mut self, mut pulling: Pulling, desk: &mut Desk<'_>) -> Option<Pulling> {
+        while let Some(&run) = pulling.runs.get(pulling.runs_read)
+            && pulling.room() > 0
+        {
+            match self.replica.read(run.from, run.count, pulling.room()) {
+                Found::Here(found) => {
+                    if !pulling.take(found) {
+                        break;
+                    }
+                }
+                Found::Below if pulling.reads >= PULL_READS_MAX => break,
+                Found::Below => {
+                    pulling.reads += 1;
+                    self.read(run.from, run.count, Reading::Pull(pulling), desk);
+                    return None;
+                }
+            }
+        }
+        Some(pulling)
+    }
+
+    /// Answers with what was read; looks for other messages when nothing of it is wanted.
+    fn finish_pull(&mut self, pulling: Pulling, desk: &mut Desk<'_>) {
+        let (reply, subscription) = (pulling.reply, pulling.subscription.clone());
+        let count_max = pulling.runs.iter().map(|run| run.count).sum();
+        if !self.pulled(pulling, desk) && !self.pull(reply, &subscription, count_max, desk) {
+            desk.answer(reply, Response::Pulled(Vec::new()));
         }
     }
 
     /// Answers with what was read and is wanted; false when nothing is.
-    fn pulled(
-        &mut self,
-        reply: ReplyTo,
-        id: &SubscriptionId,
-        runs: &[Run],
-        records: Vec<Record>,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        let given = self.deliveries.deliver(id, runs, records, desk.moment(), desk.ttl_time());
+    fn pulled(&mut self, pulling: Pulling, desk: &mut Desk<'_>) -> bool {
+        let Pulling { reply, subscription, runs, records, .. } = pulling;
+        let (now, ttl_time) = (desk.moment(), desk.ttl_time());
+        let given = self.deliveries.deliver(&subscription, &runs, records, now, ttl_time);
         let counters = desk.counters();
         counters.expired += given.expired;
         counters.filtered += given.filtered;
