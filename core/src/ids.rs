@@ -12,6 +12,25 @@ pub const NAME_BYTES_MAX: usize = 249;
 /// The longest message id that a client may give, in bytes.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 
+/// The largest number that is stored or sent, 2⁶³ − 1: a node that made a thousand million a second
+/// would get there in three centuries. What claims to be more is damaged, and so whatever was read
+/// has one after it.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
+
+/// A number above [`NUMBER_MAX`]. It was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no number of anything: {NUMBER_MAX} is the largest")]
+pub struct BadNumber(pub u64);
+
+/// A number as it was read.
+///
+/// # Errors
+///
+/// [`BadNumber`] for what no node counts up to.
+pub(crate) fn plausible(number: u64) -> Result<u64, BadNumber> {
+    if number <= NUMBER_MAX { Ok(number) } else { Err(BadNumber(number)) }
+}
+
 /// Declares an integer identifier: `Copy`, ordered, printed as the bare number.
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
@@ -20,10 +39,18 @@ macro_rules! number {
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
             Serialize, Deserialize,
         )]
+        #[serde(try_from = "u64")]
         pub struct $name(pub u64);
 
+        impl TryFrom<u64> for $name {
+            type Error = BadNumber;
+            fn try_from(number: u64) -> Result<Self, BadNumber> {
+                plausible(number).map(Self)
+            }
+        }
+
         impl $name {
-            /// The one after this; 2⁶⁴ of them are never used up.
+            /// The one after this; what is read is below 2⁶³, and counting does not get there.
             #[must_use]
             pub fn next(self) -> Self {
                 Self(self.0 + 1)

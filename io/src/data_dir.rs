@@ -3,7 +3,7 @@
 //! The file is text that people can read, with its own checksum, and is replaced as a whole. The
 //! boot number is raised durably before anything else is done with the directory.
 
-use sprawl_core::ids::{Boot, DiskId};
+use sprawl_core::ids::{Boot, DiskId, NUMBER_MAX};
 
 use crate::storage::Files;
 
@@ -124,7 +124,10 @@ fn parse(content: &[u8]) -> Result<Identity, IdentityError> {
         return Err(IdentityError::Newer(format));
     }
     let disk = field("disk")?.parse().map_err(|_| damaged("its disk is no identity"))?;
-    let boot = field("boot")?.parse().map_err(|_| damaged("its boot is no number"))?;
+    let boot: u64 = field("boot")?.parse().map_err(|_| damaged("its boot is no number"))?;
+    if boot >= NUMBER_MAX {
+        return Err(damaged("its boot is more than any node reaches"));
+    }
     let name = unescape(field("name")?).ok_or(damaged("its name is not spelled right"))?;
     Ok(Identity { disk, boot: Boot(boot), name })
 }
@@ -179,6 +182,15 @@ mod tests {
         }
         for end in 0..good.len() - 1 {
             assert!(parse(&good[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_boot_that_no_node_reaches_is_damage() {
+        for boot in [NUMBER_MAX, u64::MAX] {
+            let rendered = render(&Identity { boot: Boot(boot), ..identity("node") });
+            let parsed = parse(rendered.as_bytes());
+            assert!(matches!(parsed, Err(IdentityError::Damaged(_))), "{parsed:?}");
         }
     }
 

@@ -1,8 +1,5 @@
 //! Recovery of a partition: a stored state and the entries behind it, each with the checksum that
 //! makes it believed or without. Damage is said; nothing panics.
-//!
-//! What bears a good checksum was written by a node, whose numbers are never used up (`ids.rs`):
-//! so numbers in believed bytes are kept below 2⁶³.
 #![no_main]
 
 use bytes::Bytes;
@@ -12,8 +9,6 @@ use sprawl_core::ids::PartitionId;
 
 /// The partition that everything claims to be of.
 const PARTITION: PartitionId = PartitionId(7);
-/// What the codec puts before a number that takes eight bytes.
-const EIGHT_BYTES: u8 = 253;
 /// The most entries of one log.
 const ENTRIES_MAX: usize = 64;
 
@@ -55,19 +50,9 @@ fn place() -> u32 {
 
 fn sealed_state(frame: &[u8]) -> Vec<u8> {
     let mut bytes = frame.to_vec();
-    bound(&mut bytes);
     let checksum = crc32c::crc32c_append(place(), &bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
-}
-
-/// Takes the top bit from whatever may be a number of eight bytes in a frame.
-fn bound(frame: &mut [u8]) {
-    for at in 8..frame.len() {
-        if frame[at - 8] == EIGHT_BYTES {
-            frame[at] &= 0x7f;
-        }
-    }
 }
 
 /// An entry that claims its place in the log, and has the checksum for it.
@@ -77,10 +62,6 @@ fn sealed_entry(data: &[u8], index: u64) -> Vec<u8> {
         return bytes;
     }
     bytes[14..22].copy_from_slice(&index.to_le_bytes());
-    for last in [13, 29, 37] {
-        bytes[last] &= 0x7f;
-    }
-    bound(&mut bytes[HEADER_BYTES..]);
     let head = crc32c::crc32c_append(place(), &bytes[..2]);
     let checksum = crc32c::crc32c_append(head, &bytes[6..]);
     bytes[2..6].copy_from_slice(&checksum.to_le_bytes());

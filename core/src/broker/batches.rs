@@ -92,16 +92,10 @@ impl Shard {
         if let Some(held) = self.routes.batches.get_mut(&batch) {
             let places = held.parts.remove(&part).unwrap_or_default();
             for (at, place) in places.into_iter().enumerate() {
-                let outcome = match response {
-                    Response::Batch(outcomes) => outcomes.get(at).cloned(),
-                    Response::Published { .. }
-                    | Response::Fetched { .. }
-                    | Response::Trimmed { .. }
-                    | Response::Pulled(_)
-                    | Response::Settled { .. }
-                    | Response::Described(_)
-                    | Response::Refused(_)
-                    | Response::Unknown => Some(response.clone()),
+                let outcome = if let Response::Batch(outcomes) = response {
+                    outcomes.get(at).cloned()
+                } else {
+                    Some(response.clone())
                 };
                 held.fill(place, outcome.unwrap_or(Response::Unknown));
             }

@@ -3,6 +3,8 @@
 use std::ops::Add;
 use std::time::Duration;
 
+use crate::ids::{BadNumber, plausible};
+
 /// A moment on the node's monotone clock: microseconds since this process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
@@ -36,7 +38,15 @@ impl Time {
     serde::Serialize,
     serde::Deserialize,
 )]
+#[serde(try_from = "u64")]
 pub struct WallTime(pub u64);
+
+impl TryFrom<u64> for WallTime {
+    type Error = BadNumber;
+    fn try_from(millis: u64) -> Result<Self, BadNumber> {
+        plausible(millis).map(Self)
+    }
+}
 
 /// The time of an input, by both clocks of the node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -12,7 +12,8 @@ use sprawl_core::cluster::metadata::Change;
 use sprawl_core::cluster::subscription::{Delivery, Filter, StartFrom, Test};
 use sprawl_core::cluster::topic::{ConfigPatch, TopicConfig};
 use sprawl_core::ids::{
-    Boot, ChangeIndex, ClusterId, DiskId, EntryIndex, Epoch, Offset, PartitionId, Priority,
+    Boot, ChangeIndex, ClusterId, DiskId, EntryIndex, Epoch, NUMBER_MAX, Offset, PartitionId,
+    Priority,
 };
 use sprawl_core::machine::WallTime;
 use sprawl_core::wire::{self, BadFrame};
@@ -199,7 +200,7 @@ proptest! {
         content_type in proptest::option::of("[a-z/]{1,20}"),
         headers in prop::collection::vec((".{0,9}", ".{0,9}"), 0..5),
         payload in prop::collection::vec(any::<u8>(), 0..2_000),
-        (epoch, index, offset, time) in any::<(u64, u64, u64, u64)>(),
+        [epoch, index, offset, time] in prop::array::uniform4(0..=NUMBER_MAX),
     ) {
         let envelope = Envelope { id: name(&id), key, content_type, headers };
         let body = Body::Message(Draft { envelope, payload: payload.into() });

@@ -203,8 +203,9 @@ fn start(from: &Value) -> Result<StartFrom, Problem> {
         "earliest" => return Ok(StartFrom::Earliest),
         _ => {}
     }
-    if let Ok(offset) = text.parse() {
-        return Ok(StartFrom::Offset(Offset(offset)));
+    if let Ok(offset) = text.parse::<u64>() {
+        let offset = Offset::try_from(offset).map_err(|error| impossible("from", &error))?;
+        return Ok(StartFrom::Offset(offset));
     }
     duration::moment(&text).map(StartFrom::Time).map_err(|_| {
         impossible("from", &"it is \"latest\", \"earliest\", an offset, or a time as RFC 3339")

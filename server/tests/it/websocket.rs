@@ -18,7 +18,7 @@ const HANDSHAKE: [&str; 4] = [
 ];
 
 /// A Python that has the package: the system's, or the one that `.ci/need` makes.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let made = cache.or_else(home).map(|cache| cache.join("sprawl/python/bin/python3"));

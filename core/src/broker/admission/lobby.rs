@@ -203,7 +203,7 @@ impl Lobby {
 
     /// How many clients wait.
     pub(super) fn clients(&self) -> usize {
-        self.turns.len()
+        self.turns.waiting()
     }
 
     /// When to look for one that has waited too long; it may have gone since.

@@ -69,7 +69,7 @@ impl<K: Copy + Ord> Turns<K> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 }
@@ -136,7 +136,7 @@ mod tests {
             let next = sharers.next().expect("the first one waits");
             sharers.charge(next, 10);
         }
-        assert_eq!(sharers.len(), 1);
+        assert_eq!(sharers.waiting(), 1);
         assert!(sharers.tags.len() < 5, "{}", sharers.tags.len());
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{EntryIndex, Offset};
+use crate::ids::{EntryIndex, NUMBER_MAX, Offset};
 use crate::machine::WallTime;
 
 /// How many blocks a partition is divided into at most; then neighbours become one.
@@ -124,8 +124,11 @@ impl Blocks {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        let sum: u64 = self.blocks.iter().map(|block| block.bytes).sum();
-        if sum != self.bytes || self.blocks.len() > BLOCKS_MAX {
+        let sum: u128 = self.blocks.iter().map(|block| u128::from(block.bytes)).sum();
+        if sum != u128::from(self.bytes)
+            || sum > NUMBER_MAX.into()
+            || self.blocks.len() > BLOCKS_MAX
+        {
             return Err(format!("{} blocks, {} bytes in {sum}", self.blocks.len(), self.bytes));
         }
         let pairs = self.blocks.iter().zip(self.blocks.iter().skip(1));

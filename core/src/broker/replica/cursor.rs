@@ -99,6 +99,12 @@ impl Cursor {
         });
     }
 
+    /// Breaks the first invariant.
+    #[cfg(test)]
+    pub(crate) fn contradict(&mut self) {
+        self.above.cover(self.floor, self.floor.next());
+    }
+
     pub(crate) fn check(&self) -> Result<(), String> {
         self.above.check()?;
         if let Some((first, end)) = self.above.iter().next()

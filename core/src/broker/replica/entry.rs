@@ -15,8 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Boot, ChangeIndex, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId};
-use crate::ids::{Priority, Source, SubscriptionId, TopicName};
+use crate::ids::{
+    BadNumber, Boot, ChangeIndex, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId,
+};
+use crate::ids::{NUMBER_MAX, Priority, Source, SubscriptionId, TopicName};
 use crate::machine::WallTime;
 use crate::wire::{self, BadFrame};
 
@@ -177,8 +179,8 @@ impl Timing {
     #[must_use]
     pub fn of(terms: &Terms, topic_ttl: Option<Duration>, time: WallTime) -> Self {
         let after = |span: Duration| {
-            let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-            WallTime(time.0.saturating_add(millis))
+            let millis = u64::try_from(span.as_millis()).unwrap_or(NUMBER_MAX);
+            WallTime(time.0.saturating_add(millis).min(NUMBER_MAX))
         };
         let due = if terms.delay.is_zero() { WallTime(0) } else { after(terms.delay) };
         Self { due, expires: terms.ttl.or(topic_ttl).map(after), priority: terms.priority }
@@ -203,9 +205,16 @@ pub enum BadEntry {
     /// The checksum over partition, place and bytes does not match.
     #[error("checksum mismatch: the bytes are not the ones that were written here")]
     Checksum,
-    /// An unknown kind or a body that does not spell one.
+    /// An unknown kind, a number beyond [`NUMBER_MAX`](crate::ids::NUMBER_MAX), or a body that
+    /// does not spell one.
     #[error("malformed body: {0}")]
     Malformed(String),
+}
+
+impl From<BadNumber> for BadEntry {
+    fn from(error: BadNumber) -> Self {
+        Self::Malformed(error.to_string())
+    }
 }
 
 impl From<BadFrame> for BadEntry {
@@ -283,16 +292,17 @@ impl Record {
             other => return Err(BadEntry::Malformed(format!("kind {other}"))),
         };
         let number = |at| u64::from_le_bytes(array(&bytes, at));
+        let time = |at| WallTime::try_from(number(at));
         let priority = Priority::new(bytes[54])
             .ok_or_else(|| BadEntry::Malformed(format!("priority {}", bytes[54])))?;
-        let expires = Some(WallTime(number(46))).filter(|at| at.0 > 0);
+        let expires = Some(time(46)?).filter(|at| at.0 > 0);
         let header = Header {
-            epoch: Epoch(number(6)),
-            index: EntryIndex(number(14)),
-            offset: Offset(number(22)),
-            time: WallTime(number(30)),
+            epoch: number(6).try_into()?,
+            index: number(14).try_into()?,
+            offset: number(22).try_into()?,
+            time: time(30)?,
             is_message,
-            timing: Timing { due: WallTime(number(38)), expires, priority },
+            timing: Timing { due: time(38)?, expires, priority },
         };
         Ok(Self { header, bytes })
     }
@@ -351,11 +361,11 @@ impl Record {
 
 /// Where a message's offset stands in an encoded entry, for stores that seek by offset.
 ///
-/// `None` when the bytes are too short to be an entry; the caller then reads it as damaged.
+/// `None` when the bytes cannot be an entry; the caller then reads it as damaged.
 #[must_use]
 pub fn peek_offset(bytes: &[u8]) -> Option<Offset> {
     let field = bytes.get(22..30)?;
-    Some(Offset(u64::from_le_bytes(field.try_into().ok()?)))
+    u64::from_le_bytes(field.try_into().ok()?).try_into().ok()
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -366,4 +376,56 @@ fn checksum(partition: PartitionId, bytes: &[u8]) -> u32 {
     let place = crc32c::crc32c(&partition.0.to_le_bytes());
     let head = crc32c::crc32c_append(place, &bytes[..2]);
     crc32c::crc32c_append(head, &bytes[6..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PARTITION: PartitionId = PartitionId(7);
+
+    fn sealed() -> Record {
+        let header = Header {
+            epoch: Epoch(1),
+            index: EntryIndex(2),
+            offset: Offset(3),
+            time: WallTime(4),
+            is_message: false,
+            timing: Timing::default(),
+        };
+        Record::seal(PARTITION, header, &Body::Note(Note::Trim { below: Offset(3) }))
+    }
+
+    #[test]
+    fn a_number_that_is_never_reached_is_damage_whatever_the_checksum_says() {
+        for (at, number) in [6, 14, 22, 30, 38, 46].map(|at| (at, NUMBER_MAX + 1)) {
+            let mut bytes = sealed().bytes().to_vec();
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            let good = checksum(PARTITION, &bytes);
+            bytes[2..6].copy_from_slice(&good.to_le_bytes());
+            let opened = Record::open(PARTITION, bytes.clone().into());
+            assert_eq!(opened, Err(BadNumber(number).into()), "at {at}");
+            assert_eq!(peek_offset(&bytes), (at != 22).then_some(Offset(3)), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_note_holds_no_such_number() {
+        let header = *sealed().header();
+        for bad in [u64::MAX, NUMBER_MAX + 1] {
+            let note = Body::Note(Note::Trim { below: Offset(bad) });
+            let body = Record::seal(PARTITION, header, &note).body();
+            assert!(matches!(body, Err(BadEntry::Malformed(_))), "{body:?}");
+        }
+        let most = Body::Note(Note::Trim { below: Offset(NUMBER_MAX) });
+        assert_eq!(Record::seal(PARTITION, header, &most).body(), Ok(most));
+    }
+
+    #[test]
+    fn no_span_reaches_beyond_the_last_moment() {
+        let terms = Terms { ttl: Some(Duration::MAX), delay: Duration::MAX, ..Terms::default() };
+        let timing = Timing::of(&terms, None, WallTime(NUMBER_MAX - 1));
+        assert_eq!(timing.due, WallTime(NUMBER_MAX));
+        assert_eq!(timing.expires, Some(WallTime(NUMBER_MAX)));
+    }
 }

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::Replica;
-use super::entry::{BadEntry, Body, Record};
+use super::entry::{BadEntry, Body, Header, Record};
 use super::state::{State, Step, What};
-use crate::ids::{EntryIndex, IdHash, PartitionId};
-use crate::machine::Unreadable;
+use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId};
+use crate::machine::{Unreadable, WallTime};
 
 /// A recovery under way: feed it the entries from [`Recovery::from`] on, then take the result.
 ///
@@ -18,6 +18,8 @@ pub struct Recovery {
     partition: PartitionId,
     state: State,
     next: EntryIndex,
+    /// What the entry behind the state must follow: an epoch and a time, and its offset.
+    follows: (Epoch, Offset, WallTime),
     steps: Vec<Step>,
     damaged: Option<Unreadable>,
 }
@@ -28,7 +30,8 @@ impl Recovery {
     pub fn begin(partition: PartitionId, checkpoint: Option<&[u8]>) -> Self {
         let stored = checkpoint.and_then(|bytes| State::open(partition, bytes).ok());
         let (state, next) = stored.unwrap_or((State::default(), EntryIndex(1)));
-        Self { partition, state, next, steps: Vec::new(), damaged: None }
+        let follows = (state.epoch, state.end, state.time);
+        Self { partition, state, next, follows, steps: Vec::new(), damaged: None }
     }
 
     /// The first entry that is wanted next.
@@ -69,6 +72,7 @@ impl Recovery {
             let found = record.header().index;
             return Err(BadEntry::Malformed(format!("it is entry {found}")));
         }
+        self.follows(record.header())?;
         let what = match record.body()? {
             // Planted: an id that no client uses stands for one that was not read back.
             Body::Message(_) if crate::zoo::planted(crate::zoo::Bug::WindowNotRebuilt) => {
@@ -80,9 +84,27 @@ impl Recovery {
         Ok(Step::of(&record, what))
     }
 
+    /// Checks that the entry continues the state, or the entries behind it.
+    fn follows(&self, header: &Header) -> Result<(), BadEntry> {
+        let (epoch, offset, time) = self.follows;
+        let follows = header.epoch >= epoch && header.offset == offset && header.time >= time;
+        if follows || header.index <= self.state.applied {
+            return Ok(());
+        }
+        let Header { epoch, offset, time, .. } = header;
+        let (time, last) = (time.0, self.follows);
+        let found = format!("epoch {epoch}, offset {offset}, time {time} after {last:?}");
+        Err(BadEntry::Malformed(found))
+    }
+
     fn take(&mut self, step: Step) {
         self.next = step.index.next();
         if step.index > self.state.applied {
+            let end = match step.what {
+                What::Message(..) => step.offset.next(),
+                What::Note(_) => step.offset,
+            };
+            self.follows = (step.epoch, end, step.time);
             self.steps.push(step);
         } else if let What::Message(id, _) = step.what {
             self.state.window.insert(id, step.offset, step.time, step.index);
@@ -100,5 +122,43 @@ impl Recovery {
         }
         self.state.window.advance(self.state.time);
         Replica::recovered(self.partition, self.state, self.steps, self.damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::replica::Note;
+    use crate::broker::replica::entry::Timing;
+
+    const PARTITION: PartitionId = PartitionId(7);
+
+    /// What is said about a log of two notes, each of this epoch, offset and time.
+    fn damage(entries: [(u64, u64, u64); 2]) -> Option<String> {
+        let mut recovery = Recovery::begin(PARTITION, None);
+        for (epoch, offset, time) in entries {
+            let header = Header {
+                epoch: Epoch(epoch),
+                index: recovery.from(),
+                offset: Offset(offset),
+                time: WallTime(time),
+                is_message: false,
+                timing: Timing::default(),
+            };
+            let body = Body::Note(Note::Trim { below: Offset(0) });
+            let bytes = Record::seal(PARTITION, header, &body).bytes().clone();
+            recovery.feed(recovery.from(), bytes);
+        }
+        recovery.finish().damaged().map(|unreadable| unreadable.reason.clone())
+    }
+
+    #[test]
+    fn an_entry_that_does_not_follow_is_damage() {
+        assert_eq!(damage([(1, 0, 5), (1, 0, 5)]), None);
+        assert_eq!(damage([(1, 0, 5), (3, 0, 9)]), None);
+        for bad in [[(1, 1, 5), (1, 1, 5)], [(1, 0, 5), (1, 1, 5)], [(2, 0, 5), (1, 0, 5)]] {
+            assert!(damage(bad).is_some_and(|why| why.contains("after")), "{bad:?}");
+        }
+        assert!(damage([(1, 0, 5), (1, 0, 4)]).is_some());
     }
 }

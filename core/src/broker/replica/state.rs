@@ -108,6 +108,16 @@ impl Stored {
     fn from(&self) -> EntryIndex {
         self.window_first.unwrap_or(self.applied.next())
     }
+
+    /// Checks what the rest of the program relies on and would end at, were it not so.
+    fn check(&self) -> Result<(), String> {
+        if self.start > self.end || self.from() > self.applied.next() {
+            let Self { start, end, applied, .. } = self;
+            return Err(format!("{start}..{end}, from entry {} to {applied}", self.from()));
+        }
+        self.blocks.check()?;
+        self.cursors.values().try_for_each(Cursor::check)
+    }
 }
 
 impl State {
@@ -232,6 +242,7 @@ impl State {
             return Err(BadCheckpoint::Checksum);
         }
         let stored: Stored = wire::decode(frame)?;
+        stored.check().map_err(BadCheckpoint::Contradiction)?;
         let from = stored.from();
         let state = Self {
             applied: stored.applied,
@@ -264,8 +275,64 @@ pub(crate) enum BadCheckpoint {
     Checksum,
     #[error(transparent)]
     Frame(#[from] BadFrame),
+    #[error("the state contradicts itself: {0}")]
+    Contradiction(String),
 }
 
 fn checksum(partition: PartitionId, frame: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&partition.0.to_le_bytes()), frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ChangeIndex, NUMBER_MAX};
+
+    const PARTITION: PartitionId = PartitionId(7);
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut State)) -> BadCheckpoint {
+        let mut state = State::default();
+        change(&mut state);
+        let stored = state.checkpoint(PARTITION).bytes;
+        State::open(PARTITION, &stored).map(|(state, _)| state).expect_err("a state that cannot be")
+    }
+
+    #[test]
+    fn a_number_that_is_never_reached_is_damage_whatever_the_checksum_says() {
+        let beyond = NUMBER_MAX + 1;
+        let cursor = Cursor::at(ChangeIndex(1), Offset(beyond));
+        let of_frame = [
+            refused(|state| state.applied = EntryIndex(beyond)),
+            refused(|state| state.end = Offset(beyond)),
+            refused(|state| state.time = WallTime(beyond)),
+            refused(|state| state.epoch = Epoch(beyond)),
+            refused(|state| state.delayed = [(WallTime(1), Offset(beyond))].into()),
+            refused(|state| drop(state.cursors.insert("s".parse().expect("a name"), cursor))),
+        ];
+        for found in of_frame {
+            assert!(matches!(found, BadCheckpoint::Frame(BadFrame::Malformed(_))), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_contradicts_itself_is_damage() {
+        let found = [
+            refused(|state| state.start = Offset(1)),
+            refused(|state| {
+                let mut cursor = Cursor::at(ChangeIndex(1), Offset(5));
+                cursor.contradict();
+                state.cursors.insert("s".parse().expect("a name"), cursor);
+            }),
+            refused(|state| {
+                for number in [2, 1] {
+                    let (index, time) = (EntryIndex(number), WallTime(20_000 * number));
+                    state.blocks.add(index, Offset(0), time, 1 << 20);
+                }
+            }),
+        ];
+        for found in found {
+            assert!(matches!(found, BadCheckpoint::Contradiction(_)), "{found:?}");
+        }
+    }
 }
