@@ -236,6 +236,20 @@ name! {
     SubscriptionId
 }
 
+name! {
+    /// Who numbers its messages: a name under the same rules as a topic's, of the client's choice.
+    ProducerId
+}
+
+/// The number of a message among those of its producer; they rise.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The producer.
+    pub producer: ProducerId,
+    /// The number.
+    pub number: u64,
+}
+
 /// How urgent a message is: 0 to 9, and 4 where nobody says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Priority(u8);

@@ -27,6 +27,11 @@ pub struct Message {
     offset: u64,
     /// Its key, if it has one.
     key: Option<String>,
+    /// Who numbers its messages, if somebody does, and its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    producer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
     /// The payload, when its bytes are UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -69,6 +74,7 @@ impl Message {
             return Err(BadEntry::Malformed("a note stands where a message should".to_owned()));
         };
         let timing = record.header().timing;
+        let sequence = draft.envelope.sequence;
         let (payload, payload_base64) = match std::str::from_utf8(&draft.payload) {
             Ok(_) => (Some(Text(draft.payload)), None),
             Err(_) => (None, Some(STANDARD.encode(&draft.payload))),
@@ -79,6 +85,8 @@ impl Message {
             partition,
             offset: record.header().offset.0,
             key: draft.envelope.key,
+            sequence: sequence.as_ref().map(|sequence| sequence.number),
+            producer: sequence.map(|sequence| sequence.producer.into()),
             payload,
             payload_base64,
             content_type: draft.envelope.content_type,
@@ -174,6 +182,7 @@ mod tests {
         let envelope = Envelope {
             id: "m-1".parse().expect("an id"),
             key: Some("k".to_owned()),
+            sequence: None,
             content_type: None,
             headers: vec![("b".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())],
         };

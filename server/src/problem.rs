@@ -201,7 +201,8 @@ impl From<Refused> for Problem {
             | Refused::NoMessage(_) => Kind::Absent,
             Refused::SubscriptionDiffers(..)
             | Refused::PartitionsFixed(..)
-            | Refused::OffsetMoved { .. } => Kind::Conflict,
+            | Refused::OffsetMoved { .. }
+            | Refused::NumberPassed { .. } => Kind::Conflict,
             Refused::PayloadTooLarge(..) => Kind::TooLarge,
             Refused::ExpiresBeforeDue => Kind::Impossible,
             Refused::OverShare { .. } => Kind::OverShare,

@@ -53,12 +53,14 @@ pub fn target_of(view: &View, submission: &Submission) -> Option<PartitionId> {
     view.partition_at(topic, slot(&draft.envelope)).map(|partition| partition.id)
 }
 
-/// Where a message falls in the key-hash space: by its key, without one by its id.
+/// Where a message falls in the key-hash space: by its key, without one by its producer, so that
+/// all of a producer's numbers meet, and without either by its id.
 #[must_use]
 pub fn slot(envelope: &Envelope) -> u64 {
-    match &envelope.key {
-        Some(key) => IdHash::of(key.as_bytes()).slot(),
-        None => envelope.id.hash().slot(),
+    match (&envelope.key, &envelope.sequence) {
+        (Some(key), _) => IdHash::of(key.as_bytes()).slot(),
+        (None, Some(sequence)) => IdHash::of(sequence.producer.as_str().as_bytes()).slot(),
+        (None, None) => envelope.id.hash().slot(),
     }
 }
 

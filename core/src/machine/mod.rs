@@ -472,6 +472,14 @@ pub enum Refused {
         /// Where it would have stood.
         end: Offset,
     },
+    /// The producer has gone on: whether this message was stored, nobody remembers.
+    #[error("the producer's number {number} comes after its {newest}: it was stored or left out")]
+    NumberPassed {
+        /// The message's number.
+        number: u64,
+        /// The newest one of its producer.
+        newest: u64,
+    },
     /// The topic takes smaller payloads only.
     #[error("topic '{0}' takes payloads of at most {1} bytes")]
     PayloadTooLarge(TopicName, u32),

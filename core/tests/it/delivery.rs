@@ -477,3 +477,46 @@ fn what_was_leased_and_not_read_keeps_its_place() {
     }
     assert!(order.is_sorted(), "{order:?}");
 }
+
+#[test]
+fn a_producers_number_tells_a_repeat_beyond_the_window_and_a_restart() {
+    let mut node = Node::start(Disk::default());
+    let numbered = |node: &mut Node, id: &str, number: u64| {
+        let mut draft = crate::world::draft(id);
+        let producer = "sensor-7".parse().expect("a name");
+        draft.envelope.sequence = Some(Sequence { producer, number });
+        let (source, terms) = (Source(1), Terms::default());
+        node.request(Request::Publish(Submission { source, topic: topic(), draft, terms }))
+    };
+    let first = numbered(&mut node, "a", 1);
+    let under_way = numbered(&mut node, "b", 1);
+    assert!(node.answers.is_empty(), "neither is answered before the commit");
+    node.sync();
+    let published = |node: &mut Node, id| match node.answers.remove(&id) {
+        Some(Response::Published { offset, duplicate, .. }) => (offset.0, duplicate),
+        other => panic!("a publish was answered with {other:?}"),
+    };
+    assert_eq!(published(&mut node, first), (0, false));
+    assert_eq!(published(&mut node, under_way), (0, true));
+    let second = numbered(&mut node, "c", 5);
+    node.sync();
+    assert_eq!(published(&mut node, second), (1, false));
+    for number in 0..20 {
+        node.publish(&format!("other-{number}"));
+        node.sync();
+    }
+    node.pass(Duration::from_secs(600));
+    node.publish("much later");
+    node.sync();
+    let mut node = node.crash();
+    let again = numbered(&mut node, "d", 5);
+    assert_eq!(published(&mut node, again), (1, true), "ten minutes and a crash later");
+    let passed = numbered(&mut node, "e", 4);
+    match node.answers.remove(&passed) {
+        Some(Response::Refused(Refused::NumberPassed { number: 4, newest: 5 })) => {}
+        other => panic!("a number that was passed was answered with {other:?}"),
+    }
+    let next = numbered(&mut node, "f", 6);
+    node.sync();
+    assert_eq!(published(&mut node, next), (23, false));
+}

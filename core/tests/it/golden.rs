@@ -120,6 +120,7 @@ fn draft(payload: &'static [u8]) -> Draft {
     let envelope = Envelope {
         id: "id".parse().expect("an id"),
         key: Some("k".to_owned()),
+        sequence: None,
         content_type: None,
         headers: vec![("h".to_owned(), "v".to_owned())],
     };
@@ -202,7 +203,7 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 0..2_000),
         [epoch, index, offset, time] in prop::array::uniform4(0..=NUMBER_MAX),
     ) {
-        let envelope = Envelope { id: name(&id), key, content_type, headers };
+        let envelope = Envelope { id: name(&id), key, sequence: None, content_type, headers };
         let body = Body::Message(Draft { envelope, payload: payload.into() });
         let header = Header {
             epoch: Epoch(epoch),

@@ -304,7 +304,8 @@ impl Node {
 /// A message of this id, with it as its payload.
 pub(crate) fn draft(id: &str) -> Draft {
     let (key, content_type, headers) = (None, None, Vec::new());
-    let envelope = Envelope { id: id.parse().expect("an id"), key, content_type, headers };
+    let envelope =
+        Envelope { id: id.parse().expect("an id"), key, sequence: None, content_type, headers };
     Draft { envelope, payload: Bytes::from(id.to_owned()) }
 }
 

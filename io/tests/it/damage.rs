@@ -21,7 +21,8 @@ const PLACES: usize = 24;
 
 fn message(partition: PartitionId, number: u64) -> Record {
     let id = format!("{partition}-{number}").parse().expect("an id");
-    let envelope = Envelope { id, key: None, content_type: None, headers: Vec::new() };
+    let envelope =
+        Envelope { id, key: None, sequence: None, content_type: None, headers: Vec::new() };
     // Bytes that do not compress, so that the files are as large as what was written.
     let noise = (0..32).map(|word| (number * 31 + word).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let payload: Vec<u8> = noise.flat_map(u64::to_le_bytes).collect();

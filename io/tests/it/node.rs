@@ -31,6 +31,7 @@ fn draft(id: &str) -> Draft {
     let envelope = Envelope {
         id: id.parse().expect("an id"),
         key: None,
+        sequence: None,
         content_type: None,
         headers: Vec::new(),
     };

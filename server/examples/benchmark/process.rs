@@ -38,8 +38,13 @@ pub(crate) fn rate(folder: &Path, batch: usize, span: Duration) -> anyhow::Resul
                         break;
                     }
                     let id = format!("{writer}-{number}").parse()?;
-                    let envelope =
-                        Envelope { id, key: None, content_type: None, headers: Vec::new() };
+                    let envelope = Envelope {
+                        id,
+                        key: None,
+                        sequence: None,
+                        content_type: None,
+                        headers: Vec::new(),
+                    };
                     let draft = Draft { envelope, payload: payload.clone() };
                     let topic = format!("topic-{}", writer % 4).parse()?;
                     let source = Source(writer as u64 + 1);

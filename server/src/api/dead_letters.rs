@@ -142,6 +142,6 @@ fn submission(
     let place = format!("{topic} {partition} {offset} {}", record.header().time.0);
     let id = format!("redriven-{:032x}", IdHash::of(place.as_bytes()).0);
     let id: MessageId = id.parse().map_err(|_| not_dead())?;
-    let draft = Draft { envelope: Envelope { id, headers, ..envelope }, payload };
+    let draft = Draft { envelope: Envelope { id, headers, sequence: None, ..envelope }, payload };
     Ok(Submission { source, topic: origin, draft, terms: Terms::default() })
 }

@@ -86,6 +86,8 @@ pub(super) fn outcome(
     topic: &TopicName,
     response: machine::Response,
 ) -> Result<Published, Problem> {
+    let passed =
+        matches!(response, machine::Response::Refused(machine::Refused::NumberPassed { .. }));
     match answer::published(response) {
         Ok(place) => Ok(Published {
             status: "published",
@@ -97,7 +99,7 @@ pub(super) fn outcome(
             stored: Stored::Yes,
         }),
         Err(problem) => {
-            let unknown = problem.kind() == Kind::OutcomeUnknown;
+            let unknown = passed || problem.kind() == Kind::OutcomeUnknown;
             let stored = if unknown { Stored::Unknown } else { Stored::No };
             Err(problem.of_publish(Some(id.to_string()), stored))
         }
@@ -114,6 +116,8 @@ pub(super) fn outcome(
         ("Sprawl-Ttl" = Option<String>, Header, description = "Its ttl"),
         ("Sprawl-Delay" = Option<String>, Header, description = "Its delay"),
         ("Sprawl-Priority" = Option<u8>, Header, description = "Its priority"),
+        ("Sprawl-Producer" = Option<String>, Header, description = "Who numbers its messages"),
+        ("Sprawl-Sequence" = Option<u64>, Header, description = "Its number, with a producer"),
         ("Sprawl-Expected-Offset" = Option<u64>, Header, description = "Its only offset"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -165,6 +169,7 @@ fn described(
 ) -> Result<(Envelope, Terms), Problem> {
     let mut terms = Terms::default();
     let (mut key, mut own) = (None, Vec::new());
+    let (mut producer, mut sequence) = (None, None);
     for name in headers.keys() {
         let Some(field) = name.as_str().strip_prefix("sprawl-") else { continue };
         let value = text_of(headers, name.as_str())?.unwrap_or_default();
@@ -174,6 +179,8 @@ fn described(
             "ttl" => terms.ttl = Some(span(name, &value)?),
             "delay" => terms.delay = span(name, &value)?,
             "priority" => terms.priority = priority(name, &value)?,
+            "producer" => producer = Some(value),
+            "sequence" => sequence = Some(number(name, &value)?),
             "expected-offset" => terms.expected = Some(Offset(number(name, &value)?)),
             other => match other.strip_prefix("header-").filter(|name| !name.is_empty()) {
                 Some(name) => own.push((name.to_owned(), value)),
@@ -185,7 +192,9 @@ fn described(
         }
     }
     let content_type = text_of(headers, CONTENT_TYPE.as_str())?;
-    let envelope = Envelope { id: submission::id(id, face)?, key, content_type, headers: own };
+    let sequence = submission::sequence(producer.as_deref(), sequence)?;
+    let envelope =
+        Envelope { id: submission::id(id, face)?, key, sequence, content_type, headers: own };
     Ok((envelope, terms))
 }
 

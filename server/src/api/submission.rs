@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
-use sprawl_core::ids::{MessageId, Offset, Priority, Source, TopicName};
+use sprawl_core::ids::{MessageId, Offset, Priority, Sequence, Source, TopicName};
 use utoipa::ToSchema;
 
 use super::{Face, body};
@@ -64,6 +64,12 @@ pub(super) struct Publish<'a> {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 9)]
     priority: Option<u64>,
+    /// Who numbers its messages: a name of the client's choice. With `sequence`.
+    #[serde(default)]
+    producer: Option<String>,
+    /// The message's number among its producer's, which rise: the same again is the same message.
+    #[serde(default)]
+    sequence: Option<u64>,
     /// The only offset at which it is to be stored: 409 when the next one is another.
     #[serde(default)]
     expected_offset: Option<u64>,
@@ -102,6 +108,7 @@ pub(super) fn read(
     let envelope = Envelope {
         id: id(publish.id, face)?,
         key: publish.key,
+        sequence: sequence(publish.producer.as_deref(), publish.sequence)?,
         content_type: publish.content_type,
         headers: publish.headers.unwrap_or_default().0,
     };
@@ -127,6 +134,24 @@ pub(super) fn topic(name: &str) -> Result<TopicName, Problem> {
 pub(super) fn id(given: Option<String>, face: &Face) -> Result<MessageId, Problem> {
     let text = given.unwrap_or_else(|| face.0.mint.id());
     text.parse().map_err(|error| impossible("id", &error))
+}
+
+/// A message's number, which has a producer, and the other way round.
+pub(super) fn sequence(
+    producer: Option<&str>,
+    number: Option<u64>,
+) -> Result<Option<Sequence>, Problem> {
+    match (producer, number) {
+        (None, None) => Ok(None),
+        (Some(producer), Some(number)) => {
+            let producer = producer.parse().map_err(|error| impossible("producer", &error))?;
+            Ok(Some(Sequence { producer, number }))
+        }
+        (Some(_), None) | (None, Some(_)) => {
+            let detail = "producer and sequence go together: both or neither are given";
+            Err(Problem::new(Kind::Malformed, detail))
+        }
+    }
 }
 
 pub(super) fn priority(number: u64) -> Result<Priority, Problem> {

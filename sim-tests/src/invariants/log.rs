@@ -99,6 +99,7 @@ mod tests {
         let envelope = Envelope {
             id: id.parse().expect("an id"),
             key: None,
+            sequence: None,
             content_type: None,
             headers: Vec::new(),
         };

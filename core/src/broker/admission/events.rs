@@ -56,7 +56,8 @@ impl Announcer {
         let id = format!("load-{}-{}", self.name, self.count);
         let id = id.parse().expect("digits and hyphens are an id");
         let content_type = Some("application/json".into());
-        let envelope = Envelope { id, key: None, content_type, headers: Vec::new() };
+        let envelope =
+            Envelope { id, key: None, sequence: None, content_type, headers: Vec::new() };
         let draft = Draft { envelope, payload: Bytes::from(payload) };
         let source = Source::NODE;
         let topic = TOPIC.parse().expect("it is a name");

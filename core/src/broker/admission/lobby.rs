@@ -237,7 +237,8 @@ mod tests {
 
     fn waiting(from: u64, partition: u64, number: u64, priority: Priority) -> Waiting {
         let id = format!("{from}-{number}").parse().expect("an id");
-        let envelope = Envelope { id, key: None, content_type: None, headers: Vec::new() };
+        let envelope =
+            Envelope { id, key: None, sequence: None, content_type: None, headers: Vec::new() };
         let payload = Bytes::from(vec![0; 1_024 - OVERHEAD_BYTES]);
         let draft = Draft { envelope, payload };
         let terms = Terms { priority, ..Terms::default() };

@@ -80,7 +80,7 @@ impl Partition {
         let mut headers = envelope.headers;
         headers.extend(HEADERS.map(str::to_owned).into_iter().zip(values));
         let id = self.dead_id(&burial.subscription, burial);
-        Draft { envelope: Envelope { id, headers, ..envelope }, payload }
+        Draft { envelope: Envelope { id, headers, sequence: None, ..envelope }, payload }
     }
 
     fn dead_id(&self, subscription: &SubscriptionId, burial: &Burial) -> MessageId {

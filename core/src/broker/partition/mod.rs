@@ -165,7 +165,7 @@ impl Partition {
     fn committed(&mut self, step: &Step, view: &View, desk: &mut Desk<'_>) {
         let serving = self.replica.serving();
         match &step.what {
-            What::Message(_, timing) => {
+            What::Message(_, timing, _) => {
                 self.answer_firsts(step.offset, desk);
                 if serving {
                     let now = desk.cluster_time;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::Partition;
 use crate::broker::desk::{Desk, ReplyTo};
-use crate::broker::replica::{DELAYED_MAX, Known, Record, Submission, Terms};
-use crate::ids::Offset;
+use crate::broker::replica::{DELAYED_MAX, Draft, Known, Record, Submission, Terms};
+use crate::ids::{IdHash, Offset};
 use crate::machine::{Refused, Response, Time};
 use crate::zoo::{Bug, planted};
 
@@ -71,7 +71,7 @@ impl Partition {
         let Submission { draft, terms, .. } = submission;
         let id = draft.envelope.id.hash();
         let deadline = desk.now.since_start + PUBLISH_WAIT;
-        match self.replica.find(id) {
+        match self.known(id, &draft)? {
             Known::Committed(offset) if self.replica.serving() => {
                 desk.counters().duplicates += 1;
                 desk.answer(reply, self.published(offset, true));
@@ -100,6 +100,17 @@ impl Partition {
                 desk.account(self.view.id, &record);
                 Ok(Some(record))
             }
+        }
+    }
+
+    /// What the partition knows of a message, by its id or else by its number.
+    fn known(&self, id: IdHash, draft: &Draft) -> Result<Known, Refused> {
+        match (self.replica.find(id), &draft.envelope.sequence) {
+            (Known::New, Some(sequence)) => self
+                .replica
+                .find_numbered(sequence)
+                .map_err(|newest| Refused::NumberPassed { number: sequence.number, newest }),
+            (known, _) => Ok(known),
         }
     }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{
     BadNumber, Boot, ChangeIndex, DiskId, EntryIndex, Epoch, MessageId, Offset, PartitionId,
 };
-use crate::ids::{NUMBER_MAX, Priority, Source, SubscriptionId, TopicName};
+use crate::ids::{NUMBER_MAX, Priority, Sequence, Source, SubscriptionId, TopicName};
 use crate::machine::WallTime;
 use crate::wire::{self, BadFrame};
 
@@ -73,8 +73,11 @@ pub struct Submission {
 pub struct Envelope {
     /// The same id again, within the window, is the same message.
     pub id: MessageId,
-    /// Messages of one key stay in order; without a key the id decides the partition.
+    /// Messages of one key stay in order; without a key the producer decides the partition, and
+    /// without one the id.
     pub key: Option<String>,
+    /// Its number, where its producer numbers its messages: the same again is the same message.
+    pub sequence: Option<Sequence>,
     /// The media type of the payload, where the client said one.
     pub content_type: Option<String>,
     /// Headers in the order in which they came.

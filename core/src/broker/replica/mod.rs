@@ -10,11 +10,13 @@ mod blocks;
 mod cursor;
 mod entry;
 mod memory;
+mod producers;
 mod recovery;
 mod runs;
 mod state;
 mod window;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -26,6 +28,8 @@ pub use entry::{
     RECORD_BYTES_MAX, Record, Submission, Terms, Timing, peek_offset,
 };
 pub(crate) use memory::{Found, Memory};
+pub use producers::PRODUCERS_MAX;
+use producers::{Newest, Producers};
 pub use recovery::Recovery;
 pub(crate) use runs::Runs;
 pub use state::{Checkpoint, DELAYED_MAX, RANKED_MAX};
@@ -33,7 +37,7 @@ pub(crate) use state::{State, Step, What};
 pub use window::{WINDOW_IDS_MAX, WINDOW_MILLIS_MAX};
 
 use crate::cluster::metadata::Partition;
-use crate::ids::{DiskId, EntryIndex, Epoch, IdHash, Offset, PartitionId};
+use crate::ids::{DiskId, EntryIndex, Epoch, IdHash, Offset, PartitionId, Sequence};
 use crate::machine::{Append, Digest, Unreadable, WallTime};
 use crate::zoo::{Bug, planted};
 
@@ -76,6 +80,8 @@ pub struct Replica {
     last_epoch: Epoch,
     steps: VecDeque<Step>,
     overlay: BTreeMap<IdHash, Offset>,
+    /// The numbered messages among them.
+    numbered: Producers,
     /// Who counts for commits, with the last entry that each is known to hold.
     in_sync: BTreeMap<DiskId, EntryIndex>,
     me: DiskId,
@@ -111,12 +117,13 @@ impl Replica {
     ) -> Self {
         let mut next = (state.applied.next(), state.end, state.time);
         let mut last_epoch = state.epoch;
-        let mut overlay = BTreeMap::new();
+        let (mut overlay, mut numbered) = (BTreeMap::new(), Producers::default());
         for step in &steps {
             next = (step.index.next(), step.offset, step.time);
             last_epoch = step.epoch;
-            if let What::Message(id, _) = step.what {
-                overlay.insert(id, step.offset);
+            if let What::Message(id, _, sequence) = &step.what {
+                overlay.insert(*id, step.offset);
+                sequence.iter().for_each(|sequence| numbered.insert(sequence, step.offset));
                 next.1 = step.offset.next();
             }
         }
@@ -135,6 +142,7 @@ impl Replica {
             last_epoch,
             steps,
             overlay,
+            numbered,
             in_sync,
             me,
             checkpointed,
@@ -219,6 +227,27 @@ impl Replica {
         self.overlay.get(&id).map_or(Known::New, |&offset| Known::UnderWay(offset))
     }
 
+    /// What the partition knows of a numbered message: a repeat of its producer's newest is known,
+    /// and what is above is new.
+    ///
+    /// # Errors
+    ///
+    /// The newest number, when this one is below it: the message may be stored or was left out,
+    /// and nobody remembers which.
+    pub(crate) fn find_numbered(&self, sequence: &Sequence) -> Result<Known, u64> {
+        let Sequence { producer, number } = sequence;
+        let known = |newest: Newest, known: fn(Offset) -> Known| match newest.number.cmp(number) {
+            Ordering::Less => Ok(Known::New),
+            Ordering::Equal => Ok(known(newest.offset)),
+            Ordering::Greater => Err(newest.number),
+        };
+        if let Some(newest) = self.numbered.find(producer) {
+            return known(newest, Known::UnderWay);
+        }
+        let newest = self.state.producers.find(producer);
+        newest.map_or(Ok(Known::New), |newest| known(newest, Known::Committed))
+    }
+
     /// Gives a message its place in the log; it is nowhere durable yet. `id` is its id's hash.
     pub(crate) fn append_message(
         &mut self,
@@ -230,7 +259,10 @@ impl Replica {
     ) -> Record {
         let offset = self.log_end();
         let timing = Timing::of(terms, topic_ttl, self.next.2.max(now));
-        let record = self.append(&Body::Message(draft), What::Message(id, timing), now);
+        let sequence = draft.envelope.sequence.clone();
+        sequence.iter().for_each(|sequence| self.numbered.insert(sequence, offset));
+        let what = What::Message(id, timing, sequence);
+        let record = self.append(&Body::Message(draft), what, now);
         self.next.1 = offset.next();
         self.overlay.insert(id, offset);
         record
@@ -249,7 +281,7 @@ impl Replica {
         let (index, offset, least) = self.next;
         let time = least.max(now);
         let (is_message, timing) = match what {
-            What::Message(_, timing) => (true, timing),
+            What::Message(_, timing, _) => (true, timing),
             What::Note(_) => (false, Timing::default()),
         };
         let header = Header { epoch, index, offset, time, is_message, timing };
@@ -282,8 +314,9 @@ impl Replica {
         let step = self.steps.pop_front_if(|step| step.index <= *held)?;
         self.state.apply(&step);
         match &step.what {
-            What::Message(id, _) => {
+            What::Message(id, _, sequence) => {
                 self.overlay.remove(id);
+                sequence.iter().for_each(|one| self.numbered.remove(one, step.offset));
             }
             // What was removed gives its room back soon.
             What::Note(Note::Trim { .. }) => self.checkpointed.due = true,
@@ -367,6 +400,7 @@ impl Replica {
             return Err(format!("steps do not follow commit {}", self.commit()));
         }
         self.state.window.check()?;
+        self.state.producers.check()?;
         self.state.blocks.check()?;
         self.state.cursors.values().try_for_each(Cursor::check)
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Replica;
-use super::entry::{BadEntry, Body, Header, Record};
+use super::entry::{BadEntry, Body, Envelope, Header, Record};
 use super::state::{State, Step, What};
 use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId};
 use crate::machine::{Unreadable, WallTime};
@@ -76,9 +76,12 @@ impl Recovery {
         let what = match record.body()? {
             // Planted: an id that no client uses stands for one that was not read back.
             Body::Message(_) if crate::zoo::planted(crate::zoo::Bug::WindowNotRebuilt) => {
-                What::Message(IdHash(self.next.0.into()), record.header().timing)
+                What::Message(IdHash(self.next.0.into()), record.header().timing, None)
             }
-            Body::Message(draft) => What::Message(draft.envelope.id.hash(), record.header().timing),
+            Body::Message(draft) => {
+                let Envelope { id, sequence, .. } = draft.envelope;
+                What::Message(id.hash(), record.header().timing, sequence)
+            }
             Body::Note(note) => What::Note(note),
         };
         Ok(Step::of(&record, what))
@@ -106,7 +109,7 @@ impl Recovery {
             };
             self.follows = (step.epoch, end, step.time);
             self.steps.push(step);
-        } else if let What::Message(id, _) = step.what {
+        } else if let What::Message(id, ..) = step.what {
             self.state.window.insert(id, step.offset, step.time, step.index);
         }
     }

@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::blocks::Blocks;
 use super::cursor::Cursor;
 use super::entry::{Note, Record, Timing};
+use super::producers::{Newest, PRODUCERS_MAX, Producers};
 use super::window::Window;
-use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId, Priority, SubscriptionId};
+use crate::ids::{
+    EntryIndex, Epoch, IdHash, Offset, PartitionId, Priority, ProducerId, Sequence, SubscriptionId,
+};
 use crate::machine::{Digest, WallTime};
 use crate::wire::{self, BadFrame};
 
@@ -46,7 +49,7 @@ pub(crate) struct Step {
 /// The part of a [`Step`] that differs between messages and notes.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Message(IdHash, Timing),
+    Message(IdHash, Timing, Option<Sequence>),
     Note(Note),
 }
 
@@ -80,6 +83,7 @@ pub(crate) struct State {
     pub(crate) chain: u64,
     pub(crate) cursors: BTreeMap<SubscriptionId, Cursor>,
     pub(crate) window: Window,
+    pub(crate) producers: Producers,
     /// Messages that are not due at `time`, by the time when they are.
     pub(crate) delayed: BTreeSet<(WallTime, Offset)>,
     /// Messages that are not of normal priority, and that some cursor has yet to pass.
@@ -98,6 +102,7 @@ struct Stored {
     chain: u64,
     cursors: BTreeMap<SubscriptionId, Cursor>,
     window_first: Option<EntryIndex>,
+    producers: BTreeMap<ProducerId, Newest>,
     delayed: BTreeSet<(WallTime, Offset)>,
     ranked: BTreeMap<Offset, Priority>,
     blocks: Blocks,
@@ -114,6 +119,11 @@ impl Stored {
         if self.start > self.end || self.from() > self.applied.next() {
             let Self { start, end, applied, .. } = self;
             return Err(format!("{start}..{end}, from entry {} to {applied}", self.from()));
+        }
+        let offsets = self.producers.values().map(|newest| newest.offset);
+        let distinct: BTreeSet<Offset> = offsets.filter(|offset| *offset < self.end).collect();
+        if distinct.len() != self.producers.len() || distinct.len() > PRODUCERS_MAX {
+            return Err(format!("{} producers at {}", self.producers.len(), distinct.len()));
         }
         self.blocks.check()?;
         self.cursors.values().try_for_each(Cursor::check)
@@ -134,8 +144,10 @@ impl State {
         self.chain = chain.finish();
         self.blocks.add(step.index, step.offset, step.time, step.bytes.into());
         match &step.what {
-            What::Message(id, timing) => {
+            What::Message(id, timing, sequence) => {
                 self.end = step.offset.next();
+                sequence.iter().for_each(|one| self.producers.insert(one, step.offset));
+                self.producers.forget();
                 self.window.insert(*id, step.offset, step.time, step.index);
                 self.schedule(step.offset, timing);
             }
@@ -221,6 +233,7 @@ impl State {
             chain: self.chain,
             cursors: self.cursors.clone(),
             window_first: self.window.first(),
+            producers: self.producers.to_stored(),
             delayed: self.delayed.clone(),
             ranked: self.ranked.clone(),
             blocks: self.blocks.clone(),
@@ -253,6 +266,7 @@ impl State {
             chain: stored.chain,
             cursors: stored.cursors,
             window: Window::default(),
+            producers: Producers::from_stored(stored.producers),
             delayed: stored.delayed,
             ranked: stored.ranked,
             blocks: stored.blocks,
@@ -264,7 +278,7 @@ impl State {
         (self.applied, self.epoch, self.time, self.start, self.end, self.chain).hash(hash);
         self.cursors.hash(hash);
         (self.delayed.len(), self.ranked.len(), self.blocks.bytes()).hash(hash);
-        self.window.len().hash(hash);
+        (self.window.len(), self.producers.len()).hash(hash);
     }
 }
 

@@ -29,6 +29,7 @@ const SERDE: [(&str, Option<&str>); 12] = [
     ("core/src/broker/replica/state.rs", None),
     ("core/src/broker/replica/blocks.rs", None),
     ("core/src/broker/replica/cursor.rs", None),
+    ("core/src/broker/replica/producers.rs", None),
     ("core/src/broker/replica/runs.rs", None),
 ];
 

@@ -42,7 +42,7 @@ impl Log {
         let id = format!("{}-{}", self.partition, self.offset);
         let id = id.parse().expect("numbers make an id");
         let (key, content_type, headers) = (None, None, Vec::new());
-        let envelope = Envelope { id, key, content_type, headers };
+        let envelope = Envelope { id, key, sequence: None, content_type, headers };
         self.push(&Body::Message(Draft { envelope, payload: payload.into() }));
         self.offset = self.offset.next();
     }
