@@ -17,7 +17,7 @@ const WORLD: [(&str, &str); 8] = [
 
 /// Where core may derive serde: what leaves the process, as it is stored or agreed on, and of the
 /// machines' time the wall's alone.
-const SERDE: [(&str, Option<&str>); 12] = [
+const SERDE: [(&str, Option<&str>); 13] = [
     ("core/src/wire.rs", None),
     ("core/src/ids.rs", None),
     ("core/src/machine/time.rs", Some("WallTime")),
