@@ -165,10 +165,13 @@ fn administrator(plan: &mut Plan, dice: &mut Draw) {
 mod tests {
     use super::*;
 
+    /// Whether a plan uses a feature.
+    type Use = fn(&Plan) -> bool;
+
     #[test]
     fn every_feature_is_on_in_some_seeds_and_off_in_others() {
         let plan = |seed| Plan::of_seed(seed, true);
-        let uses: [(&str, fn(&Plan) -> bool); 6] = [
+        let uses: [(&str, Use); 6] = [
             ("a ttl", |plan| plan.publishers.iter().any(|one| one.mix.ttl > 0)),
             ("a delay", |plan| plan.publishers.iter().any(|one| one.mix.delay > 0)),
             ("batches", |plan| plan.publishers.iter().any(|one| one.batch_max > 1)),
