@@ -11,7 +11,7 @@ use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
 use sprawl_core::ids::{MessageId, Offset, Priority, TopicName};
 use utoipa::ToSchema;
 
-use super::{Face, body};
+use super::{Face, body, forms, whole};
 use crate::duration::Span;
 use crate::message::Headers;
 use crate::problem::{Kind, Problem};
@@ -30,6 +30,7 @@ const CONTENT_TYPE_BYTES_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 pub(super) struct Publish<'a> {
     /// The topic; it is made when it does not exist.
+    #[schema(value_type = forms::Name, inline)]
     topic: String,
     /// The payload: a string as it is, any other JSON value as its text. Or `payload_base64`.
     #[serde(borrow, default, deserialize_with = "given")]
@@ -41,6 +42,7 @@ pub(super) struct Publish<'a> {
     payload_base64: Option<&'a RawValue>,
     /// What names the message: the same id again is the same message. The node makes one if none.
     #[serde(default)]
+    #[schema(value_type = Option<forms::Id>, inline)]
     id: Option<String>,
     /// Messages of one key stay in order.
     #[serde(default)]
@@ -54,18 +56,19 @@ pub(super) struct Publish<'a> {
     headers: Option<Headers>,
     /// After how long it is not delivered any more; without it, the topic's own.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     ttl: Option<Span>,
     /// For how long subscriptions do not receive it.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     delay: Option<Span>,
     /// How urgent it is to subscriptions, 0 to 9; 4 without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
     #[schema(minimum = 0, maximum = 9)]
     priority: Option<u64>,
     /// The only offset at which it is to be stored: 409 when the next one is another.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(value_type = Option<forms::Position>, inline)]
     expected_offset: Option<u64>,
 }
 
@@ -87,11 +90,11 @@ pub(super) fn read(body: &Bytes, json: &[u8], face: &Face) -> Result<Submission,
         (None, Some(value)) => decoded(value)?,
         (Some(_), Some(_)) => {
             let detail = "payload and payload_base64 are both given; give one";
-            return Err(Problem::new(Kind::Malformed, detail));
+            return Err(Problem::new(Kind::Impossible, detail));
         }
         (None, None) => {
             let detail = "a message has a payload or a payload_base64; it may be empty";
-            return Err(Problem::new(Kind::Malformed, detail));
+            return Err(Problem::new(Kind::Impossible, detail));
         }
     };
     let envelope = Envelope {
@@ -104,7 +107,11 @@ pub(super) fn read(body: &Bytes, json: &[u8], face: &Face) -> Result<Submission,
         ttl: publish.ttl.map(|span| span.0),
         delay: publish.delay.map(|span| span.0).unwrap_or_default(),
         priority: publish.priority.map_or(Ok(Priority::NORMAL), priority)?,
-        expected: publish.expected_offset.map(Offset),
+        expected: publish
+            .expected_offset
+            .map(Offset::try_from)
+            .transpose()
+            .map_err(|error| impossible("expected_offset", &error))?,
     };
     submission(topic(&publish.topic)?, Draft { envelope, payload }, terms)
 }
