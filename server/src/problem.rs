@@ -165,6 +165,19 @@ impl Problem {
         Self { publish: Some((id, stored)), ..self }
     }
 
+    /// Says which field it is about.
+    #[must_use]
+    pub fn about(self, field: &str) -> Self {
+        Self { detail: format!("{field}: {}", self.detail), ..self }
+    }
+
+    /// Whether the detail names this field as unknown or missing, as it is or as a path's last.
+    #[must_use]
+    pub fn names(&self, field: &str) -> bool {
+        let last = field.rsplit('.').next().unwrap_or(field);
+        self.detail.contains(&format!("'{last}'")) || self.detail.contains(&format!("`{last}`"))
+    }
+
     /// What kind of problem it is.
     #[must_use]
     pub fn kind(&self) -> Kind {

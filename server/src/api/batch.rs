@@ -27,9 +27,8 @@ type Outcome = Result<Published, Problem>;
 /// Stores many messages durably, each as if it had come alone.
 #[utoipa::path(
     post, path = "/publish/batch", tag = "messages",
-    params(("Content-Type" = Option<String>, Header,
-        description = "A JSON array, or one object a line (NDJSON); which one, the body shows")),
-    request_body(content = Vec<Publish>, description = "At most 10 000 messages"),
+    request_body(content = Vec<Publish>, description =
+        "At most 10 000 messages, in a JSON array or one a line (NDJSON); which, the body shows"),
     responses(
         (status = 200, description = "All are on the disk; one answer each, in order",
             body = Vec<Published>),
@@ -41,11 +40,11 @@ type Outcome = Result<Published, Problem>;
 )]
 pub(super) async fn publish_batch(
     State(face): State<Face>,
-    query: Query,
+    query: Result<Query, Problem>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let whole = |problem: Problem| problem.of_publish(None, Stored::No);
-    query.end("").map_err(whole)?;
+    query.and_then(|query| query.end("")).map_err(whole)?;
     let held = face.read_body(request).await.map_err(whole)?;
     let _pass = face.pass(&held).await.map_err(whole)?;
     let parts = parts(&held.bytes).map_err(whole)?;

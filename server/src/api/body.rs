@@ -139,7 +139,16 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Prob
         let detail = "the body is a JSON array; it must be a JSON object";
         return Err(Problem::new(Kind::Malformed, detail));
     }
-    serde_json::from_slice(body).map_err(|error| not_understood(body, &error))
+    serde_json::from_slice(body).map_err(|error| {
+        let mut again = serde_json::Deserializer::from_slice(body);
+        let again: Result<T, _> = serde_path_to_error::deserialize(&mut again);
+        let field = again.err().map(|error| error.path().to_string());
+        let problem = not_understood(body, &error);
+        match field.filter(|field| field != "." && error.is_data()) {
+            Some(field) if !problem.names(&field) => problem.about(&field),
+            Some(_) | None => problem,
+        }
+    })
 }
 
 /// What to say about a body that is not what it should be.

@@ -7,14 +7,15 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Deserializer, Serialize};
+use sprawl_core::broker::replica::PAYLOAD_BYTES_MAX;
 use sprawl_core::cluster::topic::{ConfigPatch, DEAD_LETTERS, PARTITIONS_MAX, TopicConfig};
-use sprawl_core::ids::{Offset, TopicName};
+use sprawl_core::ids::{NUMBER_MAX, Offset, TopicName};
 use sprawl_core::machine::{ControlRequest, Refused, Request};
 use utoipa::ToSchema;
 
-use super::query::{Named, Query};
+use super::query::{Named, NoQuery, Query};
 use super::subscriptions::Deleted;
-use super::{Face, answer, body, json};
+use super::{Face, answer, body, forms, json, whole};
 use crate::duration::Span;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -33,33 +34,36 @@ const RETENTION_BYTES_MIN: u64 = 1 << 20;
 #[serde(deny_unknown_fields)]
 pub(super) struct Wishes {
     /// Into how many partitions it is divided; fixed when it is made.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(minimum = 1, maximum = 1024)]
     partitions: Option<u32>,
     /// How many nodes are to hold each partition.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(minimum = 1, maximum = 15)]
     replication: Option<u32>,
     /// What an acknowledgement means: `fsync`, the only level of this version.
     #[serde(default)]
+    #[schema(pattern = "^fsync$")]
     durability: Option<String>,
     /// How long a message is retained at least; `null` is for ever.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     retention: Option<Option<Span>>,
     /// How many bytes a partition retains, about; `null` is without bound.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u64>)]
+    #[serde(default, deserialize_with = "whole::whole_or_null")]
+    #[schema(value_type = Option<u64>, minimum = 1_048_576)]
     retention_bytes: Option<Option<u64>>,
     /// After how long a message that does not say itself is not delivered any more.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     ttl: Option<Option<Span>>,
     /// The largest payload, in bytes.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u32>)]
+    #[serde(default, deserialize_with = "whole::whole_or_null")]
+    #[schema(value_type = Option<u32>, maximum = 67_108_864)]
     max_message_bytes: Option<Option<u32>>,
     /// Where messages go that cannot be delivered; `null` is `_dead.` and the topic's name.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Name>, inline)]
     dead_letter_topic: Option<Option<String>>,
 }
 
@@ -123,6 +127,10 @@ impl Wishes {
             let why = format!("it is at least {RETENTION_BYTES_MIN}");
             return Err(impossible("retention_bytes", &why));
         }
+        let largest = u32::try_from(PAYLOAD_BYTES_MAX).unwrap_or(u32::MAX);
+        if matches!(self.max_message_bytes, Some(Some(bytes)) if bytes > largest) {
+            return Err(impossible("max_message_bytes", &format!("it is at most {largest}")));
+        }
         let dead_letter_topic = self.dead_letter_topic.map(|name| name.map(dead_letters));
         Ok(ConfigPatch {
             partitions: self.partitions,
@@ -167,7 +175,7 @@ fn impossible(field: &str, why: &dyn std::fmt::Display) -> Problem {
 /// Makes a topic, or keeps it as is said and by default in all else.
 #[utoipa::path(
     put, path = "/topics/{topic}", tag = "topics",
-    params(("topic" = String, Path, description = "The topic")),
+    params(("topic" = inline(forms::Name), Path, description = "The topic")),
     request_body = Wishes,
     responses(
         (status = 200, description = "How it is kept now", body = Config),
@@ -179,6 +187,7 @@ fn impossible(field: &str, why: &dyn std::fmt::Display) -> Problem {
 pub(super) async fn put(
     State(face): State<Face>,
     topic: Named,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let topic: TopicName = topic.parse()?;
@@ -192,7 +201,7 @@ pub(super) async fn put(
 /// Keeps a topic in another way; what is not named stays as it is.
 #[utoipa::path(
     patch, path = "/topics/{topic}", tag = "topics",
-    params(("topic" = String, Path, description = "The topic")),
+    params(("topic" = inline(forms::Name), Path, description = "The topic")),
     request_body = Wishes,
     responses(
         (status = 200, description = "How it is kept now", body = Config),
@@ -204,6 +213,7 @@ pub(super) async fn put(
 pub(super) async fn patch(
     State(face): State<Face>,
     topic: Named,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let topic: TopicName = topic.parse()?;
@@ -231,7 +241,7 @@ async fn configure(
 /// Removes a topic and all that it holds.
 #[utoipa::path(
     delete, path = "/topics/{topic}", tag = "topics",
-    params(("topic" = String, Path, description = "The topic")),
+    params(("topic" = inline(forms::Name), Path, description = "The topic")),
     responses(
         (status = 200, description = "It is gone", body = Deleted),
         (status = 404, description = "There is none of this name", body = ProblemDocument),
@@ -239,7 +249,11 @@ async fn configure(
         (status = 504, description = "Not known; ask again", body = ProblemDocument),
     )
 )]
-pub(super) async fn delete(State(face): State<Face>, topic: Named) -> Result<Response, Problem> {
+pub(super) async fn delete(
+    State(face): State<Face>,
+    topic: Named,
+    _: NoQuery,
+) -> Result<Response, Problem> {
     let name: TopicName = topic.parse()?;
     face.change(ControlRequest::DeleteTopic { name: name.clone() }).await?;
     Ok(json(StatusCode::OK, &Deleted::named(name)))
@@ -269,9 +283,9 @@ struct Left {
 #[utoipa::path(
     delete, path = "/topics/{topic}/messages", tag = "messages",
     params(
-        ("topic" = String, Path, description = "The topic"),
+        ("topic" = inline(forms::Name), Path, description = "The topic"),
         ("partition" = Option<u32>, Query, description = "One partition; all without it"),
-        ("before" = Option<u64>, Query,
+        ("before" = inline(Option<forms::Position>), Query,
             description = "Only those below this offset; it needs a partition"),
     ),
     responses(
@@ -287,17 +301,17 @@ pub(super) async fn purge(
     mut query: Query,
 ) -> Result<Response, Problem> {
     let topic: TopicName = topic.parse()?;
-    let (partition, before) = (query.optional("partition")?, query.optional("before")?);
+    let (partition, before) = (query.optional("partition")?, query.position("before")?);
     query.end("partition, before")?;
     if before.is_some() && partition.is_none() {
         let detail = "before: offsets are a partition's own; say which partition";
-        return Err(Problem::new(Kind::Malformed, detail));
+        return Err(Problem::new(Kind::Impossible, detail));
     }
     let view = face.0.node.view();
     let count = view.topics.get(&topic).map_or(1, |topic| topic.partitions.len() as u32);
     let mut partitions = Vec::new();
     for partition in partition.map_or(0..count, |one: u32| one..one.saturating_add(1)) {
-        let below = Offset(before.unwrap_or(u64::MAX));
+        let below = before.unwrap_or(Offset(NUMBER_MAX));
         let request = Request::Trim { topic: topic.clone(), partition, below };
         let start = answer::trimmed(face.ask(request, Duration::ZERO).await)?;
         partitions.push(Left { partition, start_offset: start.0 });

@@ -12,8 +12,8 @@ use sprawl_core::machine::{FetchFrom, Request};
 use utoipa::ToSchema;
 
 use super::configuration::is_dead_letters;
-use super::query::Named;
-use super::{Face, answer, body, fetch, json};
+use super::query::{Named, NoQuery};
+use super::{Face, answer, body, fetch, forms, json, whole};
 use crate::problem::{Kind, Problem, ProblemDocument};
 
 /// The most messages that one request sends back.
@@ -28,7 +28,8 @@ const ORIGIN_TOPIC: &str = "Sprawl-Dead-Topic";
 #[serde(deny_unknown_fields)]
 pub(super) struct Redrive {
     /// How many of the oldest, 1 to 1000; 100 without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(minimum = 1, maximum = 1000)]
     max: Option<usize>,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct Redriven {
 /// subscription there receives them anew.
 #[utoipa::path(
     post, path = "/topics/{topic}/redrive", tag = "topics",
-    params(("topic" = String, Path, description = "A topic of dead letters")),
+    params(("topic" = inline(forms::Name), Path, description = "A topic of dead letters")),
     request_body = Redrive,
     responses(
         (status = 200, description = "They are back", body = Redriven),
@@ -59,6 +60,7 @@ pub(super) struct Redriven {
 pub(super) async fn redrive(
     State(face): State<Face>,
     topic: Named,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let topic: TopicName = topic.parse()?;

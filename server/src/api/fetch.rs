@@ -11,7 +11,7 @@ use sprawl_core::machine::{self, FetchFrom, Refused, Request};
 use utoipa::ToSchema;
 
 use super::query::{Named, Query};
-use super::{Face, answer, json};
+use super::{Face, answer, forms, json};
 use crate::duration::{self, BadMoment};
 use crate::message::Message;
 use crate::problem::{Kind, Problem, ProblemDocument};
@@ -35,15 +35,17 @@ pub(super) struct Messages {
 #[utoipa::path(
     get, path = "/topics/{topic}/messages", tag = "messages",
     params(
-        ("topic" = String, Path, description = "The topic"),
+        ("topic" = inline(forms::Name), Path, description = "The topic"),
         ("partition" = Option<u32>, Query, description = "Its number; 0 by default"),
-        ("offset" = Option<u64>, Query, description = "The first offset wanted; 0 by default"),
-        ("at" = Option<String>, Query,
+        ("offset" = inline(Option<forms::Position>), Query,
+            description = "The first offset wanted; 0 by default"),
+        ("at" = Option<String>, Query, format = DateTime,
             description = "Instead of an offset: from the first message of this time or later"),
-        ("id" = Option<String>, Query,
+        ("id" = inline(Option<forms::Id>), Query,
             description = "The one message of this id, while its partition remembers it"),
-        ("max" = Option<usize>, Query, description = "How many, 1 to 1000; 100 by default"),
-        ("wait" = Option<String>, Query,
+        ("max" = Option<usize>, Query, minimum = 1, maximum = 1000,
+            description = "How many, 1 to 1000; 100 by default"),
+        ("wait" = inline(Option<forms::SpanText>), Query,
             description = "How long to wait for the first one, up to 30s; not at all by default"),
     ),
     responses(
@@ -61,21 +63,21 @@ pub(super) async fn fetch(
     let topic: TopicName = topic.parse()?;
     if let Some(id) = query.take("id") {
         let partition = query.optional("partition")?;
-        query.end("id, partition")?;
+        query.alone("id", "id, partition")?;
         return find(&face, topic, id, partition).await;
     }
     let partition = query.number("partition", 0)?;
-    let from = match (query.take("at"), query.optional("offset")?) {
+    let from = match (query.take("at"), query.position("offset")?) {
         (Some(at), None) => {
             let moment = duration::moment(&at);
             let malformed =
                 |error: BadMoment| Problem::new(Kind::Malformed, format!("at: {error}"));
             FetchFrom::Time(moment.map_err(malformed)?)
         }
-        (None, offset) => FetchFrom::Offset(Offset(offset.unwrap_or(0))),
+        (None, offset) => FetchFrom::Offset(offset.unwrap_or(Offset(0))),
         (Some(_), Some(_)) => {
             let detail = "at and offset are both given; give one";
-            return Err(Problem::new(Kind::Malformed, detail));
+            return Err(Problem::new(Kind::Impossible, detail));
         }
     };
     let (count_max, wait) = (query.max()?, query.wait()?);

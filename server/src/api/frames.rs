@@ -101,7 +101,7 @@ fn understand(mut fields: BTreeMap<String, &RawValue>) -> Result<Up, Problem> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Down<'a> {
-    Message(Message),
+    Message(Box<Message>),
     Acked(Answer<'a, Settled>),
     Published(Answer<'a, Published>),
     Problem(Refusal<'a>),
@@ -131,7 +131,7 @@ fn frame(down: &Down<'_>) -> Frame {
 /// A message of the subscription.
 pub(super) fn message(delivered: &Delivered) -> Frame {
     match Message::delivered(delivered).map_err(fetch::damaged) {
-        Ok(message) => frame(&Down::Message(message)),
+        Ok(message) => frame(&Down::Message(Box::new(message))),
         Err(damaged) => problem(None, &damaged),
     }
 }

@@ -13,6 +13,7 @@ use sprawl_core::machine::{DiskSpace, LoadLevel, PartitionStatus, ShardStatus};
 use sprawl_io::handle::Ended;
 use utoipa::ToSchema;
 
+use super::query::NoQuery;
 use super::{Face, json};
 use crate::problem::{Kind, Problem, ProblemDocument};
 use crate::{VERSION, duration};
@@ -82,7 +83,7 @@ pub(super) struct Probe {
         (status = 503, description = "Something does not: `status` is critical", body = Health),
     )
 )]
-pub(super) async fn health(State(face): State<Face>) -> Response {
+pub(super) async fn health(State(face): State<Face>, _: NoQuery) -> Response {
     let view = face.0.node.view();
     let findings = match face.0.node.ended().now_or_never() {
         Some(ended) => vec![of_end(ended)],
@@ -119,8 +120,8 @@ pub(super) async fn health(State(face): State<Face>) -> Response {
         (status = 503, description = "Something does not: `status` is critical", body = Health),
     )
 )]
-pub(super) async fn healthz(face: State<Face>) -> Response {
-    health(face).await
+pub(super) async fn healthz(face: State<Face>, query: NoQuery) -> Response {
+    health(face, query).await
 }
 
 /// Says whether the process should be left running.
@@ -131,7 +132,7 @@ pub(super) async fn healthz(face: State<Face>) -> Response {
         (status = 503, description = "The node has ended", body = ProblemDocument),
     )
 )]
-pub(super) async fn live(State(face): State<Face>) -> Result<Response, Problem> {
+pub(super) async fn live(State(face): State<Face>, _: NoQuery) -> Result<Response, Problem> {
     match face.0.node.ended().now_or_never() {
         None => Ok(json(StatusCode::OK, &Probe { status: "live" })),
         Some(ended) => Err(Problem::new(Kind::NotReady, of_end(ended).detail)),
@@ -146,7 +147,7 @@ pub(super) async fn live(State(face): State<Face>) -> Result<Response, Problem> 
         (status = 503, description = "Not yet, or no longer", body = ProblemDocument),
     )
 )]
-pub(super) async fn ready(State(face): State<Face>) -> Result<Response, Problem> {
+pub(super) async fn ready(State(face): State<Face>, _: NoQuery) -> Result<Response, Problem> {
     if face.0.stopping.is_given() {
         return Err(Problem::new(Kind::NotReady, "the node is stopping"));
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{Operation, PathItem};
 
+use super::query::NoQuery;
 use super::{json, openapi};
 use crate::VERSION;
 
@@ -38,7 +39,7 @@ struct Endpoint {
     get, path = "/", tag = "status",
     responses((status = 200, description = "All of them", body = Index))
 )]
-pub(super) async fn index() -> Response {
+pub(super) async fn index(_: NoQuery) -> Response {
     let document = openapi::document();
     let endpoints = document.paths.paths.iter().flat_map(|(path, item)| {
         operations(item).map(|(method, operation)| Endpoint {

@@ -95,6 +95,7 @@ struct Router {
     /// Requests handed from shard to shard.
     forwarded: u64,
     /// HTTP answers by the first digit of their status.
+    #[schema(value_type = BTreeMap<String, u64>)]
     http_answers: BTreeMap<u16, u64>,
 }
 
@@ -137,7 +138,8 @@ struct Storage {
 /// Shows the figures: OpenMetrics text, or JSON with `Accept: application/json` or `format=json`.
 #[utoipa::path(
     get, path = "/metrics", tag = "status",
-    params(("format" = Option<String>, Query, description = "`json`, or `text`")),
+    params(("format" = Option<String>, Query, pattern = "^(json|text|prometheus)$",
+        description = "`json`, or `text`")),
     responses(
         (status = 200, description = "The figures", content(
             (Metrics = "application/json"),

@@ -30,6 +30,7 @@ mod configuration;
 mod dead_letters;
 mod fetch;
 mod filter;
+mod forms;
 mod frames;
 mod health;
 mod index;
@@ -47,6 +48,7 @@ mod subscribe;
 mod subscriptions;
 mod topics;
 mod verdicts;
+mod whole;
 mod wire;
 
 pub use health::SHARDS_WAIT_MAX;

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::body::Held;
 use super::query::{Named, Query};
 use super::submission::{self, Publish};
-use super::{Face, answer, json};
+use super::{Face, answer, forms, json};
 use crate::duration;
 use crate::problem::{Kind, Problem, ProblemDocument, Stored};
 
@@ -52,8 +52,10 @@ pub(super) struct Published {
 )]
 pub(super) async fn publish(
     State(face): State<Face>,
+    query: Result<Query, Problem>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
+    query.and_then(|query| query.end("")).map_err(not_stored)?;
     let held = face.read_body(request).await.map_err(not_stored)?;
     Ok(json(StatusCode::OK, &store(&face, &held).await?))
 }
@@ -110,15 +112,19 @@ pub(super) fn outcome(
 #[utoipa::path(
     post, path = "/topics/{topic}/messages", tag = "messages",
     params(
-        ("topic" = String, Path, description = "The topic; it is made when it does not exist"),
-        ("Sprawl-Id" = Option<String>, Header, description = "The message's id"),
+        ("topic" = inline(forms::Name), Path,
+            description = "The topic; it is made when it does not exist"),
+        ("Sprawl-Id" = inline(Option<forms::Id>), Header, description = "The message's id"),
         ("Sprawl-Key" = Option<String>, Header, description = "Its key"),
-        ("Sprawl-Ttl" = Option<String>, Header, description = "Its ttl"),
-        ("Sprawl-Delay" = Option<String>, Header, description = "Its delay"),
-        ("Sprawl-Priority" = Option<u8>, Header, description = "Its priority"),
-        ("Sprawl-Producer" = Option<String>, Header, description = "Who numbers its messages"),
-        ("Sprawl-Sequence" = Option<u64>, Header, description = "Its number, with a producer"),
-        ("Sprawl-Expected-Offset" = Option<u64>, Header, description = "Its only offset"),
+        ("Sprawl-Ttl" = inline(Option<forms::SpanText>), Header, description = "Its ttl"),
+        ("Sprawl-Delay" = inline(Option<forms::SpanText>), Header, description = "Its delay"),
+        ("Sprawl-Priority" = Option<u8>, Header, minimum = 0, maximum = 9,
+            description = "Its priority"),
+        ("Sprawl-Producer" = inline(Option<forms::Name>), Header,
+            description = "Who numbers its messages"),
+        ("Sprawl-Sequence" = inline(Option<forms::Position>), Header, description = "Its number, with a producer"),
+        ("Sprawl-Expected-Offset" = inline(Option<forms::Position>), Header,
+            description = "Its only offset"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
@@ -131,11 +137,12 @@ pub(super) fn outcome(
 )]
 pub(super) async fn publish_raw(
     State(face): State<Face>,
-    topic: Named,
-    query: Query,
+    topic: Result<Named, Problem>,
+    query: Result<Query, Problem>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    query.end("").map_err(not_stored)?;
+    let topic = topic.map_err(not_stored)?;
+    query.and_then(|query| query.end("")).map_err(not_stored)?;
     let headers = request.headers().clone();
     let held = face.read_body(request).await.map_err(not_stored)?;
     let given = text_of(&headers, "sprawl-id").map_err(not_stored)?;
@@ -181,7 +188,7 @@ fn described(
             "priority" => terms.priority = priority(name, &value)?,
             "producer" => producer = Some(value),
             "sequence" => sequence = Some(number(name, &value)?),
-            "expected-offset" => terms.expected = Some(Offset(number(name, &value)?)),
+            "expected-offset" => terms.expected = Some(expected(name, &value)?),
             other => match other.strip_prefix("header-").filter(|name| !name.is_empty()) {
                 Some(name) => own.push((name.to_owned(), value)),
                 None => {
@@ -208,6 +215,11 @@ fn number(name: &HeaderName, value: &str) -> Result<u64, Problem> {
         let detail = format!("{name}: '{value}' is not a whole number that fits");
         Problem::new(Kind::Malformed, detail)
     })
+}
+
+fn expected(name: &HeaderName, value: &str) -> Result<Offset, Problem> {
+    let offset = Offset::try_from(number(name, value)?);
+    offset.map_err(|error| Problem::new(Kind::Impossible, format!("{name}: {error}")))
 }
 
 fn priority(name: &HeaderName, value: &str) -> Result<Priority, Problem> {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
+use sprawl_core::ids::Offset;
+
 use crate::duration;
 use crate::problem::{Kind, Problem};
 
@@ -60,6 +62,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
+/// No parameters at all: the first that a query string has is refused by its name.
+pub(super) struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::from_request_parts(parts, state).await?.end("")?;
+        Ok(Self)
+    }
+}
+
 impl Query {
     /// The value of a parameter; of two under one name the last counts.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
@@ -89,6 +103,16 @@ impl Query {
             Problem::new(Kind::Malformed, detail)
         })?;
         Ok(Some(number))
+    }
+
+    /// A position in a partition, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// 400 for what is no number, 422 for one that no node reaches.
+    pub(super) fn position(&mut self, name: &str) -> Result<Option<Offset>, Problem> {
+        let offset = self.optional::<u64>(name)?.map(Offset::try_from).transpose();
+        offset.map_err(|error| Problem::new(Kind::Impossible, format!("{name}: {error}")))
     }
 
     /// A number; `default` when there is none.
@@ -123,6 +147,17 @@ impl Query {
             return Ok(wait);
         }
         let detail = format!("wait: '{value}' is longer than {} s", WAIT_MAX.as_secs());
+        Err(Problem::new(Kind::Impossible, detail))
+    }
+
+    /// Refuses what does not go together with the parameter `with`.
+    ///
+    /// # Errors
+    ///
+    /// 422, which names the first of them.
+    pub(super) fn alone(self, with: &str, known: &str) -> Result<(), Problem> {
+        let Some((name, _)) = self.0.first() else { return Ok(()) };
+        let detail = format!("{name}: together with '{with}' there is no such; there is: {known}");
         Err(Problem::new(Kind::Impossible, detail))
     }
 

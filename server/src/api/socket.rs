@@ -29,7 +29,7 @@ use super::frames::{self, Heard, Up};
 use super::query::{Named, Query};
 use super::stream::{PULL_MAX, PULL_WAIT_MAX, REFUSED_PAUSE};
 use super::wire::{News, Parcel, Wire};
-use super::{Face, answer, body, publish, verdicts};
+use super::{Face, answer, body, forms, publish, verdicts};
 use crate::connection::Place;
 use crate::guests::Guest;
 use crate::problem::{Kind, Problem, ProblemDocument};
@@ -50,7 +50,7 @@ const FINISH_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Opens a WebSocket on a subscription.
 #[utoipa::path(
     get, path = "/subscriptions/{id}/ws", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
+    params(("id" = inline(forms::Name), Path, description = "The subscription")),
     responses(
         (status = 101, description = "Frames of JSON follow, each with a `type`: up `credit`, \
             `ack`, `nack`, `extend`, `publish`; down `message`, `acked`, `published`, `problem`"),

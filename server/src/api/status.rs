@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::query::NoQuery;
 use super::{Face, json};
 use crate::VERSION;
 use crate::problem::{Problem, ProblemDocument};
@@ -77,7 +78,7 @@ struct Partitions {
         (status = 503, description = "Try again", body = ProblemDocument),
     )
 )]
-pub(super) async fn status(State(face): State<Face>) -> Result<Response, Problem> {
+pub(super) async fn status(State(face): State<Face>, _: NoQuery) -> Result<Response, Problem> {
     let view = face.0.node.view();
     let shards = face.describe().await?;
     let mut partitions = Partitions::default();

@@ -20,7 +20,7 @@ use sprawl_core::machine::{Refused, Request, Verdict};
 use tokio::time::Instant;
 
 use super::query::{Named, Query};
-use super::{Face, answer, fetch, verdicts};
+use super::{Face, answer, fetch, forms, verdicts};
 use crate::message::Message;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -46,7 +46,7 @@ const GREETING: &[u8] = b"retry: 100\n\n";
 #[utoipa::path(
     get, path = "/subscriptions/{id}/stream", tag = "subscriptions",
     params(
-        ("id" = String, Path, description = "The subscription"),
+        ("id" = inline(forms::Name), Path, description = "The subscription"),
         ("Last-Event-ID" = Option<String>, Header,
             description = "The id of the last event that was received: acknowledges all messages \
                            that its stream sent up to it"),

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
-use sprawl_core::ids::{MessageId, Offset, Priority, Sequence, Source, TopicName};
+use sprawl_core::ids::{MessageId, NUMBER_MAX, Offset, Priority, Sequence, Source, TopicName};
 use utoipa::ToSchema;
 
-use super::{Face, body};
+use super::{Face, body, forms, whole};
 use crate::duration::Span;
 use crate::message::Headers;
 use crate::problem::{Kind, Problem};
@@ -30,6 +30,7 @@ const CONTENT_TYPE_BYTES_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 pub(super) struct Publish<'a> {
     /// The topic; it is made when it does not exist.
+    #[schema(value_type = forms::Name, inline)]
     topic: String,
     /// The payload: a string as it is, any other JSON value as its text. Or `payload_base64`.
     #[serde(borrow, default, deserialize_with = "given")]
@@ -41,6 +42,7 @@ pub(super) struct Publish<'a> {
     payload_base64: Option<&'a RawValue>,
     /// What names the message: the same id again is the same message. The node makes one if none.
     #[serde(default)]
+    #[schema(value_type = Option<forms::Id>, inline)]
     id: Option<String>,
     /// Messages of one key stay in order.
     #[serde(default)]
@@ -54,24 +56,27 @@ pub(super) struct Publish<'a> {
     headers: Option<Headers>,
     /// After how long it is not delivered any more; without it, the topic's own.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     ttl: Option<Span>,
     /// For how long subscriptions do not receive it.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     delay: Option<Span>,
     /// How urgent it is to subscriptions, 0 to 9; 4 without it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
     #[schema(minimum = 0, maximum = 9)]
     priority: Option<u64>,
     /// Who numbers its messages: a name of the client's choice. With `sequence`.
     #[serde(default)]
+    #[schema(value_type = Option<forms::Name>, inline)]
     producer: Option<String>,
     /// The message's number among its producer's, which rise: the same again is the same message.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(value_type = Option<forms::Position>, inline)]
     sequence: Option<u64>,
     /// The only offset at which it is to be stored: 409 when the next one is another.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(value_type = Option<forms::Position>, inline)]
     expected_offset: Option<u64>,
 }
 
@@ -98,11 +103,11 @@ pub(super) fn read(
         (None, Some(value)) => decoded(value)?,
         (Some(_), Some(_)) => {
             let detail = "payload and payload_base64 are both given; give one";
-            return Err(Problem::new(Kind::Malformed, detail));
+            return Err(Problem::new(Kind::Impossible, detail));
         }
         (None, None) => {
             let detail = "a message has a payload or a payload_base64; it may be empty";
-            return Err(Problem::new(Kind::Malformed, detail));
+            return Err(Problem::new(Kind::Impossible, detail));
         }
     };
     let envelope = Envelope {
@@ -116,7 +121,11 @@ pub(super) fn read(
         ttl: publish.ttl.map(|span| span.0),
         delay: publish.delay.map(|span| span.0).unwrap_or_default(),
         priority: publish.priority.map_or(Ok(Priority::NORMAL), priority)?,
-        expected: publish.expected_offset.map(Offset),
+        expected: publish
+            .expected_offset
+            .map(Offset::try_from)
+            .transpose()
+            .map_err(|error| impossible("expected_offset", &error))?,
     };
     submission(source, topic(&publish.topic)?, Draft { envelope, payload }, terms)
 }
@@ -144,6 +153,9 @@ pub(super) fn sequence(
     match (producer, number) {
         (None, None) => Ok(None),
         (Some(producer), Some(number)) => {
+            if number > NUMBER_MAX {
+                return Err(impossible("sequence", &format!("{number} is above {NUMBER_MAX}")));
+            }
             let producer = producer.parse().map_err(|error| impossible("producer", &error))?;
             Ok(Some(Sequence { producer, number }))
         }

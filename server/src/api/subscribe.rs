@@ -18,7 +18,8 @@ use sprawl_core::machine::{ControlRequest, ControlResponse};
 use utoipa::ToSchema;
 
 use super::filter::Filter;
-use super::{ANSWER_WAIT_MAX, Face, body, json};
+use super::query::NoQuery;
+use super::{ANSWER_WAIT_MAX, Face, body, forms, json, whole};
 use crate::duration::{self, Span};
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -40,32 +41,35 @@ pub(super) struct Subscribe {
     /// Names and patterns of topics: `*` stands for one level, a last `>` for the rest. Plainly
     /// named topics that do not exist are made; those that a pattern means are received when they
     /// come.
+    #[schema(value_type = Vec<forms::Pattern>, inline, min_items = 1, max_items = 1000)]
     topics: Vec<String>,
     /// Names the subscription; the same id again is the same one. The node makes one if none.
     #[serde(default)]
+    #[schema(value_type = Option<forms::Name>, inline)]
     id: Option<String>,
     /// `latest` (by default), `earliest`, an offset, or a time as RFC 3339.
     #[serde(default)]
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(value_type = forms::Beginning, inline, required = false)]
     from: Option<Value>,
     /// How long a delivered message may stay unacknowledged before it comes again; 30s by default.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     ack_wait: Option<Span>,
     /// How often a message is delivered at most before it becomes a dead letter; 5 by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole::whole")]
+    #[schema(minimum = 1, maximum = 10_000)]
     max_deliver: Option<u64>,
     /// The pauses before the second delivery, the third, and so on; the last one stays. None by
     /// default.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
+    #[schema(value_type = Option<Vec<forms::Span>>, inline)]
     backoff: Option<Vec<Span>>,
     /// Which messages it receives; all by default.
     #[serde(default)]
     filter: Option<Filter>,
     /// For how long nobody may use it before it is removed; 7d by default.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     expires: Option<Span>,
 }
 
@@ -96,6 +100,7 @@ pub(super) struct Subscribed {
 )]
 pub(super) async fn subscribe(
     State(face): State<Face>,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     let held = face.read_body(request).await?;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::filter::Filter;
-use super::query::{Named, Query};
-use super::{Face, answer, fetch, json};
+use super::query::{Named, NoQuery, Query};
+use super::{Face, answer, fetch, forms, json};
 use crate::duration;
 use crate::message::Message;
 use crate::problem::{Problem, ProblemDocument};
@@ -89,13 +89,17 @@ pub(super) async fn list(State(face): State<Face>, query: Query) -> Result<Respo
 /// Shows one durable subscription.
 #[utoipa::path(
     get, path = "/subscriptions/{id}", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
+    params(("id" = inline(forms::Name), Path, description = "The subscription")),
     responses(
         (status = 200, description = "The subscription", body = Subscription),
         (status = 404, description = "There is none of this id", body = ProblemDocument),
     )
 )]
-pub(super) async fn one(State(face): State<Face>, id: Named) -> Result<Response, Problem> {
+pub(super) async fn one(
+    State(face): State<Face>,
+    id: Named,
+    _: NoQuery,
+) -> Result<Response, Problem> {
     let id: SubscriptionId = id.parse()?;
     let view = face.0.node.view();
     match view.subscriptions.get(&id) {
@@ -122,7 +126,7 @@ impl Deleted {
 /// Removes a durable subscription: where it was is forgotten.
 #[utoipa::path(
     delete, path = "/subscriptions/{id}", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
+    params(("id" = inline(forms::Name), Path, description = "The subscription")),
     responses(
         (status = 200, description = "It is gone", body = Deleted),
         (status = 404, description = "There is none of this id", body = ProblemDocument),
@@ -130,7 +134,11 @@ impl Deleted {
         (status = 504, description = "Not known; ask again", body = ProblemDocument),
     )
 )]
-pub(super) async fn delete(State(face): State<Face>, id: Named) -> Result<Response, Problem> {
+pub(super) async fn delete(
+    State(face): State<Face>,
+    id: Named,
+    _: NoQuery,
+) -> Result<Response, Problem> {
     let id: SubscriptionId = id.parse()?;
     face.change(ControlRequest::Unsubscribe { id: id.clone() }).await?;
     Ok(json(StatusCode::OK, &Deleted::named(id)))
@@ -147,9 +155,10 @@ pub(super) struct Pulled {
 #[utoipa::path(
     get, path = "/subscriptions/{id}/messages", tag = "subscriptions",
     params(
-        ("id" = String, Path, description = "The subscription"),
-        ("max" = Option<usize>, Query, description = "How many, 1 to 1000; 100 by default"),
-        ("wait" = Option<String>, Query,
+        ("id" = inline(forms::Name), Path, description = "The subscription"),
+        ("max" = Option<usize>, Query, minimum = 1, maximum = 1000,
+            description = "How many, 1 to 1000; 100 by default"),
+        ("wait" = inline(Option<forms::SpanText>), Query,
             description = "How long to wait for the first one, up to 30s; not at all by default"),
     ),
     responses(

@@ -14,8 +14,8 @@ use sprawl_core::machine::{PartitionStatus, Refused, ShardStatus};
 use utoipa::ToSchema;
 
 use super::configuration::Config;
-use super::query::{Named, Query};
-use super::{Face, json};
+use super::query::{Named, NoQuery, Query};
+use super::{Face, forms, json};
 use crate::problem::{Problem, ProblemDocument};
 
 /// Where every message is kept in this version.
@@ -121,14 +121,18 @@ pub(super) async fn list(State(face): State<Face>, query: Query) -> Result<Respo
 /// Shows a topic: its configuration and its partitions.
 #[utoipa::path(
     get, path = "/topics/{topic}", tag = "topics",
-    params(("topic" = String, Path, description = "The topic")),
+    params(("topic" = inline(forms::Name), Path, description = "The topic")),
     responses(
         (status = 200, description = "The topic", body = Topic),
         (status = 404, description = "There is none of this name", body = ProblemDocument),
         (status = 503, description = "Try again", body = ProblemDocument),
     )
 )]
-pub(super) async fn one(State(face): State<Face>, topic: Named) -> Result<Response, Problem> {
+pub(super) async fn one(
+    State(face): State<Face>,
+    topic: Named,
+    _: NoQuery,
+) -> Result<Response, Problem> {
     let name: TopicName = topic.parse()?;
     let view = face.0.node.view();
     let Some(topic) = view.topics.get(&name) else {

@@ -11,8 +11,8 @@ use sprawl_core::ids::SubscriptionId;
 use sprawl_core::machine::{Refused, Request, Verdict};
 use utoipa::ToSchema;
 
-use super::query::Named;
-use super::{Face, answer, body, json};
+use super::query::{Named, NoQuery};
+use super::{Face, answer, body, forms, json};
 use crate::duration::Span;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
@@ -26,6 +26,7 @@ const SPAN_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 #[serde(deny_unknown_fields)]
 pub(super) struct Acknowledge {
     /// The `ack_token`s that came with the messages, at most 10 000.
+    #[schema(value_type = Vec<forms::Token>, inline, max_items = 10_000)]
     tokens: Vec<String>,
 }
 
@@ -34,10 +35,11 @@ pub(super) struct Acknowledge {
 #[serde(deny_unknown_fields)]
 pub(super) struct GiveBack {
     /// The `ack_token`s that came with the messages, at most 10 000.
+    #[schema(value_type = Vec<forms::Token>, inline, max_items = 10_000)]
     tokens: Vec<String>,
     /// For how long they do not come again; without it, the subscription's `backoff`.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     delay: Option<Span>,
     /// They do not come again but become dead letters.
     #[serde(default)]
@@ -49,10 +51,11 @@ pub(super) struct GiveBack {
 #[serde(deny_unknown_fields)]
 pub(super) struct Extend {
     /// The `ack_token`s that came with the messages, at most 10 000.
+    #[schema(value_type = Vec<forms::Token>, inline, max_items = 10_000)]
     tokens: Vec<String>,
     /// From now to the new deadline; without it, the subscription's `ack_wait`.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<forms::Span>, inline)]
     by: Option<Span>,
 }
 
@@ -121,7 +124,7 @@ fn span(field: &str, given: Option<Span>) -> Result<Option<Duration>, Problem> {
 /// Acknowledges messages: they do not come again.
 #[utoipa::path(
     post, path = "/subscriptions/{id}/ack", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
+    params(("id" = inline(forms::Name), Path, description = "The subscription")),
     request_body = Acknowledge,
     responses(
         (status = 200, description = "Taken", body = Settled),
@@ -133,6 +136,7 @@ fn span(field: &str, given: Option<Span>) -> Result<Option<Duration>, Problem> {
 pub(super) async fn acknowledge(
     State(face): State<Face>,
     id: Named,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     judge::<Acknowledge>(face, id, request).await
@@ -141,7 +145,7 @@ pub(super) async fn acknowledge(
 /// Gives messages back: they come again after a pause, or become dead letters.
 #[utoipa::path(
     post, path = "/subscriptions/{id}/nack", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
+    params(("id" = inline(forms::Name), Path, description = "The subscription")),
     request_body = GiveBack,
     responses(
         (status = 200, description = "Taken", body = Settled),
@@ -154,6 +158,7 @@ pub(super) async fn acknowledge(
 pub(super) async fn give_back(
     State(face): State<Face>,
     id: Named,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     judge::<GiveBack>(face, id, request).await
@@ -162,7 +167,7 @@ pub(super) async fn give_back(
 /// Moves the deadlines of messages that are being worked on.
 #[utoipa::path(
     post, path = "/subscriptions/{id}/extend", tag = "subscriptions",
-    params(("id" = String, Path, description = "The subscription")),
+    params(("id" = inline(forms::Name), Path, description = "The subscription")),
     request_body = Extend,
     responses(
         (status = 200, description = "Taken", body = Settled),
@@ -174,6 +179,7 @@ pub(super) async fn give_back(
 pub(super) async fn extend(
     State(face): State<Face>,
     id: Named,
+    _: NoQuery,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
     judge::<Extend>(face, id, request).await

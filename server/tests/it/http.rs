@@ -64,6 +64,17 @@ impl Connection {
         self.receive()
     }
 
+    /// A second handle to write by.
+    pub(crate) fn writer(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
+    /// Ends the connection.
+    pub(crate) fn shutdown(&self) {
+        // An error means that the other side has ended it already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     fn receive(&mut self) -> io::Result<Reply> {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {

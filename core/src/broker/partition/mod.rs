@@ -100,6 +100,8 @@ impl Partition {
             StartFrom::Latest => self.replica.log_end(),
             StartFrom::Earliest => Offset(0),
             StartFrom::Offset(offset) => offset,
+            // All that is retained is of this time or later: nothing is to be read for it.
+            StartFrom::Time(at) if self.replica.begins_at_or_after(at) => Offset(0),
             StartFrom::Time(at) => {
                 // When too much is being read, the next view or the next start tries again.
                 let what = Reading::Begin(subscription.id.clone(), self.replica.state.end);

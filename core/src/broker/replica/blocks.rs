@@ -80,6 +80,11 @@ impl Blocks {
         self.blocks.front().map(|block| block.first)
     }
 
+    /// The time of the first entry that is retained, if there is one.
+    pub(crate) fn begins(&self) -> Option<WallTime> {
+        self.blocks.front().map(|block| block.from)
+    }
+
     /// The first offset that must stay, when what was stored at or before `oldest` need not and
     /// more than `bytes_max` bytes need not. Whole blocks go; the newest stays for its size.
     /// `end` is the offset that the next message will have.
@@ -174,6 +179,7 @@ mod tests {
         assert_eq!(blocks.keep_from(None, Some(1), Offset(100)), Some(Offset(90)));
         blocks.trim(Offset(25));
         assert_eq!((blocks.bytes(), blocks.first()), (8_000, Some(EntryIndex(21))));
+        assert_eq!(blocks.begins(), Some(WallTime(20_000)));
         assert_eq!(blocks.check(), Ok(()));
     }
 

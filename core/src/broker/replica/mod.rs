@@ -374,6 +374,11 @@ impl Replica {
         self.state.blocks.first().unwrap_or(EntryIndex(1))
     }
 
+    /// Whether nothing that is retained is older.
+    pub(crate) fn begins_at_or_after(&self, at: WallTime) -> bool {
+        self.state.blocks.begins().is_none_or(|begins| at <= begins)
+    }
+
     /// Committed messages from `from` on, if memory holds them.
     pub(crate) fn read(&self, from: Offset, count_max: usize, bytes_max: usize) -> Found {
         if from >= self.state.end {
