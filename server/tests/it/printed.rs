@@ -1,7 +1,8 @@
 //! The README and the guide, run as they are printed, against a real node: what is shown as an
 //! answer is compared with the answer.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::http::get;
@@ -122,13 +123,14 @@ fn url(node: &Node) -> String {
 }
 
 /// Where a shell finds `sprawlctl` and this Python.
-fn path(python: Option<&Path>) -> String {
-    let of = |program: &Path| program.parent().map(|folder| folder.display().to_string());
+fn path(python: Option<&Path>) -> OsString {
     let ours = [Some(Path::new(env!("CARGO_BIN_EXE_sprawlctl"))), python];
-    let mut folders: Vec<String> = ours.into_iter().flatten().filter_map(of).collect();
-    folders.push(std::env::var("PATH").unwrap_or_default());
-    folders.retain(|folder| !folder.is_empty());
-    folders.join(":")
+    let mut folders: Vec<PathBuf> =
+        ours.into_iter().flatten().filter_map(Path::parent).map(Path::to_owned).collect();
+    folders.retain(|folder| !folder.as_os_str().is_empty());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&path));
+    std::env::join_paths(folders).expect("no folder has a colon in its name")
 }
 
 #[test]
