@@ -98,8 +98,9 @@ where
 
     let stop = Signal::new(None);
     let stopped = stop.follow();
-    let (writer, to_writer) = Writer::new(storage.clone(), stop.clone());
+    let (writer, syncer, to_writer) = Writer::new(storage.clone(), stop.clone());
     let (finished, closed) = oneshot::channel();
+    spawn("sprawl-syncer".to_owned(), syncer.run())?;
     spawn("sprawl-writer".to_owned(), writer.run(finished))?;
     let ends = Ends { origin, storage, clock, trace, to_writer: to_writer.clone(), stopped };
     let (asked, stopping) = mpsc::channel(1);
