@@ -43,8 +43,8 @@ impl State {
 
 impl SimDisk {
     /// The process that had the disk open is dead. Of the batches that it had written and not
-    /// synced, some first ones are there, each whole: mostly all when only the process died, because
-    /// the operating system goes on writing, and seldom any when the power went.
+    /// synced, some first ones are there, each whole: mostly all when only the process died,
+    /// because the operating system goes on writing, and seldom any when the power went.
     pub(crate) fn abandon(&self, power: bool) {
         let mut state = self.lock();
         state.opened += 1;
