@@ -136,6 +136,8 @@ pub(crate) struct Asked {
     pub(crate) starts: u64,
     /// How often when its answer came.
     pub(crate) starts_after: u64,
+    /// Whether the node had another pull of the subscription under way meanwhile.
+    pub(crate) overlapped: bool,
 }
 
 /// What a subscriber has received of one message.

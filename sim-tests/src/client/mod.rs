@@ -82,7 +82,8 @@ impl Shared {
     /// A request begins.
     fn ask(&self) -> Asked {
         let (now_ms, starts) = (self.now_ms(), self.starts.load(Ordering::Relaxed));
-        Asked { from_ms: now_ms, to_ms: now_ms, starts, starts_after: starts }
+        let overlapped = false;
+        Asked { from_ms: now_ms, to_ms: now_ms, starts, starts_after: starts, overlapped }
     }
 
     /// A request's answer came.

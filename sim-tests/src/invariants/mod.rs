@@ -26,7 +26,7 @@ pub(crate) use bounds_hold::BoundsHold;
 pub(crate) use commit_never_regresses::CommitNeverRegresses;
 pub(crate) use content::check_seen;
 pub(crate) use dead_letters::{Buried, DeadLetter, check_letter};
-pub(crate) use key_order::check_order;
+pub(crate) use key_order::{PullsUnderWay, check_order};
 pub(crate) use log::Log;
 pub(crate) use max_deliveries::check_count;
 pub(crate) use messages::{ReadBack, check_messages, check_published};

@@ -77,6 +77,7 @@ fn knobs(dice: &mut Draw) -> Knobs {
         cache_bytes: knob(1, 64 << 20, 64 << 20) as usize,
         in_flight_bytes: knob(4 << 10, 64 << 20, 64 << 20) as usize,
         checkpoint_entries: knob(1, 4_096, 4_096),
+        waiting_bytes: 128 << 20,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use draw::Draw;
 
 /// The format of plans; a plan of another one is refused.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// How late or early something may be that has its time.
 const TOLERANCE_MS: u64 = 50;
@@ -48,6 +48,7 @@ pub(crate) struct Knobs {
     pub(crate) shards: u16,
     pub(crate) cache_bytes: usize,
     pub(crate) in_flight_bytes: usize,
+    pub(crate) waiting_bytes: usize,
     pub(crate) checkpoint_entries: u64,
 }
 

@@ -19,6 +19,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// The pause between two looks whether they have.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a pull may be under way, whatever hinders the node.
+const PULL_LIMIT: Duration = Duration::from_secs(45);
+
 /// What was read back, by topic.
 type Back = BTreeMap<u32, ReadBack>;
 
@@ -47,6 +50,9 @@ impl World {
         self.drain(&back).await;
         self.shared.enter(Phase::Over);
         let findings = &self.shared.findings;
+        if let Some(stuck) = self.shared.trace.stuck(PULL_LIMIT) {
+            findings.violated("EveryRequestResolves", stuck);
+        }
         let history = self.shared.history();
         for (id, message) in &history.published {
             check_published(id, message, findings);
