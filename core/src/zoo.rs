@@ -26,6 +26,8 @@ pub enum Bug {
     WindowWithoutBound,
     /// What waits for its turn to be stored has no bound in bytes.
     LobbyWithoutBound,
+    /// Whoever comes first may have all the room in which publishes wait.
+    LobbyWithoutShares,
     /// A message is done before its dead letter is stored.
     BuriedAfterDone,
     /// A subscription from the latest message begins at its first poll.

@@ -24,7 +24,8 @@ pub(crate) const RETIRED: &str = "removed by retention";
 pub(crate) const FOUND_BY_TIME: &str = "found by time";
 pub(crate) const FOUND_BY_ID: &str = "found by id";
 pub(crate) const DELETED: &str = "topics deleted";
-pub(crate) const KINDS: [&str; 15] = [
+pub(crate) const SHED: &str = "refused for load";
+pub(crate) const KINDS: [&str; 16] = [
     CONFLICTS,
     DELAYED,
     EXPIRED,
@@ -40,6 +41,7 @@ pub(crate) const KINDS: [&str; 15] = [
     FOUND_BY_TIME,
     FOUND_BY_ID,
     DELETED,
+    SHED,
 ];
 
 /// How one try to publish ended.

@@ -17,7 +17,7 @@ use sprawl_core::ids::Offset;
 pub(crate) use administrator::{administrate, configure};
 pub(crate) use http::{Answer, Http};
 pub(crate) use judge::{look, probe, read_back, read_letters};
-pub(crate) use publisher::publish;
+pub(crate) use publisher::{publish, rush};
 pub(crate) use reader::read;
 pub(crate) use subscriber::subscribe;
 

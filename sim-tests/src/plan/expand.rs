@@ -53,6 +53,7 @@ pub(super) fn plan(seed: u64, calm: bool) -> Plan {
         topics,
         keeping: vec![Keeping::default(); topics as usize],
         publishers,
+        greedy: None,
         subscribers,
         readers: work.range(1, 2) as u32,
         administrator: None,
@@ -94,6 +95,7 @@ fn publisher(dice: &mut Draw, topics: u32) -> Publisher {
         breaks_percent: 0,
         batch_max: 1,
         lines_percent: 0,
+        light: false,
         mix: Mix::default(),
     }
 }
