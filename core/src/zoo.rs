@@ -12,6 +12,8 @@ pub enum Bug {
     ChecksumUnverified,
     /// The dedup window is empty after a start.
     WindowNotRebuilt,
+    /// The producers' newest numbers are forgotten at a start.
+    ProducersNotRebuilt,
     /// A restarted leader goes on in its old epoch.
     EpochResumed,
     /// A repeat of an id that is not yet committed is answered at once.

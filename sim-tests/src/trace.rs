@@ -6,9 +6,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use sprawl_core::broker::Shard;
-use sprawl_core::broker::replica::Submission;
+use sprawl_core::broker::replica::{Draft, Submission};
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{RequestId, ShardId, TopicName};
@@ -44,7 +43,7 @@ struct Watched {
     commits: CommitNeverRegresses,
     view: Arc<View>,
     /// Publishes that wait for their answers, by the shard at whose door they came.
-    publishes: BTreeMap<(ShardId, RequestId), (TopicName, String, Bytes)>,
+    publishes: BTreeMap<(ShardId, RequestId), (TopicName, Draft)>,
     pulls: PullsUnderWay,
     /// Turns one byte of one payload over in the hash: a run that is different on purpose.
     tamper: bool,
@@ -133,9 +132,7 @@ impl Watched {
     fn asked(&mut self, id: (ShardId, RequestId), request: &Request) {
         match request {
             Request::Publish(Submission { topic, draft, .. }) => {
-                let message = draft.envelope.id.to_string();
-                let publish = (topic.clone(), message, draft.payload.clone());
-                self.publishes.insert(id, publish);
+                self.publishes.insert(id, (topic.clone(), draft.clone()));
             }
             Request::Pull { subscription, .. } => {
                 self.pulls.began(id, subscription.as_str(), elapsed());
@@ -155,14 +152,14 @@ impl Watched {
                 continue;
             };
             self.pulls.ended((shard, *id));
-            let Some((topic, message, payload)) = self.publishes.remove(&(shard, *id)) else {
+            let Some((topic, message)) = self.publishes.remove(&(shard, *id)) else {
                 continue;
             };
             if let Response::Published { partition, offset, .. } = response
                 && let Some(found) = self.view.partition_number(&topic, *partition)
             {
                 let log = &mut self.findings.lock().log;
-                log.acknowledged(found.id, *offset, &message, &payload);
+                log.acknowledged(found.id, *offset, &message);
             }
         }
     }

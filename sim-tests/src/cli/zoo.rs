@@ -19,7 +19,7 @@ pub(super) struct Planted {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 13] = [
+const ZOO: [Planted; 14] = [
     Planted { id: "no-sync", bug: Bug::NoSync, invariant: "AckMeansDurable" },
     Planted {
         id: "checksum-unverified",
@@ -27,6 +27,11 @@ const ZOO: [Planted; 13] = [
         invariant: "NoCorruptByteServed",
     },
     Planted { id: "window-not-rebuilt", bug: Bug::WindowNotRebuilt, invariant: "NoDuplicateId" },
+    Planted {
+        id: "producers-not-rebuilt",
+        bug: Bug::ProducersNotRebuilt,
+        invariant: "NumberStandsOnce",
+    },
     Planted { id: "epoch-resumed", bug: Bug::EpochResumed, invariant: "EpochIndexNamesOneEntry" },
     Planted {
         id: "repeat-answered-early",

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sprawl_core::ids::Offset;
 
 use super::{Answer, Http, Phase, Shared, back_off};
-use crate::history::{CONFLICTS, Published, SHED, Try};
+use crate::history::{CONFLICTS, Published, REPEATED, SHED, Try};
 use crate::invariants::{Tried, check_served};
 use crate::plan::{Draw, Greedy, Publisher};
 use letter::Letter;
@@ -59,9 +59,13 @@ pub(crate) async fn publish(shared: Shared, number: usize, plan: Publisher, mut 
         if shared.phase() != Phase::Chaos {
             return;
         }
-        let ids = (next..next + count).map(|message| format!("p{number}-{message}"));
+        let name = |message| {
+            let own = plan.numbered.then(|| (format!("producer-{number}"), message));
+            (format!("p{number}-{message}"), own)
+        };
+        let names = (next..next + count).map(name);
         let letters: Vec<Letter> =
-            ids.map(|id| Letter::draft(&shared, &plan, id, &mut dice)).collect();
+            names.map(|name| Letter::draft(&shared, &plan, name, &mut dice)).collect();
         next += count;
         let form = if dice.share(plan.lines_percent) { Form::Lines } else { Form::Array };
         if dice.share(plan.twice_percent) {
@@ -73,7 +77,11 @@ pub(crate) async fn publish(shared: Shared, number: usize, plan: Publisher, mut 
                 other.attempt(&letters, form, Duration::from_millis(other.plan.patience_ms)).await;
             });
         }
+        let last = letters.last().cloned();
         client.persist(letters, form, &mut dice).await;
+        if let Some(last) = last.filter(|_| dice.share(plan.again_percent)) {
+            client.again(last, form, &mut dice).await;
+        }
     }
 }
 
@@ -103,10 +111,17 @@ impl Working {
                     return;
                 }
                 let id = format!("g{number}-{time}-{message}");
-                let letter = Letter::draft(&self.shared, &self.plan, id, &mut dice);
+                let letter = Letter::draft(&self.shared, &self.plan, (id, None), &mut dice);
                 self.persist(vec![letter], Form::Array, &mut dice).await;
             }
         }
+    }
+
+    /// Sends a numbered message once more, some time after, under an id that nobody remembers.
+    async fn again(&mut self, mut letter: Letter, form: Form, dice: &mut Draw) {
+        tokio::time::sleep(Duration::from_millis(dice.log_range(1, 5_000))).await;
+        letter.rename(&self.shared);
+        self.attempt(&[letter], form, Duration::from_millis(self.plan.patience_ms)).await;
     }
 
     /// Tries until all is stored, or refused for good, or the time for it is over.
@@ -124,6 +139,9 @@ impl Working {
             }
             let after = told.iter().map(|told| told.after).max().unwrap_or_default();
             tokio::time::sleep(back_off(n).max(after)).await;
+            if dice.share(self.plan.renames_percent) {
+                letters.iter_mut().for_each(|letter| letter.rename(&self.shared));
+            }
         }
     }
 
@@ -138,7 +156,8 @@ impl Working {
         let from_ms = shared.now_ms();
         let answer = self.http.ask("POST", &path, headers, body, patience).await;
         let to_ms = shared.now_ms();
-        let told: Vec<Told> = (0..letters.len()).map(|at| told(&answer, at)).collect();
+        let numbered = self.plan.numbered;
+        let told: Vec<Told> = (0..letters.len()).map(|at| told(&answer, at, numbered)).collect();
         for (letter, Told { outcome, .. }) in letters.iter().zip(&told) {
             shared.trace.client(&(&letter.id, outcome));
             note(letter, &|message| {
@@ -168,7 +187,8 @@ impl Told {
         let mut history = shared.history();
         history.count(SHED, u64::from(self.shed));
         match &self.outcome {
-            Try::Acknowledged { offset, .. } => {
+            Try::Acknowledged { offset, .. } | Try::Repeats { offset, .. } => {
+                history.count(REPEATED, u64::from(matches!(self.outcome, Try::Repeats { .. })));
                 let topic = history.published.get(&letter.id).map_or(0, |message| message.topic);
                 let last = history.ends.entry(topic).or_default();
                 *last = (*last).max(*offset);
@@ -195,8 +215,9 @@ fn request(letters: &[Letter], form: Form) -> (String, &[(String, String)], Byte
     }
 }
 
-/// What an answer says of the message at a place of the request; anything unclear is unknown.
-fn told(answer: &Answer, at: usize) -> Told {
+/// What an answer says of the message at a place of the request; anything unclear is unknown. A
+/// repeat of a number may stand under another id.
+fn told(answer: &Answer, at: usize, numbered: bool) -> Told {
     let unknown = Told { outcome: Try::Unknown, end: false, shed: false, after: Duration::ZERO };
     let Answer::Came(_, whole) = answer else {
         return unknown;
@@ -211,7 +232,10 @@ fn told(answer: &Answer, at: usize) -> Told {
             (Some(partition), Some(offset)) => {
                 let duplicate = body.get("duplicate").and_then(Value::as_bool).unwrap_or(false);
                 let (partition, offset) = (partition as u32, Offset(offset));
-                let outcome = Try::Acknowledged { partition, offset, duplicate };
+                let outcome = match duplicate && numbered {
+                    true => Try::Repeats { partition, offset },
+                    false => Try::Acknowledged { partition, offset, duplicate },
+                };
                 Told { outcome, end: true, ..unknown }
             }
             _ => unknown,
@@ -224,6 +248,7 @@ fn told(answer: &Answer, at: usize) -> Told {
             let end = number("status") == Some(409);
             Told { outcome: Try::Refused, end, shed, after: Duration::from_secs(after) }
         }
-        _ => unknown,
+        // The producer has gone on: nobody will know.
+        _ => Told { end: number("status") == Some(409), ..unknown },
     }
 }

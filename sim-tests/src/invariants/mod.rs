@@ -16,6 +16,7 @@ mod messages;
 mod no_expired_delivery;
 mod not_before_delay;
 mod nothing_unexpired_deleted;
+mod number_stands_once;
 mod only_wanted;
 mod polls;
 
@@ -35,6 +36,7 @@ pub(crate) use messages::{ReadBack, check_messages, check_published};
 pub(crate) use no_expired_delivery::check_alive;
 pub(crate) use not_before_delay::check_due;
 pub(crate) use nothing_unexpired_deleted::check_removals;
+pub(crate) use number_stands_once::check_numbers;
 pub(crate) use only_wanted::check_wanted;
 pub(crate) use polls::{Page, check_page, check_skipped, check_sought};
 

@@ -96,6 +96,9 @@ fn publisher(dice: &mut Draw, topics: u32) -> Publisher {
         batch_max: 1,
         lines_percent: 0,
         light: false,
+        numbered: false,
+        renames_percent: 0,
+        again_percent: 0,
         mix: Mix::default(),
     }
 }

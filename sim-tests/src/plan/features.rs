@@ -9,7 +9,7 @@ const PURPOSE: u64 = 64;
 /// Draws a feature into a plan.
 type Feature = fn(&mut Plan, &mut Draw);
 
-const FEATURES: [Feature; 19] = [
+const FEATURES: [Feature; 20] = [
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.ttl = share(dice)),
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.delay = share(dice)),
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.priority = share(dice)),
@@ -33,6 +33,7 @@ const FEATURES: [Feature; 19] = [
     late,
     bulk,
     greedy,
+    numbers,
 ];
 
 /// Draws every feature that is on.
@@ -122,6 +123,17 @@ fn greedy(plan: &mut Plan, dice: &mut Draw) {
     }
 }
 
+/// Producers that number their messages, and rely on the numbers alone.
+fn numbers(plan: &mut Plan, dice: &mut Draw) {
+    for one in &mut plan.publishers {
+        one.numbered = dice.percent(70);
+        if one.numbered {
+            one.renames_percent = dice.pick(&[0, 30, 100]);
+            one.again_percent = dice.pick(&[0, 2, 10]);
+        }
+    }
+}
+
 fn poison(plan: &mut Plan, dice: &mut Draw) {
     for one in &mut plan.publishers {
         one.mix.poison = dice.pick(&[0, 1, 5]);
@@ -201,12 +213,13 @@ mod tests {
     #[test]
     fn every_feature_is_on_in_some_seeds_and_off_in_others() {
         let plan = |seed| Plan::of_seed(seed, true);
-        let uses: [(&str, Use); 7] = [
+        let uses: [(&str, Use); 8] = [
             ("a ttl", |plan| plan.publishers.iter().any(|one| one.mix.ttl > 0)),
             ("a delay", |plan| plan.publishers.iter().any(|one| one.mix.delay > 0)),
             ("batches", |plan| plan.publishers.iter().any(|one| one.batch_max > 1)),
             ("a filter", |plan| plan.subscribers.iter().any(|one| one.filter.is_some())),
             ("retention", |plan| plan.keeping.iter().any(|one| one.retention_ms.is_some())),
+            ("numbers", |plan| plan.publishers.iter().any(|one| one.numbered)),
             ("a greedy client", |plan| plan.greedy.is_some()),
             ("an administrator", |plan| plan.administrator.is_some()),
         ];

@@ -79,6 +79,12 @@ pub(crate) struct Publisher {
     pub(crate) lines_percent: u64,
     /// Whether it is to be served, whatever others send: it asks for so little at a time.
     pub(crate) light: bool,
+    /// Whether it numbers its messages.
+    pub(crate) numbered: bool,
+    /// How many of its tries after the first are under a new id, in percent.
+    pub(crate) renames_percent: u64,
+    /// How many of its messages it sends again some time after, under a new id, in percent.
+    pub(crate) again_percent: u64,
     pub(crate) mix: Mix,
 }
 

@@ -10,8 +10,8 @@ use super::World;
 use crate::client::{self, Http, Phase};
 use crate::history;
 use crate::invariants::{
-    Findings, ReadBack, check_messages, check_published, check_removals, check_skipped,
-    check_sought, check_subscriptions,
+    Findings, ReadBack, check_messages, check_numbers, check_published, check_removals,
+    check_skipped, check_sought, check_subscriptions,
 };
 
 /// How long subscriptions may take to receive the rest.
@@ -58,6 +58,7 @@ impl World {
             check_published(id, message, findings);
         }
         check_messages(&history, &back, findings);
+        check_numbers(&history, &back, findings);
         check_subscriptions(&history, &back, self.shared.now_ms(), findings);
         check_skipped(&history, findings);
         check_sought(&history, findings);
