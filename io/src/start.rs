@@ -251,7 +251,7 @@ where
     }
 }
 
-/// What may wait in one shard at least, in bytes.
+/// What may wait in one shard at least, in bytes; in a node that lets less wait, all of that.
 const WAITING_BYTES_MIN: usize = 32 << 20;
 
 /// Each shard's part of the node's budget.
@@ -262,7 +262,8 @@ fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
         in_flight_bytes: budget.in_flight_bytes / shards,
         // Room for a large message beside others. What waits is held by the face already, within a
         // bound of its own.
-        waiting_bytes: (budget.waiting_bytes / shards).max(WAITING_BYTES_MIN),
+        waiting_bytes: (budget.waiting_bytes / shards)
+            .max(WAITING_BYTES_MIN.min(budget.waiting_bytes)),
         checkpoint_entries: budget.checkpoint_entries,
     }
 }
