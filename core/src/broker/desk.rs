@@ -1,12 +1,12 @@
 //! What a shard lends to the partition that it works on: time, where effects go, the budgets.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::delivery::{Burial, Moment};
 use super::partition::{Fetch, Pulling};
 use super::replica::{Record, Submission};
 use crate::cluster::ClusterClock;
-use crate::ids::{Offset, PartitionId, ReadId, RequestId, ShardId, SubscriptionId};
+use crate::ids::{ChangeIndex, Offset, PartitionId, ReadId, RequestId, ShardId, SubscriptionId};
 use crate::machine::{Counters, DiskSpace, Now, Refused, Response, ShardEffect, WallTime};
 use crate::zoo::{Bug, planted};
 
@@ -63,8 +63,8 @@ pub(crate) enum Reading {
     FetchFrom(Fetch),
     /// A subscription's messages.
     Pull(Pulling),
-    /// The search for where a subscription begins: here, if all messages are older.
-    Begin(SubscriptionId, Offset),
+    /// The search for where a subscription of this birth begins: here, if all messages are older.
+    Begin(SubscriptionId, ChangeIndex, Offset),
     /// A message that becomes a dead letter.
     Bury(Burial),
 }
@@ -98,6 +98,9 @@ pub(crate) struct Bench {
     pub(crate) reads: BTreeMap<ReadId, (PartitionId, Reading)>,
     pub(crate) answers: VecDeque<(ReplyTo, Response)>,
     next_read: ReadId,
+    /// Where subscriptions are to begin, when too much is being read to look for it: as soon as a
+    /// read is done. Each of them becomes a cursor, and so there are no more than of those.
+    pub(crate) put_off: BTreeSet<(PartitionId, SubscriptionId)>,
     /// Dead letters to store, and those that are being stored.
     pub(crate) outbox: VecDeque<(Grave, Submission)>,
     pub(crate) graves: BTreeMap<RequestId, Grave>,
@@ -107,6 +110,11 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(options: ShardOptions, origin: Now) -> Self {
         Self { options, clock: ClusterClock::new(origin), ..Self::default() }
+    }
+
+    /// A partition in which a subscription's beginning can be looked for now.
+    pub(crate) fn next_put_off(&mut self) -> Option<(PartitionId, SubscriptionId)> {
+        if self.reads.len() < READS_MAX { self.put_off.pop_first() } else { None }
     }
 
     /// How many dead letters are being stored.

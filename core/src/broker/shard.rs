@@ -196,6 +196,17 @@ impl Shard {
         }
     }
 
+    /// A read is done: subscriptions begin for which too much was being read.
+    fn fix_put_off(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
+        while let Some((partition, id)) = self.bench.next_put_off() {
+            self.on(partition, now, effects, |held, view, desk| {
+                if let Some(subscription) = view.subscriptions.get(&id) {
+                    held.fix_cursor(subscription, desk);
+                }
+            });
+        }
+    }
+
     /// Fixes what a planted bug leaves open until the first pull.
     pub(super) fn begin_late(
         &mut self,
@@ -225,6 +236,7 @@ impl Shard {
         for partition in view.partitions_of(old) {
             self.on(partition.id, now, effects, |held, _, desk| held.drop_cursor(id, desk));
         }
+        self.bench.put_off.retain(|(_, other)| other != id);
         self.watchers.forget(id);
         self.end_pulls_of(id, now, effects);
     }
@@ -274,6 +286,7 @@ impl Shard {
         } else {
             self.read_of_nothing(&what, now, effects);
         }
+        self.fix_put_off(now, effects);
     }
 
     fn sought(
@@ -291,6 +304,7 @@ impl Shard {
         } else {
             self.read_of_nothing(&what, now, effects);
         }
+        self.fix_put_off(now, effects);
     }
 
     /// The partition that was read is gone meanwhile.

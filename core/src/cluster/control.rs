@@ -1,7 +1,7 @@
 //! The control machine of a node: it registers this run, carries wishes into the metadata log,
 //! and shows each new view to the shards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub const CREATIONS_MAX: usize = 4_096;
 pub const CHANGE_WAIT: Duration = Duration::from_secs(10);
 /// How many clients wait for changes at most.
 pub const CHANGES_MAX: usize = 4_096;
+/// How many clients wait at most until this run is registered.
+pub const EARLY_MAX: usize = 4_096;
 /// The longest pause between two looks for subscriptions that nobody uses.
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(3_600);
 /// The shortest one.
@@ -70,6 +72,22 @@ struct Changing {
     deadline: Time,
 }
 
+/// A request that came before this run was registered, and waits for that.
+#[derive(Debug)]
+struct Early {
+    id: RequestId,
+    request: ControlRequest,
+    /// When it came.
+    since: Time,
+}
+
+impl Early {
+    /// When to refuse it.
+    fn deadline(&self) -> Time {
+        self.since + CHANGE_WAIT
+    }
+}
+
 /// The control machine.
 ///
 /// Invariants, checked by `check`: (1) the view keeps its own invariants; (2) the bounds above
@@ -84,6 +102,8 @@ pub struct Control {
     begun: bool,
     space: DiskSpace,
     failed: bool,
+    /// Requests that wait for this run to be registered, in the order in which they came.
+    early: VecDeque<Early>,
     /// Topics that are wanted and not yet decided; proposed as soon as this run is registered.
     creating: BTreeSet<TopicName>,
     subscribing: BTreeMap<RequestId, Subscribing>,
@@ -114,6 +134,7 @@ impl Control {
             begun: false,
             space: DiskSpace::Free,
             failed: false,
+            early: VecDeque::new(),
             creating: BTreeSet::new(),
             subscribing: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -139,6 +160,7 @@ impl Control {
         self.view.nodes.get(&self.disk).is_some_and(|node| node.boot == self.boot)
     }
 
+    /// A client's request; nothing can be agreed on before this run is registered.
     fn requested(
         &mut self,
         id: RequestId,
@@ -146,14 +168,34 @@ impl Control {
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) {
+        let since = now.since_start;
+        if self.registered() {
+            self.serve(Early { id, request, since }, now, effects);
+        } else if self.early.len() < EARLY_MAX {
+            self.early.push_back(Early { id, request, since });
+        } else {
+            refuse(id, Refused::Overloaded("too many requests wait for the node's start"), effects);
+        }
+    }
+
+    /// This run is registered: those who came before are served.
+    fn serve_early(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
+        for early in std::mem::take(&mut self.early) {
+            self.serve(early, now, effects);
+        }
+    }
+
+    fn serve(&mut self, asked: Early, now: Now, effects: &mut Vec<ControlEffect>) {
+        let Early { id, request, since } = asked;
         let refused = match request {
             ControlRequest::Subscribe { id: subscription, topics, from, delivery } => {
-                self.subscribe(id, subscription, topics, (from, delivery), now, effects)
+                let wanted = Subscribing { subscription, topics, deadline: since + SUBSCRIBE_WAIT };
+                self.subscribe(id, wanted, (from, delivery), now, effects)
             }
             ControlRequest::Unsubscribe { id: subscription } => {
                 if self.view.subscriptions.contains_key(&subscription) {
                     let change = Change::Unsubscribe { id: subscription, unused_since: None };
-                    self.change(id, change, now, effects)
+                    self.change(id, change, since, effects)
                 } else {
                     Some(Refused::NoSubscription(subscription))
                 }
@@ -162,22 +204,21 @@ impl Control {
                 match self.partitions_refused(&name, &patch) {
                     None => {
                         let change = Change::ConfigureTopic { name, patch, reset };
-                        self.change(id, change, now, effects)
+                        self.change(id, change, since, effects)
                     }
                     refused @ Some(_) => refused,
                 }
             }
             ControlRequest::DeleteTopic { name } => {
                 if self.view.topics.contains_key(&name) {
-                    self.change(id, Change::DeleteTopic { name }, now, effects)
+                    self.change(id, Change::DeleteTopic { name }, since, effects)
                 } else {
                     Some(Refused::NoTopic(name))
                 }
             }
         };
         if let Some(refused) = refused {
-            let response = ControlResponse::Refused(refused);
-            effects.push(ControlEffect::Reply { id, response });
+            refuse(id, refused, effects);
         }
     }
 
@@ -187,37 +228,24 @@ impl Control {
         fixed.then(|| Refused::PartitionsFixed(name.clone(), held))
     }
 
-    /// Why nothing can be agreed on right now, if so.
-    fn unable(&self) -> Option<Refused> {
-        if !self.registered() {
-            Some(Refused::NotReady)
-        } else if self.space == DiskSpace::Full {
-            Some(Refused::DiskFull)
-        } else {
-            None
-        }
-    }
-
     /// Proposes a change; its client is answered when it is decided.
     fn change(
         &mut self,
         id: RequestId,
         change: Change,
-        now: Now,
+        since: Time,
         effects: &mut Vec<ControlEffect>,
     ) -> Option<Refused> {
         // What removes is agreed on with a full disk too: it makes room.
         let removes = matches!(change, Change::DeleteTopic { .. } | Change::Unsubscribe { .. });
-        match self.unable() {
-            Some(Refused::DiskFull) if removes => {}
-            refused @ Some(_) => return refused,
-            None => {}
+        if self.space == DiskSpace::Full && !removes {
+            return Some(Refused::DiskFull);
         }
         if self.changing.len() >= CHANGES_MAX {
             return Some(Refused::Overloaded("too many changes wait to be agreed on"));
         }
         effects.push(ControlEffect::Propose(change.clone()));
-        let deadline = now.since_start + CHANGE_WAIT;
+        let deadline = since + CHANGE_WAIT;
         self.changing.insert(id, Changing { change, deadline });
         self.deadlines.insert((deadline, id));
         None
@@ -226,12 +254,12 @@ impl Control {
     fn subscribe(
         &mut self,
         id: RequestId,
-        subscription: SubscriptionId,
-        mut topics: Vec<TopicPattern>,
+        wanted: Subscribing,
         (from, asked): (StartFrom, DeliveryAsked),
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) -> Option<Refused> {
+        let Subscribing { subscription, mut topics, deadline } = wanted;
         topics.sort();
         topics.dedup();
         if let Some(known) = self.view.subscriptions.get(&subscription) {
@@ -242,8 +270,8 @@ impl Control {
                 return Some(Refused::SubscriptionDiffers(subscription, "delivery settings"));
             }
         } else {
-            if let Some(refused) = self.unable() {
-                return Some(refused);
+            if self.space == DiskSpace::Full {
+                return Some(Refused::DiskFull);
             }
             if self.subscribing.len() >= SUBSCRIBES_MAX {
                 return Some(Refused::Overloaded("too many subscriptions are being made"));
@@ -253,7 +281,6 @@ impl Control {
             let change = Change::Subscribe { id, topics, from, delivery, at };
             effects.push(ControlEffect::Propose(change));
         }
-        let deadline = now.since_start + SUBSCRIBE_WAIT;
         self.subscribing.insert(id, Subscribing { subscription, topics, deadline });
         self.deadlines.insert((deadline, id));
         self.answer_subscribed(effects);
@@ -287,7 +314,13 @@ impl Control {
         }
     }
 
-    fn decided(&mut self, index: ChangeIndex, change: &Change, effects: &mut Vec<ControlEffect>) {
+    fn decided(
+        &mut self,
+        index: ChangeIndex,
+        change: &Change,
+        now: Now,
+        effects: &mut Vec<ControlEffect>,
+    ) {
         let registered = self.registered();
         self.view.apply(index, change);
         if !registered && self.registered() {
@@ -312,6 +345,9 @@ impl Control {
         }
         self.plan_sweep();
         self.answer_subscribed(effects);
+        if self.registered() {
+            self.serve_early(now, effects);
+        }
     }
 
     /// What a decided change has led to: of two clients who raced one may have lost.
@@ -388,6 +424,10 @@ impl Control {
         if !self.begun {
             self.begin(effects);
         }
+        let is_late = |early: &mut Early| early.deadline() <= now.since_start;
+        while let Some(Early { id, .. }) = self.early.pop_front_if(is_late) {
+            refuse(id, Refused::NotReady, effects);
+        }
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now.since_start {
                 break;
@@ -401,6 +441,10 @@ impl Control {
             self.sweep(now, effects);
         }
     }
+}
+
+fn refuse(id: RequestId, refused: Refused, effects: &mut Vec<ControlEffect>) {
+    effects.push(ControlEffect::Reply { id, response: ControlResponse::Refused(refused) });
 }
 
 fn create(name: TopicName) -> ControlEffect {
@@ -418,7 +462,7 @@ impl Machine for Control {
         self.now = now.since_start;
         match input {
             ControlInput::Requested { id, request } => self.requested(id, request, now, effects),
-            ControlInput::Decided { index, change } => self.decided(index, &change, effects),
+            ControlInput::Decided { index, change } => self.decided(index, &change, now, effects),
             ControlInput::Reported { from: _, report } => self.reported(report, now, effects),
             ControlInput::DiskSpace(space) => self.space = space,
             ControlInput::DiskFailed => self.failed = true,
@@ -434,7 +478,8 @@ impl Machine for Control {
             return Some(Time(0));
         }
         let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
-        [deadline, self.sweep_at].into_iter().flatten().min()
+        let early = self.early.front().map(Early::deadline);
+        [deadline, early, self.sweep_at].into_iter().flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {
@@ -448,6 +493,7 @@ impl Machine for Control {
         let bounds = [
             ("subscribers waiting", self.subscribing.len(), SUBSCRIBES_MAX),
             ("topics being made", self.creating.len(), CREATIONS_MAX),
+            ("clients waiting for the start", self.early.len(), EARLY_MAX),
             ("clients waiting for changes", self.changing.len(), CHANGES_MAX),
             ("deadlines", self.deadlines.len(), self.subscribing.len() + self.changing.len()),
         ];

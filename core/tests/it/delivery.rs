@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sprawl_core::broker::delivery::AckToken;
 use sprawl_core::broker::replica::{Body, Submission, Terms};
+use sprawl_core::cluster::pattern::TopicPattern;
 use sprawl_core::cluster::subscription::{DeliveryAsked, Filter, StartFrom, Test};
 use sprawl_core::cluster::topic::ConfigPatch;
 use sprawl_core::ids::*;
@@ -274,6 +275,42 @@ fn a_pattern_receives_topics_that_come_later() {
     node.sync();
     let pulled = node.pull();
     assert_eq!(pulled.len(), 1, "the new topic, from its first message");
+}
+
+#[test]
+fn a_pattern_over_hundreds_of_topics_begins_at_a_time() {
+    const TOPICS: usize = 700;
+    let mut node = Node::start(Disk::default());
+    let publish = |node: &mut Node, when: &str| {
+        let one = |number: usize| Submission {
+            source: Source(1),
+            topic: format!("orders.{number}").parse().expect("a name"),
+            draft: crate::world::draft(&format!("{when}-{number}")),
+            terms: Terms::default(),
+        };
+        node.request(Request::PublishBatch((0..TOPICS).map(one).collect()));
+        node.sync();
+    };
+    publish(&mut node, "before");
+    node.pass(SECOND);
+    let at = WallTime(node.disk.wall);
+    publish(&mut node, "after");
+    let pattern: TopicPattern = "orders.>".parse().expect("a pattern");
+    let from = StartFrom::Time(at);
+    let asked = node.subscribe_to(pattern, from, DeliveryAsked::default());
+    node.sync();
+    let answer = node.subscribed.remove(&asked);
+    assert!(matches!(answer, Some(ControlResponse::Subscribed { .. })), "{answer:?}");
+    let mut pulled = 0;
+    loop {
+        let offsets = offsets(&mut node);
+        if offsets.is_empty() {
+            break;
+        }
+        assert!(offsets.iter().all(|&offset| offset == 1), "{offsets:?}");
+        pulled += offsets.len();
+    }
+    assert_eq!(pulled, TOPICS);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
+use sprawl_core::broker::ShardOptions;
+use sprawl_core::cluster::control::CHANGE_WAIT;
 use sprawl_core::cluster::metadata::Change;
+use sprawl_core::cluster::subscription::{DeliveryAsked, StartFrom};
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
 
@@ -38,6 +41,37 @@ fn a_repeat_of_an_id_under_way_waits_and_answers_with_the_first_ones_offset() {
     assert_eq!(published(node.answers.get(&repeat)), Some((1, true)));
     let again = node.publish("b");
     assert_eq!(published(node.answers.get(&again)), Some((1, true)));
+}
+
+#[test]
+fn what_is_asked_before_the_node_is_registered_waits_for_that() {
+    let mut node = Node::begin_with(Disk::default(), ShardOptions::default());
+    let published = node.publish("a");
+    let subscribed = node.subscribe();
+    let again = node.subscribe_to(topic().into(), StartFrom::Latest, DeliveryAsked::default());
+    let id = "nobody".parse().expect("a name");
+    let unsubscribed = node.ask_control(ControlRequest::Unsubscribe { id });
+    assert!(node.answers.is_empty() && node.subscribed.is_empty());
+    node.sync();
+    assert!(matches!(node.answers[&published], Response::Published { .. }));
+    for id in [subscribed, again] {
+        let answer = &node.subscribed[&id];
+        assert!(matches!(answer, ControlResponse::Subscribed { .. }), "{answer:?}");
+    }
+    let answer = &node.subscribed[&unsubscribed];
+    assert!(matches!(answer, ControlResponse::Refused(Refused::NoSubscription(_))), "{answer:?}");
+    assert_eq!(node.pull().len(), 1, "the first to ask said: from the earliest");
+}
+
+#[test]
+fn what_waits_in_vain_for_the_registration_is_refused() {
+    let mut node = Node::begin_with(Disk::default(), ShardOptions::default());
+    let subscribed = node.subscribe();
+    node.pass(CHANGE_WAIT);
+    let answer = node.subscribed.remove(&subscribed);
+    assert!(matches!(answer, Some(ControlResponse::Refused(Refused::NotReady))), "{answer:?}");
+    node.sync();
+    assert!(!node.disk.changes.iter().any(|change| matches!(change, Change::Subscribe { .. })));
 }
 
 #[test]

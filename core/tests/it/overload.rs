@@ -223,6 +223,26 @@ fn a_light_client_is_not_refused_beside_greedy_ones() {
 }
 
 #[test]
+fn a_burst_that_fits_is_not_refused_on_a_guess() {
+    let mut node = Node::start_with(Disk::default(), ShardOptions::default());
+    node.publish("first");
+    node.sync();
+    let mut asked = Vec::new();
+    for number in 0..2_000 {
+        let mut draft = draft(&format!("{number}"));
+        draft.payload = Bytes::from(vec![0; 10 * PAYLOAD_BYTES]);
+        let submission =
+            Submission { source: Source(1), topic: topic(), draft, terms: Terms::default() };
+        asked.push(node.request(Request::Publish(submission)));
+    }
+    node.sync();
+    for id in asked {
+        let answer = node.answers.remove(&id);
+        assert!(matches!(answer, Some(Response::Published { .. })), "{answer:?}");
+    }
+}
+
+#[test]
 fn the_load_is_told_on_the_topic_of_events() {
     let mut crowd = Crowd::new(vec![Client::at(10 * CAPACITY)], |_| topic());
     crowd.run(Duration::from_secs(5));

@@ -72,7 +72,14 @@ impl Node {
         Self::start_with(disk, options)
     }
 
-    pub(crate) fn start_with(mut disk: Disk, options: ShardOptions) -> Self {
+    pub(crate) fn start_with(disk: Disk, options: ShardOptions) -> Self {
+        let mut node = Self::begin_with(disk, options);
+        node.sync();
+        node
+    }
+
+    /// A node whose registration is not on the disk yet.
+    pub(crate) fn begin_with(mut disk: Disk, options: ShardOptions) -> Self {
         disk.boot += 1;
         let mut view = View::default();
         disk.changes.iter().for_each(|change| view.apply(view.version.next(), change));
@@ -103,7 +110,6 @@ impl Node {
         let (next, subscribed) = (RequestId(0), BTreeMap::new());
         let mut node = Self { disk, now, control, shards, unsynced, next, answers, subscribed };
         node.control(ControlInput::Woke);
-        node.sync();
         node
     }
 

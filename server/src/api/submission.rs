@@ -66,7 +66,8 @@ pub(super) struct Publish<'a> {
     #[serde(default, deserialize_with = "whole::whole")]
     #[schema(minimum = 0, maximum = 9)]
     priority: Option<u64>,
-    /// Who numbers its messages: a name of the client's choice. With `sequence`.
+    /// Who numbers its messages: a name of the client's choice. Goes with
+    /// `sequence`: both are given, or neither.
     #[serde(default)]
     #[schema(value_type = Option<forms::Name>, inline)]
     producer: Option<String>,
@@ -161,7 +162,7 @@ pub(super) fn sequence(
         }
         (Some(_), None) | (None, Some(_)) => {
             let detail = "producer and sequence go together: both or neither are given";
-            Err(Problem::new(Kind::Malformed, detail))
+            Err(Problem::new(Kind::Impossible, detail))
         }
     }
 }

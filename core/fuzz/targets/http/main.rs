@@ -16,7 +16,7 @@ use self::node::World;
 /// How many requests one world gets: what they leave behind is bounded by it.
 const REQUESTS_MAX: u32 = 500;
 /// The requests whose bodies, or whose path, are fuzzed; the first byte of an input chooses.
-const HEADS: [&str; 9] = [
+const HEADS: [&str; 11] = [
     "POST /publish",
     "POST /publish/batch",
     "POST /topics/t/messages",
@@ -26,6 +26,8 @@ const HEADS: [&str; 9] = [
     "PUT /topics/t",
     "PATCH /topics/t",
     "POST /offsets",
+    "POST /subscriptions/s/extend",
+    "POST /topics/t/redrive",
 ];
 
 thread_local! {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, PartitionId};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::machine::WallTime;
 use sprawl_io::storage::{
     Batch, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
 };
@@ -53,6 +54,19 @@ impl Storage for Memory {
             first || bytes <= bytes_max
         });
         Ok(taken.cloned().collect())
+    }
+
+    async fn seek(
+        &self,
+        partition: PartitionId,
+        at: WallTime,
+        first: EntryIndex,
+        below: EntryIndex,
+    ) -> Result<Option<Offset>, ReadError> {
+        let held = self.held();
+        let mut all = held.log.range((partition, first)..(partition, below));
+        let found = all.find(|(_, record)| record.header().time >= at);
+        Ok(found.map(|(_, record)| record.header().offset))
     }
 
     async fn partitions(&self) -> Result<Vec<PartitionId>, ReadError> {

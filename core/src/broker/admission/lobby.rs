@@ -1,6 +1,6 @@
 //! Where publishes wait for their turn, bounded in bytes, fairly shared.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::source;
 use super::turns::Turns;
@@ -49,12 +49,22 @@ pub(super) enum Full {
     Node(usize),
 }
 
+/// A place in a queue.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    bytes: usize,
+    /// When to give it up.
+    deadline: Time,
+    waiting: Waiting,
+}
+
 /// One client's publishes.
 #[derive(Debug, Default)]
 struct Client {
     bytes: usize,
     turns: Turns<PartitionId>,
-    queues: BTreeMap<PartitionId, VecDeque<(u64, usize, Waiting)>>,
+    queues: BTreeMap<PartitionId, VecDeque<Place>>,
 }
 
 /// Everyone's.
@@ -66,8 +76,8 @@ pub(super) struct Lobby {
     turns: Turns<Source>,
     /// How much waits for each partition.
     partitions: BTreeMap<PartitionId, usize>,
-    /// When to give whom up, in the order in which they came; some have gone since.
-    deadlines: VecDeque<(Time, u64, Source, PartitionId)>,
+    /// When to give up the first of each queue: those behind it came later.
+    deadlines: BTreeSet<(Time, u64, Source, PartitionId)>,
     next: u64,
 }
 
@@ -75,7 +85,7 @@ impl Lobby {
     /// Room for so many bytes.
     pub(super) fn new(room: usize) -> Self {
         let (clients, turns) = (BTreeMap::new(), Turns::default());
-        let (partitions, deadlines) = (BTreeMap::new(), VecDeque::new());
+        let (partitions, deadlines) = (BTreeMap::new(), BTreeSet::new());
         Self { room, bytes: 0, clients, turns, partitions, deadlines, next: 0 }
     }
 
@@ -97,9 +107,11 @@ impl Lobby {
         client.bytes += bytes;
         client.turns.join(partition);
         let queue = client.queues.entry(partition).or_default();
-        queue.push_back((self.next, bytes, waiting));
+        if queue.is_empty() {
+            self.deadlines.insert((deadline, self.next, from, partition));
+        }
+        queue.push_back(Place { number: self.next, bytes, deadline, waiting });
         self.turns.join(from);
-        self.deadlines.push_back((deadline, self.next, from, partition));
         *self.partitions.entry(partition).or_default() += bytes;
         self.bytes += bytes;
         self.next += 1;
@@ -139,34 +151,30 @@ impl Lobby {
         let from = self.turns.next()?;
         let client = self.clients.get(&from).expect("who has a turn waits");
         let partition = client.turns.next().expect("a client waits for something");
-        Some(self.take(from, partition))
+        Some(self.take(from, partition, true))
     }
 
-    /// One that has waited too long.
+    /// One that has waited too long. It had no turn, and pays for none.
     pub(super) fn give_up(&mut self, now: Time) -> Option<Waiting> {
-        while let Some((_, number, from, partition)) =
-            self.deadlines.pop_front_if(|(deadline, ..)| *deadline <= now)
-        {
-            if self.first(from, partition) == Some(number) {
-                return Some(self.take(from, partition));
-            }
-        }
-        None
-    }
-
-    fn first(&self, from: Source, partition: PartitionId) -> Option<u64> {
-        let queue = self.clients.get(&from)?.queues.get(&partition)?;
-        queue.front().map(|&(number, ..)| number)
+        let &(_, _, from, partition) = self.deadlines.first().filter(|first| first.0 <= now)?;
+        Some(self.take(from, partition, false))
     }
 
     /// Takes the first of a client for a partition out.
-    fn take(&mut self, from: Source, partition: PartitionId) -> Waiting {
+    fn take(&mut self, from: Source, partition: PartitionId, has_turn: bool) -> Waiting {
         let client = self.clients.get_mut(&from).expect("it waits");
         let queue = client.queues.get_mut(&partition).expect("it waits for that");
-        let (_, bytes, waiting) = queue.pop_front().expect("a queue is not empty");
+        let place = queue.pop_front().expect("a queue is not empty");
+        let Place { number, bytes, deadline, waiting } = place;
+        self.deadlines.remove(&(deadline, number, from, partition));
+        if let Some(Place { number, deadline, .. }) = queue.front() {
+            self.deadlines.insert((*deadline, *number, from, partition));
+        }
         client.bytes -= bytes;
-        client.turns.charge(partition, bytes as u64);
-        self.turns.charge(from, bytes as u64);
+        if has_turn {
+            client.turns.charge(partition, bytes as u64);
+            self.turns.charge(from, bytes as u64);
+        }
         if queue.is_empty() {
             client.queues.remove(&partition);
             client.turns.leave(partition);
@@ -180,9 +188,6 @@ impl Lobby {
         *held -= bytes;
         if *held == 0 {
             self.partitions.remove(&partition);
-        }
-        if self.bytes == 0 {
-            self.deadlines.clear();
         }
         waiting
     }
@@ -209,9 +214,9 @@ impl Lobby {
         self.turns.waiting()
     }
 
-    /// When to look for one that has waited too long; it may have gone since.
+    /// When to give somebody up.
     pub(super) fn wakeup(&self) -> Option<Time> {
-        self.deadlines.front().map(|(deadline, ..)| *deadline)
+        self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -219,7 +224,11 @@ impl Lobby {
         if held != self.bytes || self.partitions.values().sum::<usize>() != self.bytes {
             return Err(format!("{held} bytes wait, counted {}", self.bytes));
         }
-        let alone = self.deadlines.len() == 1;
+        let mut queues = self.clients.values().flat_map(|client| client.queues.values());
+        if queues.clone().count() != self.deadlines.len() {
+            return Err(format!("{} deadlines of as many queues", self.deadlines.len()));
+        }
+        let alone = queues.next().is_some_and(|queue| queue.len() == 1) && queues.next().is_none();
         if self.bytes > self.room && !alone {
             return Err(format!("{} bytes wait, the bound is {}", self.bytes, self.room));
         }
@@ -329,5 +338,32 @@ mod tests {
         assert!(lobby.give_up(Time(10)).is_none(), "it has gone in");
         assert!(lobby.give_up(Time(20)).is_some());
         assert!(lobby.is_empty() && lobby.wakeup().is_none());
+    }
+
+    #[test]
+    fn who_is_given_up_has_paid_for_no_turn() {
+        let mut lobby = Lobby::new(ROOM);
+        for number in 0..20 {
+            let deadline = if number < 10 { Time(10) } else { LATER };
+            lobby.enter(waiting(1, 1, number, Priority::NORMAL), deadline).expect("room");
+            lobby.enter(waiting(2, 2, number, Priority::NORMAL), LATER).expect("room");
+        }
+        assert_eq!(std::iter::from_fn(|| lobby.give_up(Time(10))).count(), 10);
+        assert_eq!(lobby.check(), Ok(()));
+        let taken = std::iter::from_fn(|| lobby.next()).take(10);
+        let of_first = taken.filter(|one| one.partition == PartitionId(1)).count();
+        assert_eq!(of_first, 5, "it lost what it waited for, and not its share too");
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_those_who_had_their_turn() {
+        let mut lobby = Lobby::new(ROOM);
+        for number in 0..1_000 {
+            lobby.enter(waiting(1, 1, number, Priority::NORMAL), LATER).expect("room");
+            if number > 0 {
+                assert!(lobby.next().is_some());
+            }
+        }
+        assert_eq!(lobby.deadlines.len(), 1);
     }
 }

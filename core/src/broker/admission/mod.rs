@@ -20,6 +20,7 @@ pub use window::Window;
 
 use self::events::Announcer;
 use self::lobby::{Full, Lobby};
+use self::window::RATE_MIN;
 use super::desk::{ReplyTo, ShardOptions};
 use super::replica::Submission;
 use crate::ids::Source;
@@ -57,11 +58,12 @@ impl Admission {
         self.window.is_short();
         let (clients, rate) = (self.lobby.clients().max(1), self.window.rate());
         let lasts = |bytes: usize, sharers: usize| {
+            let rate = rate.unwrap_or(RATE_MIN);
             Duration::from_millis((bytes * sharers) as u64 * 1_000 / rate)
         };
         let own = self.lobby.held_by(source(&waiting.messages));
-        let result = if lasts(own, clients) > LOBBY_WAIT {
-            // Its turn would not come in time: it is told so now.
+        let result = if rate.is_some() && lasts(own, clients) > LOBBY_WAIT {
+            // Its turn would not come in time: it is told so now. Nobody is on a guess.
             Err((waiting, Full::Client(own)))
         } else {
             self.lobby.enter(waiting, now.since_start + LOBBY_WAIT)

@@ -22,8 +22,8 @@ const TARGET_MAX: Duration = Duration::from_millis(250);
 const TARGET_OF_QUICKEST: u32 = 4;
 /// After how many probes the quickest commit is half forgotten, about.
 const FORGETTING: u32 = 64;
-/// What is taken for the rate while nothing is known, in bytes a second.
-const RATE_MIN: u64 = 1 << 20;
+/// The least that is taken for the rate, in bytes a second.
+pub(super) const RATE_MIN: u64 = 1 << 20;
 
 /// A window over the bytes in flight.
 #[derive(Debug)]
@@ -35,7 +35,8 @@ pub struct Window {
     short: bool,
     quickest: Duration,
     latency: Duration,
-    rate: u64,
+    /// What was measured while somebody waited.
+    rate: Option<u64>,
 }
 
 /// A measurement under way.
@@ -52,7 +53,7 @@ impl Window {
     /// A window that never exceeds `max` bytes.
     pub fn new(max: usize) -> Self {
         let (limit, quickest) = (LIMIT_START.min(max), TARGET_MIN);
-        let (latency, rate) = (Duration::ZERO, RATE_MIN);
+        let (latency, rate) = (Duration::ZERO, None);
         Self { limit, max, probe: None, short: false, quickest, latency, rate }
     }
 
@@ -92,7 +93,7 @@ impl Window {
         };
         if self.short {
             let rate = bytes as f64 / took.as_secs_f64();
-            self.rate = (self.rate * 7 + rate as u64) / 8;
+            self.rate = Some(self.rate.map_or(rate as u64, |old| (old * 7 + rate as u64) / 8));
         }
         let target = (self.quickest * TARGET_OF_QUICKEST).clamp(TARGET_MIN, TARGET_MAX);
         if took > target {
@@ -113,9 +114,10 @@ impl Window {
         self.latency
     }
 
-    /// How many bytes become durable in a second while somebody waits, smoothed; never 0.
-    pub fn rate(&self) -> u64 {
-        self.rate.max(RATE_MIN)
+    /// How many bytes become durable in a second while somebody waits, smoothed; never 0. Nothing
+    /// while nobody has waited long enough to tell.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate.map(|rate| rate.max(RATE_MIN))
     }
 }
 
@@ -143,7 +145,7 @@ mod tests {
         let window = settle(Duration::from_micros(200), 400 << 20);
         assert!(window.limit() > 2 << 20, "{}", window.limit());
         assert!(window.latency() < 5 * TARGET_MIN, "{:?}", window.latency());
-        let rate = window.rate() >> 20;
+        let rate = window.rate().expect("somebody waited") >> 20;
         assert!((300..=400).contains(&rate), "{rate} MiB/s");
     }
 
@@ -157,7 +159,8 @@ mod tests {
     #[test]
     fn a_disk_with_slow_syncs_is_not_starved() {
         let window = settle(Duration::from_millis(60), 100 << 20);
-        assert!(window.rate() > 30 << 20, "{} of 100 MiB/s", window.rate() >> 20);
+        let rate = window.rate().expect("somebody waited") >> 20;
+        assert!(rate > 30, "{rate} of 100 MiB/s");
     }
 
     #[test]

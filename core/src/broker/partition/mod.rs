@@ -103,9 +103,11 @@ impl Partition {
             // All that is retained is of this time or later: nothing is to be read for it.
             StartFrom::Time(at) if self.replica.begins_at_or_after(at) => Offset(0),
             StartFrom::Time(at) => {
-                // When too much is being read, the next view or the next start tries again.
-                let what = Reading::Begin(subscription.id.clone(), self.replica.state.end);
-                let _ = self.seek(at, what, desk);
+                let (id, end) = (subscription.id.clone(), self.replica.state.end);
+                let what = Reading::Begin(id.clone(), subscription.created, end);
+                if self.seek(at, what, desk).is_err() {
+                    desk.bench.put_off.insert((self.view.id, id));
+                }
                 return;
             }
         };

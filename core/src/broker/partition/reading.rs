@@ -293,8 +293,10 @@ impl Partition {
                 let from = from.unwrap_or(fetch.from);
                 self.fetch_now(Fetch { from, ..fetch }, desk);
             }
-            (Reading::Begin(id, end), Ok(at)) => {
-                if let Some(subscription) = view.subscriptions.get(&id) {
+            (Reading::Begin(id, created, end), Ok(at)) => {
+                // One that was made anew meanwhile begins elsewhere.
+                let subscription = view.subscriptions.get(&id);
+                if let Some(subscription) = subscription.filter(|held| held.created == created) {
                     self.begin_at(subscription, at.unwrap_or(end), desk);
                 }
             }

@@ -54,7 +54,7 @@ const OTHER_BODIES: [&str; 2] = ["/publish/batch", "/topics/{topic}/messages"];
 /// detail.
 type Field = (&'static str, &'static str, &'static str, &'static str, u16, &'static str);
 
-const PUBLISH: [(&str, u16, &str); 33] = [
+const PUBLISH: [(&str, u16, &str); 42] = [
     (r#"{"payload":"x"}"#, 400, "missing field `topic`"),
     (r#"{"topic":"t"}"#, 422, "payload"),
     (r#"{"topic":7,"payload":"x"}"#, 400, "topic"),
@@ -88,6 +88,15 @@ const PUBLISH: [(&str, u16, &str); 33] = [
     (r#"{"topic":"t","payload":"x","priority":-1}"#, 400, "priority: "),
     (r#"{"topic":"t","payload":"x","expected_offset":18446744073709551616}"#, 400, "expected_off"),
     (r#"{"topic":"t","payload":"x","expected_offset":18446744073709551615}"#, 422, "expected_off"),
+    (r#"{"topic":"t","payload":"x","producer":"p"}"#, 422, "go together"),
+    (r#"{"topic":"t","payload":"x","sequence":1}"#, 422, "go together"),
+    (r#"{"topic":"t","payload":"x","producer":7,"sequence":1}"#, 400, "producer: "),
+    (r#"{"topic":"t","payload":"x","producer":"a b","sequence":1}"#, 422, "producer: a name"),
+    (r#"{"topic":"t","payload":"x","producer":"","sequence":1}"#, 422, "producer: a name"),
+    (r#"{"topic":"t","payload":"x","producer":"p","sequence":"1"}"#, 400, "sequence: "),
+    (r#"{"topic":"t","payload":"x","producer":"p","sequence":-1}"#, 400, "sequence: "),
+    (r#"{"topic":"t","payload":"x","producer":"p","sequence":1.5}"#, 400, "sequence: "),
+    (r#"{"topic":"t","payload":"x","producer":"p","sequence":9223372036854775808}"#, 422, "seque"),
 ];
 
 const SUBSCRIBE: [(&str, u16, &str); 26] = [
