@@ -8,7 +8,7 @@ use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sprawl_core::broker::delivery::Delivered;
 use sprawl_core::broker::replica::{BadEntry, Body, Record};
-use sprawl_core::ids::{Priority, TopicName};
+use sprawl_core::ids::{MessageId, Priority, TopicName};
 use utoipa::ToSchema;
 
 use crate::duration;
@@ -18,9 +18,10 @@ use crate::duration;
 pub struct Message {
     /// What names it; the same id again is the same message.
     #[schema(value_type = String)]
-    id: String,
+    id: MessageId,
     /// Its topic.
-    topic: String,
+    #[schema(value_type = String)]
+    topic: TopicName,
     /// The number of its partition within the topic.
     partition: u32,
     /// Its offset in the partition.
@@ -80,8 +81,8 @@ impl Message {
             Err(_) => (None, Some(STANDARD.encode(&draft.payload))),
         };
         Ok(Self {
-            id: draft.envelope.id.into(),
-            topic: topic.to_string(),
+            id: draft.envelope.id,
+            topic: topic.clone(),
             partition,
             offset: record.header().offset.0,
             key: draft.envelope.key,

@@ -50,7 +50,7 @@ pub fn target(view: &View, request: &Request) -> Option<PartitionId> {
 #[must_use]
 pub fn target_of(view: &View, submission: &Submission) -> Option<PartitionId> {
     let Submission { topic, draft, .. } = submission;
-    view.partition_at(topic, slot(&draft.envelope)).map(|partition| partition.id)
+    view.partition_at(topic, || slot(&draft.envelope))
 }
 
 /// Where a message falls in the key-hash space: by its key, without one by its producer, so that

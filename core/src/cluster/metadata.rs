@@ -175,12 +175,22 @@ impl View {
         }
     }
 
-    /// The partition of `topic` into whose range `slot` falls.
+    /// The partition of `topic` into whose range `slot` falls. The slot, which is the price of a
+    /// hash, is asked for only when there is more than one.
     #[must_use]
-    pub fn partition_at(&self, topic: &TopicName, slot: u64) -> Option<&Arc<Partition>> {
-        let ranges = &self.topics.get(topic)?.partitions;
-        let after = ranges.partition_point(|range| range.slot <= slot);
-        self.partitions.get(&ranges[after - 1].partition)
+    pub fn partition_at(
+        &self,
+        topic: &TopicName,
+        slot: impl FnOnce() -> u64,
+    ) -> Option<PartitionId> {
+        match self.topics.get(topic)?.partitions.as_slice() {
+            [only] => Some(only.partition),
+            ranges => {
+                let slot = slot();
+                let after = ranges.partition_point(|range| range.slot <= slot);
+                Some(ranges[after - 1].partition)
+            }
+        }
     }
 
     /// The partition of `topic` with this number.

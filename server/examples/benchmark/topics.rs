@@ -24,9 +24,10 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     println!("append + fdatasync of batches of {BATCH}: {reference:.0} msg/s\n");
     println!(
         "| topics | made in, s | resident then, MB | publish, msg/s | of append | of one topic's \
-         | resident then, MB | ready again after a kill, ms | resident then, MB |"
+         | processor, µs a message | resident then, MB | ready again after a kill, ms \
+         | resident then, MB |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut one = None;
     for topics in [1, 100, 10_000] {
         let folder = folder.join(format!("topics-{topics}"));
@@ -37,7 +38,9 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
         let (made, empty) = (began.elapsed().as_secs_f64(), megabytes(&node)?);
         let topics_used = Topics::ByMessage(topics);
         let load = Load { topics: topics_used, form: Form::Json, ..Load::of(CONNECTIONS, BATCH) };
+        let before = node.processor()?;
         let rate = runtime.block_on(load.publish(&node.address, SPAN))?;
+        let micros = (node.processor()? - before) * 1e6 / (rate * SPAN.as_secs_f64());
         let full = megabytes(&node)?;
         drop(node);
         let began = Instant::now();
@@ -45,8 +48,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
         runtime.block_on(node.ready())?;
         let ready = began.elapsed().as_millis();
         println!(
-            "| {topics} | {made:.2} | {empty} | {rate:.0} | {:.2} | {:.2} | {full} | {ready} \
-             | {} |",
+            "| {topics} | {made:.2} | {empty} | {rate:.0} | {:.2} | {:.2} | {micros:.1} | {full} \
+             | {ready} | {} |",
             rate / reference,
             rate / *one.get_or_insert(rate),
             megabytes(&node)?,

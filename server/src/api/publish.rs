@@ -26,9 +26,11 @@ pub(super) struct Published {
     /// Always `published`.
     status: &'static str,
     /// The id of the message.
-    id: String,
+    #[schema(value_type = String)]
+    id: MessageId,
     /// Its topic.
-    topic: String,
+    #[schema(value_type = String)]
+    topic: TopicName,
     /// The number of its partition within the topic.
     partition: u32,
     /// Its offset in the partition.
@@ -79,13 +81,13 @@ pub(super) async fn store(face: &Face, held: &Held) -> Result<Published, Problem
 async fn store_submission(face: &Face, submission: Submission) -> Result<Published, Problem> {
     let (id, topic) = (submission.draft.envelope.id.clone(), submission.topic.clone());
     let response = face.ask(Request::Publish(submission), Duration::ZERO).await;
-    outcome(&id, &topic, response)
+    outcome(id, topic, response)
 }
 
 /// What became of a message.
 pub(super) fn outcome(
-    id: &MessageId,
-    topic: &TopicName,
+    id: MessageId,
+    topic: TopicName,
     response: machine::Response,
 ) -> Result<Published, Problem> {
     let passed =
@@ -93,8 +95,8 @@ pub(super) fn outcome(
     match answer::published(response) {
         Ok(place) => Ok(Published {
             status: "published",
-            id: id.to_string(),
-            topic: topic.to_string(),
+            id,
+            topic,
             partition: place.partition,
             offset: place.offset.0,
             duplicate: place.duplicate,
