@@ -12,6 +12,8 @@ pub enum Bug {
     ChecksumUnverified,
     /// The dedup window is empty after a start.
     WindowNotRebuilt,
+    /// The producers' newest numbers are forgotten at a start.
+    ProducersNotRebuilt,
     /// A restarted leader goes on in its old epoch.
     EpochResumed,
     /// A repeat of an id that is not yet committed is answered at once.
@@ -26,6 +28,8 @@ pub enum Bug {
     WindowWithoutBound,
     /// What waits for its turn to be stored has no bound in bytes.
     LobbyWithoutBound,
+    /// Whoever comes first may have all the room in which publishes wait.
+    LobbyWithoutShares,
     /// A message is done before its dead letter is stored.
     BuriedAfterDone,
     /// A subscription from the latest message begins at its first poll.

@@ -98,8 +98,9 @@ where
 
     let stop = Signal::new(None);
     let stopped = stop.follow();
-    let (writer, to_writer) = Writer::new(storage.clone(), stop.clone());
+    let (writer, syncer, to_writer) = Writer::new(storage.clone(), stop.clone());
     let (finished, closed) = oneshot::channel();
+    spawn("sprawl-syncer".to_owned(), syncer.run())?;
     spawn("sprawl-writer".to_owned(), writer.run(finished))?;
     let ends = Ends { origin, storage, clock, trace, to_writer: to_writer.clone(), stopped };
     let (asked, stopping) = mpsc::channel(1);
@@ -250,7 +251,7 @@ where
     }
 }
 
-/// What may wait in one shard at least, in bytes.
+/// What may wait in one shard at least, in bytes; in a node that lets less wait, all of that.
 const WAITING_BYTES_MIN: usize = 32 << 20;
 
 /// Each shard's part of the node's budget.
@@ -261,7 +262,8 @@ fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
         in_flight_bytes: budget.in_flight_bytes / shards,
         // Room for a large message beside others. What waits is held by the face already, within a
         // bound of its own.
-        waiting_bytes: (budget.waiting_bytes / shards).max(WAITING_BYTES_MIN),
+        waiting_bytes: (budget.waiting_bytes / shards)
+            .max(WAITING_BYTES_MIN.min(budget.waiting_bytes)),
         checkpoint_entries: budget.checkpoint_entries,
     }
 }

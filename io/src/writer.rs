@@ -1,8 +1,8 @@
-//! Group commit: one writer for all shards and the metadata log.
+//! Group commit: one writer for all shards and the metadata log, and one syncer behind it.
 //!
-//! While one batch is being synced, the next one gathers; then all of it is written with one
-//! sync, and everybody who waits for a part of it is answered. A batch that finds no room is kept
-//! and tried again, so that an entry that was given its place is never forgotten.
+//! While a batch is being synced, the next ones gather and are written; one sync then covers all
+//! of them, and everybody who waits for a part is answered. A batch that finds no room is kept and
+//! tried again, so that an entry that was given its place is never forgotten.
 
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::storage::{Batch, CommitError, Storage, Usage};
 const JOBS_MAX: usize = 1_024;
 /// About how many bytes are gathered into one batch at most.
 const BATCH_BYTES_MAX: usize = 32 << 20;
+/// How many batches are written and not synced at most.
+const WRITTEN_MAX: usize = 4;
 /// How many jobs wait for the writer at most.
 pub(crate) const QUEUE_JOBS_MAX: usize = 4_096;
 /// How long the writer waits before it tries again to write to a full disk.
@@ -47,40 +49,91 @@ pub(crate) struct WriterHandle {
     pub(crate) space: Follower<DiskSpace>,
 }
 
+/// Whom to tell when a batch is durable.
+type Waiting = Vec<Box<dyn FnOnce() + Send>>;
+
 /// The one who writes.
 pub(crate) struct Writer<S> {
     storage: S,
     jobs: mpsc::Receiver<Job>,
+    written: mpsc::Sender<Waiting>,
+    /// Resolves when the syncer has ended; to an error when that was for a failure.
+    synced: oneshot::Receiver<()>,
     space: Signal<DiskSpace>,
     stop: Signal<Option<Ended>>,
     next_look: Instant,
 }
 
+/// The one who syncs what was written.
+pub(crate) struct Syncer<S> {
+    storage: S,
+    written: mpsc::Receiver<Waiting>,
+    ended: oneshot::Sender<()>,
+    stop: Signal<Option<Ended>>,
+}
+
+impl<S: Storage> Syncer<S> {
+    /// Syncs until the writer has ended, or the disk fails.
+    pub(crate) async fn run(mut self) {
+        let mut batches = Vec::new();
+        while self.written.recv_many(&mut batches, WRITTEN_MAX).await > 0 {
+            match self.storage.sync().await {
+                Ok(()) => {}
+                Err(CommitError::Failed(reason)) => return fail(&self.stop, reason),
+                Err(CommitError::NoSpace) => return fail(&self.stop, "no room to sync".to_owned()),
+            }
+            batches.drain(..).flatten().for_each(|tell| tell());
+        }
+        // The writer waits for it, or has ended.
+        let _ = self.ended.send(());
+    }
+}
+
+fn fail(stop: &Signal<Option<Ended>>, reason: String) {
+    tracing::error!(reason, "the disk failed; nothing more is acknowledged");
+    stop.set(Some(Ended::DiskFailed(reason)));
+}
+
 impl<S: Storage> Writer<S> {
-    /// A writer, and how to reach it. It tells `stop` when the disk fails.
-    pub(crate) fn new(storage: S, stop: Signal<Option<Ended>>) -> (Self, WriterHandle) {
+    /// A writer, its syncer, and how to reach them. They tell `stop` when the disk fails.
+    pub(crate) fn new(
+        storage: S,
+        stop: Signal<Option<Ended>>,
+    ) -> (Self, Syncer<S>, WriterHandle) {
         let (jobs, received) = mpsc::channel(QUEUE_JOBS_MAX);
+        let (written, to_sync) = mpsc::channel(WRITTEN_MAX);
+        let (ended, synced) = oneshot::channel();
         let space = Signal::new(DiskSpace::Free);
         let followed = space.follow();
         let next_look = Instant::now();
-        let writer = Self { storage, jobs: received, space, stop, next_look };
-        (writer, WriterHandle { jobs, space: followed })
+        let syncer =
+            Syncer { storage: storage.clone(), written: to_sync, ended, stop: stop.clone() };
+        let writer = Self { storage, jobs: received, written, synced, space, stop, next_look };
+        (writer, syncer, WriterHandle { jobs, space: followed })
     }
 
     /// Writes until nobody is left who could ask, or the disk fails; drops `finished` at the end.
     pub(crate) async fn run(mut self, finished: oneshot::Sender<()>) {
-        self.write_all().await;
+        match self.write_all().await {
+            Ok(()) => {
+                drop(self.written);
+                if self.synced.await.is_ok() {
+                    self.storage.close().await;
+                }
+            }
+            Err(reason) => fail(&self.stop, reason),
+        }
         drop(finished);
     }
 
-    async fn write_all(&mut self) {
+    async fn write_all(&mut self) -> Result<(), String> {
         let mut waiting = Vec::new();
         loop {
             tokio::select! {
                 biased;
                 count = self.jobs.recv_many(&mut waiting, JOBS_MAX) => {
                     if count == 0 {
-                        return self.storage.close().await;
+                        return Ok(());
                     }
                 }
                 () = tokio::time::sleep_until(self.next_look) => {}
@@ -91,11 +144,7 @@ impl<S: Storage> Writer<S> {
             }
             while !waiting.is_empty() {
                 let jobs = gather(&mut waiting);
-                if let Err(reason) = self.write(jobs).await {
-                    tracing::error!(reason, "the disk failed; nothing more is acknowledged");
-                    self.stop.set(Some(Ended::DiskFailed(reason)));
-                    return;
-                }
+                self.write(jobs).await?;
             }
         }
     }
@@ -113,7 +162,7 @@ impl<S: Storage> Writer<S> {
             done.drain(..).for_each(|tell| tell());
         }
         loop {
-            match self.storage.commit(&batch).await {
+            match self.storage.write(&batch).await {
                 Ok(()) => break,
                 Err(CommitError::NoSpace) => {
                     self.show(DiskSpace::Full);
@@ -122,7 +171,8 @@ impl<S: Storage> Writer<S> {
                 Err(CommitError::Failed(reason)) => return Err(reason),
             }
         }
-        done.into_iter().for_each(|tell| tell());
+        // The syncer is gone only when it has failed, and has said so: the next write fails too.
+        let _ = self.written.send(done).await;
         Ok(())
     }
 

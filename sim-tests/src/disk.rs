@@ -8,7 +8,7 @@ mod atlas;
 mod contract;
 mod faults;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,8 +35,8 @@ pub(crate) struct Platters {
     /// Partitions whose log does not begin at its first entry any more.
     cut: BTreeSet<PartitionId>,
     changes: BTreeMap<ChangeIndex, Bytes>,
-    /// Written by the process that runs, and not yet synced.
-    unsynced: Option<Batch>,
+    /// Written by the process that runs, and not yet synced; in order.
+    unsynced: VecDeque<Batch>,
 }
 
 /// A disk with its faults, shared by the world and the process that has it open.
@@ -117,16 +117,22 @@ impl SimStorage {
 }
 
 impl Storage for SimStorage {
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+    async fn write(&self, batch: &Batch) -> Result<(), CommitError> {
         self.alive().await;
-        let pace = {
-            let mut state = self.disk.lock();
-            if state.full {
-                return Err(CommitError::NoSpace);
-            }
-            state.written(batch);
-            state.platters.unsynced = Some(batch.clone());
-            (state.pace.sync_us_min, state.pace.sync_us_max)
+        let mut state = self.disk.lock();
+        if state.full {
+            return Err(CommitError::NoSpace);
+        }
+        state.written(batch);
+        state.platters.unsynced.push_back(batch.clone());
+        Ok(())
+    }
+
+    async fn sync(&self) -> Result<(), CommitError> {
+        self.alive().await;
+        let (written, pace) = {
+            let state = self.disk.lock();
+            (state.platters.unsynced.len(), (state.pace.sync_us_min, state.pace.sync_us_max))
         };
         self.disk.take_time(pace).await;
         self.alive().await;
@@ -134,8 +140,10 @@ impl Storage for SimStorage {
         if std::mem::take(&mut state.fail_next_sync) {
             return Err(CommitError::Failed("input/output error".to_owned()));
         }
-        let batch = state.platters.unsynced.take().expect("one batch at a time");
-        state.settle(&batch);
+        for _ in 0..written {
+            let batch = state.platters.unsynced.pop_front().expect("it was written before");
+            state.settle(&batch);
+        }
         Ok(())
     }
 

@@ -24,7 +24,9 @@ pub(crate) const RETIRED: &str = "removed by retention";
 pub(crate) const FOUND_BY_TIME: &str = "found by time";
 pub(crate) const FOUND_BY_ID: &str = "found by id";
 pub(crate) const DELETED: &str = "topics deleted";
-pub(crate) const KINDS: [&str; 15] = [
+pub(crate) const SHED: &str = "refused for load";
+pub(crate) const REPEATED: &str = "repeats of a number";
+pub(crate) const KINDS: [&str; 17] = [
     CONFLICTS,
     DELAYED,
     EXPIRED,
@@ -40,6 +42,8 @@ pub(crate) const KINDS: [&str; 15] = [
     FOUND_BY_TIME,
     FOUND_BY_ID,
     DELETED,
+    SHED,
+    REPEATED,
 ];
 
 /// How one try to publish ended.
@@ -47,6 +51,8 @@ pub(crate) const KINDS: [&str; 15] = [
 pub(crate) enum Try {
     /// Stored, at this place.
     Acknowledged { partition: u32, offset: Offset, duplicate: bool },
+    /// Its number is stored, at this place, perhaps under another id.
+    Repeats { partition: u32, offset: Offset },
     /// Not stored, by this try, now or ever.
     Refused,
     /// Nobody knows: no answer, or one that says so.
@@ -66,6 +72,8 @@ pub(crate) struct Terms {
     pub(crate) poison: bool,
     /// The only offset at which it may stand.
     pub(crate) expected: Option<u64>,
+    /// Its producer and its number, which another id may bear too.
+    pub(crate) number: Option<(String, u64)>,
 }
 
 /// A message that a client tried to publish.
@@ -88,6 +96,17 @@ impl Published {
     pub(crate) fn place(&self) -> Option<(u32, Offset)> {
         self.tries.iter().find_map(|one| match one {
             Try::Acknowledged { partition, offset, .. } => Some((*partition, *offset)),
+            Try::Repeats { .. } | Try::Refused | Try::Unknown => None,
+        })
+    }
+
+    /// Where answers said that its number stands, if it has one.
+    pub(crate) fn number_places(&self) -> impl Iterator<Item = (u32, Offset)> {
+        let numbered = self.terms.number.is_some();
+        self.tries.iter().filter(move |_| numbered).filter_map(|one| match one {
+            Try::Acknowledged { partition, offset, .. } | Try::Repeats { partition, offset } => {
+                Some((*partition, *offset))
+            }
             Try::Refused | Try::Unknown => None,
         })
     }
@@ -136,6 +155,8 @@ pub(crate) struct Asked {
     pub(crate) starts: u64,
     /// How often when its answer came.
     pub(crate) starts_after: u64,
+    /// Whether the node had another pull of the subscription under way meanwhile.
+    pub(crate) overlapped: bool,
 }
 
 /// What a subscriber has received of one message.

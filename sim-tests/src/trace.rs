@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
 use sprawl_core::broker::Shard;
-use sprawl_core::broker::replica::Submission;
+use sprawl_core::broker::replica::{Draft, Submission};
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{RequestId, ShardId, TopicName};
@@ -16,7 +16,7 @@ use sprawl_core::machine::{
 };
 use sprawl_io::trace::Trace;
 
-use crate::invariants::{BoundsHold, CommitNeverRegresses, Findings};
+use crate::invariants::{BoundsHold, CommitNeverRegresses, Findings, PullsUnderWay};
 
 /// How much of a run is printed while it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,8 @@ struct Watched {
     commits: CommitNeverRegresses,
     view: Arc<View>,
     /// Publishes that wait for their answers, by the shard at whose door they came.
-    publishes: BTreeMap<(ShardId, RequestId), (TopicName, String, Bytes)>,
+    publishes: BTreeMap<(ShardId, RequestId), (TopicName, Draft)>,
+    pulls: PullsUnderWay,
     /// Turns one byte of one payload over in the hash: a run that is different on purpose.
     tamper: bool,
 }
@@ -58,6 +59,7 @@ impl SimTrace {
             commits: CommitNeverRegresses::default(),
             view: Arc::default(),
             publishes: BTreeMap::new(),
+            pulls: PullsUnderWay::default(),
             tamper,
         };
         Self { inner: Arc::new(Mutex::new(watched)) }
@@ -96,6 +98,17 @@ impl SimTrace {
         let mut watched = self.lock();
         watched.commits.restarted();
         watched.publishes.clear();
+        watched.pulls.restarted();
+    }
+
+    /// How often a pull of a subscription came to the node while it worked on another.
+    pub(crate) fn overlaps(&self, subscription: &str) -> u64 {
+        self.lock().pulls.overlaps(subscription)
+    }
+
+    /// A pull that has had no answer for so long, if there is one.
+    pub(crate) fn stuck(&self, age: Duration) -> Option<String> {
+        self.lock().pulls.stuck(elapsed().saturating_sub(age))
     }
 
     /// The chain hash so far, and over how many events.
@@ -112,8 +125,24 @@ impl Watched {
     }
 
     fn print(&self, who: &str, what: &str) {
-        let elapsed = madsim::time::TimeHandle::current().elapsed();
-        println!("{elapsed:>12.3?} {who:<10} {what}");
+        println!("{:>12.3?} {who:<10} {what}", elapsed());
+    }
+
+    /// Remembers what a client asks of a shard.
+    fn asked(&mut self, id: (ShardId, RequestId), request: &Request) {
+        match request {
+            Request::Publish(Submission { topic, draft, .. }) => {
+                self.publishes.insert(id, (topic.clone(), draft.clone()));
+            }
+            Request::Pull { subscription, .. } => {
+                self.pulls.began(id, subscription.as_str(), elapsed());
+            }
+            Request::PublishBatch(_)
+            | Request::Fetch { .. }
+            | Request::Trim { .. }
+            | Request::Settle { .. }
+            | Request::Describe => {}
+        }
     }
 
     /// Looks at a shard's answers before they leave.
@@ -122,28 +151,31 @@ impl Watched {
             let ShardEffect::Reply { id, response } = effect else {
                 continue;
             };
-            let Some((topic, message, payload)) = self.publishes.remove(&(shard, *id)) else {
+            self.pulls.ended((shard, *id));
+            let Some((topic, message)) = self.publishes.remove(&(shard, *id)) else {
                 continue;
             };
             if let Response::Published { partition, offset, .. } = response
                 && let Some(found) = self.view.partition_number(&topic, *partition)
             {
                 let log = &mut self.findings.lock().log;
-                log.acknowledged(found.id, *offset, &message, &payload);
+                log.acknowledged(found.id, *offset, &message);
             }
         }
     }
+}
+
+/// Simulated time since the run began.
+fn elapsed() -> Duration {
+    madsim::time::TimeHandle::current().elapsed()
 }
 
 impl Trace<Shard> for SimTrace {
     fn input(&self, shard: &Shard, now: Now, input: &ShardInput) {
         let mut watched = self.lock();
         watched.event((shard.id(), now, input));
-        if let ShardInput::Requested { id, request: Request::Publish(submission) } = input {
-            let Submission { topic, draft, .. } = submission;
-            let message = draft.envelope.id.to_string();
-            let publish = (topic.clone(), message, draft.payload.clone());
-            watched.publishes.insert((shard.id(), *id), publish);
+        if let ShardInput::Requested { id, request } = input {
+            watched.asked((shard.id(), *id), request);
         }
         if watched.log == Log::Full {
             watched.print(&format!("shard {}", shard.id().0), &format!("<- {input:?}"));

@@ -184,7 +184,7 @@ impl Desk<'_> {
         let ledger = &mut self.bench.ledger;
         ledger.in_flight += record.len();
         ledger.entered += record.len() as u64;
-        ledger.cached += record.len();
+        ledger.cached += record.footprint();
         ledger.evictions.push_back(partition);
     }
 }

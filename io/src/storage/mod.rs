@@ -85,16 +85,37 @@ pub struct Usage {
 
 /// A node's durable memory: partition logs and states, and the metadata log.
 ///
-/// A batch is atomic and, once [`commit`](Storage::commit) returned `Ok`, survives the loss of
-/// power. After a crash the disk holds every batch that returned and, of those that did not, some
-/// first ones, each whole. Cloning gives another handle to the same disk.
+/// A batch is atomic and, once a [`sync`](Storage::sync) that began after it was written has
+/// returned `Ok`, survives the loss of power. After a crash the disk holds every batch that was
+/// synced and, of those written later, some first ones, each whole. Cloning gives another handle
+/// to the same disk.
 pub trait Storage: Clone + Send + Sync + 'static {
-    /// Writes a batch and syncs it. Called by one task at a time.
+    /// Hands a batch to the disk, which may lose it until it is synced. Called by one task at a
+    /// time, also while a sync is under way.
     ///
     /// # Errors
     ///
     /// [`CommitError`] says what then is on the disk.
-    fn commit(&self, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+    fn write(&self, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// Makes everything durable that was written before. Called by one task at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Failed`].
+    fn sync(&self) -> impl Future<Output = Result<(), CommitError>> + Send;
+
+    /// Writes a batch and syncs it.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    fn commit(&self, batch: &Batch) -> impl Future<Output = Result<(), CommitError>> + Send {
+        async {
+            self.write(batch).await?;
+            self.sync().await
+        }
+    }
 
     /// Reads messages (notes are stepped over), each checked.
     ///

@@ -1,61 +1,69 @@
-//! Durable publishing, 1 KiB messages: in the process and over HTTP, beside plain append and
-//! fdatasync of the same bytes on the same disk in the same run.
+//! Measures a node beside a reference of the same run.
 //!
-//! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY [BATCH]]`; a batch is
-//! how many publishes are under way at once. With `overload` in the place of the batch, a node is
-//! asked for more than it takes. docs/benchmarks.md says how to read the table.
+//! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY [WHAT]]`, where the
+//! directory says which disk, and what is one of: `batches` (the default; a number means the one
+//! batch), `nats`, `topics`, `sizes`, `latency`, `delays`, `overload`. docs/benchmarks.md says how
+//! to read the tables.
 
 #[cfg(not(madsim))]
 mod append;
 #[cfg(not(madsim))]
-mod http;
+mod batches;
+#[cfg(not(madsim))]
+mod connection;
+#[cfg(not(madsim))]
+mod delays;
+#[cfg(not(madsim))]
+mod jetstream;
+#[cfg(not(madsim))]
+mod latency;
+#[cfg(not(madsim))]
+mod load;
+#[cfg(not(madsim))]
+mod nats;
 #[cfg(not(madsim))]
 mod node;
 #[cfg(not(madsim))]
 mod overload;
 #[cfg(not(madsim))]
 mod process;
+#[cfg(not(madsim))]
+mod sizes;
+#[cfg(not(madsim))]
+mod topics;
+
+/// How long each measurement lasts.
+#[cfg(not(madsim))]
+const SPAN: std::time::Duration = std::time::Duration::from_secs(4);
 
 #[cfg(not(madsim))]
 fn main() -> anyhow::Result<()> {
-    use std::time::Duration;
-
-    /// How long each measurement lasts.
-    const SPAN: Duration = Duration::from_secs(4);
     let folder = match std::env::args_os().nth(1) {
         Some(folder) => tempfile::tempdir_in(folder)?,
         None => tempfile::tempdir()?,
     };
-    if std::env::args().nth(2).is_some_and(|what| what == "overload") {
-        return overload::run(folder.path());
+    let what = std::env::args().nth(2).unwrap_or_else(|| "batches".to_owned());
+    match what.as_str() {
+        "batches" => batches::run(folder.path(), None),
+        "nats" => nats::run(folder.path()),
+        "topics" => topics::run(folder.path()),
+        "sizes" => sizes::run(folder.path()),
+        "latency" => latency::run(folder.path()),
+        "delays" => delays::run(folder.path()),
+        "overload" => overload::run(folder.path()),
+        batch => match batch.parse() {
+            Ok(batch) => batches::run(folder.path(), Some(batch)),
+            Err(_) => anyhow::bail!(
+                "'{what}' is none of batches, nats, topics, sizes, latency, delays, overload"
+            ),
+        },
     }
-    println!(
-        "| batch | append + fdatasync, msg/s | in process | ratio | HTTP, a request each | ratio \
-         | HTTP, a request a batch | ratio | read back |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
-    let only = std::env::args().nth(2).map(|batch| batch.parse::<usize>()).transpose()?;
-    for batch in [1, 16, 128, 1024] {
-        if only.is_some_and(|only| only != batch) {
-            continue;
-        }
-        let reference = append::rate(folder.path(), batch, SPAN)?;
-        let process = process::rate(&folder.path().join(format!("process-{batch}")), batch, SPAN)?;
-        let singly = http::singly(&folder.path().join(format!("singly-{batch}")), batch, SPAN)?;
-        let folder = folder.path().join(format!("batched-{batch}"));
-        let (batched, read) = http::batched(&folder, batch, SPAN)?;
-        println!(
-            "| {batch} | {reference:.0} | {process:.0} | {:.2} | {singly:.0} | {:.2} \
-             | {batched:.0} | {:.2} | {read:.0} |",
-            process / reference,
-            singly / reference,
-            batched / reference,
-        );
-    }
-    let (start, idle) = http::idle(&folder.path().join("idle"))?;
-    println!("\nfrom the start of the process to its first answer: {} ms", start.as_millis());
-    println!("resident memory of an idle node: {:.1} MB", idle as f64 / 1e6);
-    Ok(())
+}
+
+/// The client's own threads.
+#[cfg(not(madsim))]
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 #[cfg(madsim)]

@@ -3,10 +3,16 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 
-/// A node of its own, ended when it is dropped.
+use super::connection::{Connection, get};
+
+/// How often a node that starts is asked whether it is ready.
+const READY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A node of its own, killed when it is dropped.
 pub(crate) struct Node {
     child: Child,
     /// Where it answers, `host:port`.
@@ -16,10 +22,15 @@ pub(crate) struct Node {
 impl Node {
     /// Starts one on this folder, on free ports.
     pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
+        Self::start_at(folder, "0")
+    }
+
+    /// Starts one on this folder and this port for HTTP.
+    pub(crate) fn start_at(folder: &Path, port: &str) -> anyhow::Result<Self> {
         let here = std::env::current_exe()?;
         let release = here.parent().and_then(Path::parent).context("target/release/examples")?;
         let mut child = Command::new(release.join("sprawl"))
-            .args(["--bind-port", "0", "--http-port", "0", "--log-level", "warn", "--data-dir"])
+            .args(["--bind-port", "0", "--http-port", port, "--log-level", "warn", "--data-dir"])
             .arg(folder)
             .stdout(Stdio::piped())
             .spawn()
@@ -31,6 +42,15 @@ impl Node {
         let address = after.and_then(|after| after.split([' ', ',', '\n', '/']).next());
         let address = address.context("its first line names the address")?.to_owned();
         Ok(Self { child, address })
+    }
+
+    /// Returns when it is ready to serve.
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+        let mut connection = Connection::open(&self.address).await?;
+        while connection.converse(&get("/health/ready")).await?.status != 200 {
+            tokio::time::sleep(READY_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// Its resident memory, in bytes.
@@ -45,7 +65,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It is gone already, or goes now; its folder goes with the run.
+        // It is gone already, or goes now, without a chance to put anything in order; its folder
+        // goes with the run.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

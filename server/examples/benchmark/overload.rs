@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::http::{converse, publish, request};
+use super::connection::{Connection, post};
+use super::load::{Load, Requests};
 use super::node::Node;
 
 /// Messages in a request.
@@ -32,38 +32,32 @@ struct Tally {
 /// Prints what each of them got, and what the node held meanwhile.
 pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     let node = Arc::new(Node::start(&folder.join("overload"))?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    super::runtime()?.block_on(async {
         let address = node.address.clone();
         let filled = fill(&address).await?;
         subscribe(&address).await?;
         println!("a backlog of {filled} messages: {} MB resident", node.resident()? / 1_000_000);
-        let peak = publish(&address, 16, BATCH, SPAN / 2).await?;
+        let peak = Load::of(16, BATCH).publish(&address, SPAN / 2).await?;
         println!("alone, a client gets {peak:.0} msg/s");
         overload(&node, peak).await
     })
 }
 
 async fn subscribe(address: &str) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
     let body = r#"{"id":"idle","topics":["topic-0"],"from":"earliest"}"#;
-    let answer = converse(&mut stream, post("/subscribe", body).as_bytes()).await?;
-    if !answer.starts_with(b"HTTP/1.1 20") {
-        bail!("not subscribed: {}", String::from_utf8_lossy(&answer));
-    }
-    Ok(())
+    let mut connection = Connection::open(address).await?;
+    connection.exchange(&post("/subscribe", body.as_bytes())).await.map(drop)
 }
 
 /// Publishes small messages to the topic of the subscription until there are enough.
 async fn fill(address: &str) -> anyhow::Result<u64> {
-    let mut stream = TcpStream::connect(address).await?;
+    let mut connection = Connection::open(address).await?;
     let line = r#"{"topic":"topic-0","payload":"backlog"}"#;
     let body = vec![line; 10_000].join("\n");
-    let request = post("/publish/batch", &body);
+    let request = post("/publish/batch", body.as_bytes());
     let mut filled = 0;
     while filled < BACKLOG {
-        let answer = converse(&mut stream, request.as_bytes()).await?;
-        filled += stored(&answer);
+        filled += stored(connection.converse(&request).await?.body);
     }
     Ok(filled)
 }
@@ -80,7 +74,8 @@ async fn overload(node: &Arc<Node>, peak: f64) -> anyhow::Result<()> {
         let tally = Arc::new(Tally::default());
         let host = clients.len() as u8 + 2;
         for connection in 0..connections {
-            let load = Load { host, connection, batch, rate: rate.map(|r| r / connections as f64) };
+            let load =
+                Client { host, connection, batch, rate: rate.map(|r| r / connections as f64) };
             tasks.push(tokio::spawn(load.run(address.clone(), tally.clone(), over.clone())));
         }
         clients.push((name, tally));
@@ -121,7 +116,7 @@ async fn overload(node: &Arc<Node>, peak: f64) -> anyhow::Result<()> {
 }
 
 /// One connection of one client.
-struct Load {
+struct Client {
     /// The last byte of the loopback address that it comes from.
     host: u8,
     connection: usize,
@@ -130,7 +125,7 @@ struct Load {
     rate: Option<f64>,
 }
 
-impl Load {
+impl Client {
     async fn run(
         self,
         address: String,
@@ -139,9 +134,10 @@ impl Load {
     ) -> anyhow::Result<()> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(([127, 0, 0, self.host], 0).into())?;
-        let mut stream = socket.connect(address.parse()?).await?;
-        stream.set_nodelay(true)?;
-        let (began, writer) = (Instant::now(), usize::from(self.host) * 1_000 + self.connection);
+        let mut connection = Connection::on(socket.connect(address.parse()?).await?)?;
+        let writer = usize::from(self.host) * 1_000 + self.connection;
+        let mut requests = Requests::of(Load::of(1, self.batch), writer);
+        let began = Instant::now();
         for number in 0u64.. {
             if over.load(Ordering::Relaxed) {
                 break;
@@ -152,9 +148,8 @@ impl Load {
                 tokio::time::sleep_until(due.into()).await;
             }
             tally.asked.fetch_add(self.batch as u64, Ordering::Relaxed);
-            let request = request(writer, number, self.batch);
-            let answer = converse(&mut stream, request.as_bytes()).await?;
-            tally.stored.fetch_add(stored(&answer), Ordering::Relaxed);
+            let answer = connection.converse(&requests.following()).await?;
+            tally.stored.fetch_add(stored(answer.body), Ordering::Relaxed);
             let took = due.elapsed().as_micros() as u64;
             tally.slowest_us.fetch_max(took, Ordering::Relaxed);
         }
@@ -164,12 +159,4 @@ impl Load {
 
 fn stored(answer: &[u8]) -> u64 {
     String::from_utf8_lossy(answer).matches(r#""stored":"yes""#).count() as u64
-}
-
-fn post(path: &str, body: &str) -> String {
-    let len = body.len();
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
-         content-length: {len}\r\n\r\n{body}"
-    )
 }

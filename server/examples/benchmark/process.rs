@@ -19,8 +19,7 @@ use sprawl_io::trace::Untraced;
 
 /// Messages per second.
 pub(crate) fn rate(folder: &Path, batch: usize, span: Duration) -> anyhow::Result<f64> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    super::runtime()?.block_on(async {
         let dir = DataDir::open(folder, RocksOptions::default())?;
         let shards = u16::try_from(std::thread::available_parallelism()?.get())?;
         let name = Name::Default("benchmark".to_owned());

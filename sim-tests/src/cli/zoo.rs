@@ -19,7 +19,7 @@ pub(super) struct Planted {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 11] = [
+const ZOO: [Planted; 14] = [
     Planted { id: "no-sync", bug: Bug::NoSync, invariant: "AckMeansDurable" },
     Planted {
         id: "checksum-unverified",
@@ -27,6 +27,11 @@ const ZOO: [Planted; 11] = [
         invariant: "NoCorruptByteServed",
     },
     Planted { id: "window-not-rebuilt", bug: Bug::WindowNotRebuilt, invariant: "NoDuplicateId" },
+    Planted {
+        id: "producers-not-rebuilt",
+        bug: Bug::ProducersNotRebuilt,
+        invariant: "NumberStandsOnce",
+    },
     Planted { id: "epoch-resumed", bug: Bug::EpochResumed, invariant: "EpochIndexNamesOneEntry" },
     Planted {
         id: "repeat-answered-early",
@@ -45,6 +50,12 @@ const ZOO: [Planted; 11] = [
         invariant: "NothingUnexpiredDeleted",
     },
     Planted { id: "window-without-bound", bug: Bug::WindowWithoutBound, invariant: "BoundsHold" },
+    Planted { id: "lobby-without-bound", bug: Bug::LobbyWithoutBound, invariant: "BoundsHold" },
+    Planted {
+        id: "lobby-without-shares",
+        bug: Bug::LobbyWithoutShares,
+        invariant: "LightLoadIsServed",
+    },
     Planted { id: "buried-after-done", bug: Bug::BuriedAfterDone, invariant: "AtLeastOnce" },
     Planted {
         id: "latest-at-first-pull",

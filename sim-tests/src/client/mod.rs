@@ -17,7 +17,7 @@ use sprawl_core::ids::Offset;
 pub(crate) use administrator::{administrate, configure};
 pub(crate) use http::{Answer, Http};
 pub(crate) use judge::{look, probe, read_back, read_letters};
-pub(crate) use publisher::publish;
+pub(crate) use publisher::{publish, rush};
 pub(crate) use reader::read;
 pub(crate) use subscriber::subscribe;
 
@@ -82,7 +82,8 @@ impl Shared {
     /// A request begins.
     fn ask(&self) -> Asked {
         let (now_ms, starts) = (self.now_ms(), self.starts.load(Ordering::Relaxed));
-        Asked { from_ms: now_ms, to_ms: now_ms, starts, starts_after: starts }
+        let overlapped = false;
+        Asked { from_ms: now_ms, to_ms: now_ms, starts, starts_after: starts, overlapped }
     }
 
     /// A request's answer came.

@@ -93,8 +93,10 @@ impl Working {
             false => WAIT + Duration::from_secs(3),
         };
         let asked = self.shared.ask();
+        let overlaps = self.shared.trace.overlaps(&self.name);
         let answer = self.http.get(&path, patience).await;
-        let asked = self.shared.answered(asked);
+        let overlapped = self.shared.trace.overlaps(&self.name) != overlaps;
+        let asked = history::Asked { overlapped, ..self.shared.answered(asked) };
         let Some(messages) = answer.ok().and_then(|body| body["messages"].as_array()) else {
             tokio::time::sleep(Duration::from_millis(300)).await;
             return Vec::new();

@@ -42,17 +42,19 @@ impl State {
 }
 
 impl SimDisk {
-    /// The process that had the disk open is dead. The batch that it had written and not synced
-    /// is there, or not, and never in part: mostly when only the process died, because the
-    /// operating system goes on writing, and seldom when the power went.
+    /// The process that had the disk open is dead. Of the batches that it had written and not
+    /// synced, some first ones are there, each whole: mostly all when only the process died,
+    /// because the operating system goes on writing, and seldom any when the power went.
     pub(crate) fn abandon(&self, power: bool) {
         let mut state = self.lock();
         state.opened += 1;
         state.fail_next_sync = false;
-        if let Some(batch) = state.platters.unsynced.take()
-            && state.dice.percent(if power { 30 } else { 80 })
-        {
-            state.settle(&batch);
+        let mut kept = true;
+        for batch in std::mem::take(&mut state.platters.unsynced) {
+            kept &= state.dice.percent(if power { 30 } else { 80 });
+            if kept {
+                state.settle(&batch);
+            }
         }
     }
 

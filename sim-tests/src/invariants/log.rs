@@ -1,17 +1,18 @@
-//! EpochIndexNamesOneEntry, OffsetsDense, NoDuplicateId, and the ground of AckMeansDurable: all
-//! from what was written to the disk, never from what a node says.
+//! EpochIndexNamesOneEntry, OffsetsDense, NoDuplicateId, NumberStandsOnce, and the ground of
+//! AckMeansDurable: all from what was written to the disk, never from what a node says.
 
 use std::collections::BTreeMap;
 
-use sprawl_core::broker::replica::{Body, Record};
+use sprawl_core::broker::replica::{Body, Draft, Record};
 use sprawl_core::ids::{EntryIndex, Epoch, Offset, PartitionId};
 
 /// What is durable of a partition.
 #[derive(Debug, Default)]
 struct Durable {
     ids: BTreeMap<String, Offset>,
-    /// The id and the payload's digest at each offset.
-    messages: Vec<(String, Vec<u8>)>,
+    /// Where each number of each producer stands.
+    numbers: BTreeMap<(String, u64), Offset>,
+    messages: Vec<Draft>,
 }
 
 /// Everything that was ever written, and everything that is durable.
@@ -52,8 +53,13 @@ impl Log {
         let (id, offset) = (draft.envelope.id.to_string(), record.header().offset);
         let held = self.durable.entry(partition).or_default();
         let (next, before) = (held.messages.len() as u64, held.ids.get(&id).copied());
-        held.messages.push((id.clone(), draft.payload.to_vec()));
         held.ids.entry(id.clone()).or_insert(offset);
+        let number = draft.envelope.sequence.as_ref().and_then(|sequence| {
+            let number = (sequence.producer.to_string(), sequence.number);
+            let before = *held.numbers.entry(number.clone()).or_insert(offset);
+            (before != offset).then_some((number, before))
+        });
+        held.messages.push(draft);
         if offset.0 != next {
             let detail = format!("partition {partition}: offset {offset} after {next} messages");
             self.violated("OffsetsDense", detail);
@@ -62,23 +68,25 @@ impl Log {
             let detail = format!("partition {partition}: {id} stands at {before} and at {offset}");
             self.violated("NoDuplicateId", detail);
         }
+        if let Some((number, before)) = number {
+            let detail =
+                format!("partition {partition}: {number:?} stands at {before} and at {offset}");
+            self.violated("NumberStandsOnce", detail);
+        }
     }
 
-    /// A success is about to leave the node: the disk must have the message.
-    pub(crate) fn acknowledged(
-        &mut self,
-        partition: PartitionId,
-        offset: Offset,
-        id: &str,
-        payload: &[u8],
-    ) {
+    /// A success is about to leave the node: the disk must have the message, or another of the
+    /// same number.
+    pub(crate) fn acknowledged(&mut self, partition: PartitionId, offset: Offset, message: &Draft) {
         let held = self.durable.get(&partition);
+        let id = &message.envelope.id;
         match held.and_then(|held| held.messages.get(offset.0 as usize)) {
             None => {
                 let detail = format!("partition {partition}: {id} at {offset} is not on the disk");
                 self.violated("AckMeansDurable", detail);
             }
-            Some((stored, content)) if stored != id || content != payload => {
+            Some(stored) if !is_same(stored, message) => {
+                let stored = &stored.envelope.id;
                 let detail = format!("partition {partition}: {offset} is {stored}, not {id}");
                 self.violated("AckBindsContent", detail);
             }
@@ -87,22 +95,39 @@ impl Log {
     }
 }
 
+/// Whether two tries are of one message, by its id or its number.
+fn is_same(one: &Draft, other: &Draft) -> bool {
+    let numbered = one.envelope.sequence.is_some();
+    let same_number = numbered && one.envelope.sequence == other.envelope.sequence;
+    one.payload == other.payload && (one.envelope.id == other.envelope.id || same_number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sprawl_core::broker::replica::{Draft, Envelope, Header, Timing};
+    use sprawl_core::broker::replica::{Envelope, Header, Timing};
+    use sprawl_core::ids::Sequence;
     use sprawl_core::machine::WallTime;
 
     const P: PartitionId = PartitionId(1);
 
-    fn record(epoch: u64, index: u64, offset: u64, id: &str) -> Record {
+    fn draft(id: &str, number: Option<u64>, payload: &str) -> Draft {
+        let producer = "p".parse().expect("a name");
         let envelope = Envelope {
             id: id.parse().expect("an id"),
             key: None,
-            sequence: None,
+            sequence: number.map(|number| Sequence { producer, number }),
             content_type: None,
             headers: Vec::new(),
         };
+        Draft { envelope, payload: payload.to_owned().into_bytes().into() }
+    }
+
+    fn record(epoch: u64, index: u64, offset: u64, id: &str) -> Record {
+        sealed(epoch, index, offset, draft(id, None, id))
+    }
+
+    fn sealed(epoch: u64, index: u64, offset: u64, draft: Draft) -> Record {
         let header = Header {
             epoch: Epoch(epoch),
             index: EntryIndex(index),
@@ -111,8 +136,7 @@ mod tests {
             is_message: true,
             timing: Timing::default(),
         };
-        let payload = id.to_owned().into_bytes().into();
-        Record::seal(P, header, &Body::Message(Draft { envelope, payload }))
+        Record::seal(P, header, &Body::Message(draft))
     }
 
     fn broken(log: &Log) -> Vec<&'static str> {
@@ -127,7 +151,7 @@ mod tests {
             log.durable(P, &record(1, index + 1, index, id));
         }
         log.written(P, &record(2, 3, 2, "d"));
-        log.acknowledged(P, Offset(1), "b", b"b");
+        log.acknowledged(P, Offset(1), &draft("b", None, "b"));
         assert_eq!(broken(&log), [""; 0]);
     }
 
@@ -150,9 +174,25 @@ mod tests {
 
         let mut log = Log::default();
         log.durable(P, &record(1, 1, 0, "a"));
-        log.acknowledged(P, Offset(1), "b", b"b");
+        log.acknowledged(P, Offset(1), &draft("b", None, "b"));
         assert_eq!(broken(&log), ["AckMeansDurable"]);
-        log.acknowledged(P, Offset(0), "b", b"b");
+        log.acknowledged(P, Offset(0), &draft("b", None, "b"));
         assert_eq!(broken(&log), ["AckBindsContent", "AckMeansDurable"]);
+    }
+
+    #[test]
+    fn a_number_stands_once_whatever_the_ids() {
+        let log = |second: Draft, answered: Draft| {
+            let mut log = Log::default();
+            log.durable(P, &sealed(1, 1, 0, draft("a", Some(7), "x")));
+            log.durable(P, &sealed(1, 2, 1, second));
+            log.acknowledged(P, Offset(0), &answered);
+            broken(&log)
+        };
+        let next = || draft("b", Some(8), "y");
+        assert_eq!(log(next(), draft("c", Some(7), "x")), [""; 0]);
+        assert_eq!(log(draft("b", Some(7), "x"), next()), ["AckBindsContent", "NumberStandsOnce"]);
+        assert_eq!(log(next(), draft("c", Some(7), "z")), ["AckBindsContent"]);
+        assert_eq!(log(next(), draft("c", Some(8), "x")), ["AckBindsContent"]);
     }
 }

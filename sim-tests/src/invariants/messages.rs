@@ -20,6 +20,13 @@ pub(crate) struct ReadBack {
     pub(crate) damaged: bool,
 }
 
+impl ReadBack {
+    /// The message at a place.
+    pub(super) fn at(&self, (partition, offset): (u32, Offset)) -> Option<&Seen> {
+        self.messages.iter().find(|seen| (seen.partition, seen.offset) == (partition, offset))
+    }
+}
+
 /// Checks all answers that one message's tries got against one another.
 pub(crate) fn check_published(id: &str, message: &Published, findings: &Findings) {
     let Some(first) = message.place() else {
@@ -72,7 +79,7 @@ pub(crate) fn check_messages(
 
 /// Whether a message may have expired when it was read back, or was removed. Whether it may have
 /// been removed is for NothingUnexpiredDeleted to say.
-fn is_over(
+pub(super) fn is_over(
     history: &History,
     message: &Published,
     offset: Offset,

@@ -53,6 +53,7 @@ pub(super) fn plan(seed: u64, calm: bool) -> Plan {
         topics,
         keeping: vec![Keeping::default(); topics as usize],
         publishers,
+        greedy: None,
         subscribers,
         readers: work.range(1, 2) as u32,
         administrator: None,
@@ -77,6 +78,7 @@ fn knobs(dice: &mut Draw) -> Knobs {
         cache_bytes: knob(1, 64 << 20, 64 << 20) as usize,
         in_flight_bytes: knob(4 << 10, 64 << 20, 64 << 20) as usize,
         checkpoint_entries: knob(1, 4_096, 4_096),
+        waiting_bytes: 128 << 20,
     }
 }
 
@@ -93,6 +95,10 @@ fn publisher(dice: &mut Draw, topics: u32) -> Publisher {
         breaks_percent: 0,
         batch_max: 1,
         lines_percent: 0,
+        light: false,
+        numbered: false,
+        renames_percent: 0,
+        again_percent: 0,
         mix: Mix::default(),
     }
 }

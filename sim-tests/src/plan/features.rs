@@ -1,7 +1,7 @@
 //! What the clients of a run use of what a broker can do. Each feature is off in half of the seeds,
 //! and then draws nothing.
 
-use super::{Administrator, Draw, Filter, Plan};
+use super::{Administrator, Draw, Filter, Greedy, Mix, Plan};
 
 /// The first of the purposes of these dice; they follow one another.
 const PURPOSE: u64 = 64;
@@ -9,7 +9,7 @@ const PURPOSE: u64 = 64;
 /// Draws a feature into a plan.
 type Feature = fn(&mut Plan, &mut Draw);
 
-const FEATURES: [Feature; 18] = [
+const FEATURES: [Feature; 20] = [
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.ttl = share(dice)),
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.delay = share(dice)),
     |plan, dice| plan.publishers.iter_mut().for_each(|one| one.mix.priority = share(dice)),
@@ -32,6 +32,8 @@ const FEATURES: [Feature; 18] = [
     breaks,
     late,
     bulk,
+    greedy,
+    numbers,
 ];
 
 /// Draws every feature that is on.
@@ -90,6 +92,46 @@ fn bulk(plan: &mut Plan, dice: &mut Draw) {
     subscriber.work_ms = 1;
     subscriber.max = 200;
     (subscriber.filter, subscriber.pattern) = (None, None);
+}
+
+/// One client sends more than a slow disk takes, and more than may wait. The others ask for so
+/// little that the half of the room that it leaves is enough for all of them at once.
+fn greedy(plan: &mut Plan, dice: &mut Draw) {
+    if !dice.percent(60) {
+        return;
+    }
+    let room = dice.log_range(48 << 10, 128 << 10) as usize;
+    plan.knobs.waiting_bytes = room;
+    plan.knobs.in_flight_bytes = dice.log_range(4 << 10, room as u64 / 4) as usize;
+    plan.disk.sync_us_min = dice.log_range(5_000, 40_000);
+    plan.disk.sync_us_max = dice.log_range(plan.disk.sync_us_min, 60_000);
+    let mut publisher = plan.publishers[0].clone();
+    (publisher.at_ms, publisher.mix) = (0, Mix::default());
+    (publisher.batch_max, publisher.twice_percent, publisher.breaks_percent) = (1, 0, 0);
+    (publisher.payload_bytes_min, publisher.payload_bytes_max) = (room / 16, room / 10);
+    plan.greedy = Some(Greedy {
+        publisher,
+        connections: dice.range(32, 64),
+        every_ms: dice.range(8_000, 20_000),
+        messages: dice.range(1, 3),
+    });
+    for one in &mut plan.publishers {
+        one.light = true;
+        (one.batch_max, one.twice_percent, one.breaks_percent) = (1, 0, 0);
+        (one.payload_bytes_min, one.payload_bytes_max) = (16, 256);
+        one.patience_ms = 16_000;
+    }
+}
+
+/// Producers that number their messages, and rely on the numbers alone.
+fn numbers(plan: &mut Plan, dice: &mut Draw) {
+    for one in &mut plan.publishers {
+        one.numbered = dice.percent(70);
+        if one.numbered {
+            one.renames_percent = dice.pick(&[0, 30, 100]);
+            one.again_percent = dice.pick(&[0, 2, 10]);
+        }
+    }
 }
 
 fn poison(plan: &mut Plan, dice: &mut Draw) {
@@ -171,12 +213,14 @@ mod tests {
     #[test]
     fn every_feature_is_on_in_some_seeds_and_off_in_others() {
         let plan = |seed| Plan::of_seed(seed, true);
-        let uses: [(&str, Use); 6] = [
+        let uses: [(&str, Use); 8] = [
             ("a ttl", |plan| plan.publishers.iter().any(|one| one.mix.ttl > 0)),
             ("a delay", |plan| plan.publishers.iter().any(|one| one.mix.delay > 0)),
             ("batches", |plan| plan.publishers.iter().any(|one| one.batch_max > 1)),
             ("a filter", |plan| plan.subscribers.iter().any(|one| one.filter.is_some())),
             ("retention", |plan| plan.keeping.iter().any(|one| one.retention_ms.is_some())),
+            ("numbers", |plan| plan.publishers.iter().any(|one| one.numbered)),
+            ("a greedy client", |plan| plan.greedy.is_some()),
             ("an administrator", |plan| plan.administrator.is_some()),
         ];
         for (what, used) in uses {

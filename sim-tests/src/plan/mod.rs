@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use draw::Draw;
 
 /// The format of plans; a plan of another one is refused.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// How late or early something may be that has its time.
 const TOLERANCE_MS: u64 = 50;
@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     /// How each topic is kept, by its number.
     pub(crate) keeping: Vec<Keeping>,
     pub(crate) publishers: Vec<Publisher>,
+    /// Who sends more than the node takes, if anybody does.
+    pub(crate) greedy: Option<Greedy>,
     pub(crate) subscribers: Vec<Subscriber>,
     pub(crate) readers: u32,
     /// Who removes things, if anybody does.
@@ -48,6 +50,7 @@ pub(crate) struct Knobs {
     pub(crate) shards: u16,
     pub(crate) cache_bytes: usize,
     pub(crate) in_flight_bytes: usize,
+    pub(crate) waiting_bytes: usize,
     pub(crate) checkpoint_entries: u64,
 }
 
@@ -74,7 +77,29 @@ pub(crate) struct Publisher {
     pub(crate) batch_max: u64,
     /// How many of its batches are lines, not an array, in percent.
     pub(crate) lines_percent: u64,
+    /// Whether it is to be served, whatever others send: it asks for so little at a time.
+    pub(crate) light: bool,
+    /// Whether it numbers its messages.
+    pub(crate) numbered: bool,
+    /// How many of its tries after the first are under a new id, in percent.
+    pub(crate) renames_percent: u64,
+    /// How many of its messages it sends again some time after, under a new id, in percent.
+    pub(crate) again_percent: u64,
     pub(crate) mix: Mix,
+}
+
+/// A client that now and then sends much at once, on many connections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Greedy {
+    /// What it sends on each connection.
+    pub(crate) publisher: Publisher,
+    /// How many connections it has.
+    pub(crate) connections: u64,
+    /// How often it sends.
+    pub(crate) every_ms: u64,
+    /// How many messages each time, on each connection, one after the other.
+    pub(crate) messages: u64,
 }
 
 /// How many of a publisher's messages have something that not all have, in percent.

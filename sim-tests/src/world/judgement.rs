@@ -10,14 +10,17 @@ use super::World;
 use crate::client::{self, Http, Phase};
 use crate::history;
 use crate::invariants::{
-    Findings, ReadBack, check_messages, check_published, check_removals, check_skipped,
-    check_sought, check_subscriptions,
+    Findings, ReadBack, check_messages, check_numbers, check_published, check_removals,
+    check_skipped, check_sought, check_subscriptions,
 };
 
 /// How long subscriptions may take to receive the rest.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// The pause between two looks whether they have.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a pull may be under way, whatever hinders the node.
+const PULL_LIMIT: Duration = Duration::from_secs(45);
 
 /// What was read back, by topic.
 type Back = BTreeMap<u32, ReadBack>;
@@ -47,11 +50,15 @@ impl World {
         self.drain(&back).await;
         self.shared.enter(Phase::Over);
         let findings = &self.shared.findings;
+        if let Some(stuck) = self.shared.trace.stuck(PULL_LIMIT) {
+            findings.violated("EveryRequestResolves", stuck);
+        }
         let history = self.shared.history();
         for (id, message) in &history.published {
             check_published(id, message, findings);
         }
         check_messages(&history, &back, findings);
+        check_numbers(&history, &back, findings);
         check_subscriptions(&history, &back, self.shared.now_ms(), findings);
         check_skipped(&history, findings);
         check_sought(&history, findings);

@@ -28,6 +28,7 @@ enum Purpose {
     Subscribers = 3_000,
     Readers = 4_000,
     Administrator = 5_000,
+    Greedy = 6_000,
 }
 
 /// How long a partition may take to be writable again when all is healed.
@@ -161,6 +162,11 @@ impl World {
             let dice = Draw::new(seed, Purpose::Publishers as u64 + at as u64);
             let task = client::publish(self.shared.clone(), at, plan, dice);
             self.publishers.push(client(format!("publisher-{at}")).spawn(task));
+        }
+        if let Some(plan) = self.plan.greedy.clone() {
+            let dice = move |at| Draw::new(seed, Purpose::Greedy as u64 + at);
+            let task = client::rush(self.shared.clone(), plan, dice);
+            self.publishers.push(client("greedy".to_owned()).spawn(task));
         }
         for (at, plan) in self.plan.subscribers.iter().cloned().enumerate() {
             let dice = Draw::new(seed, Purpose::Subscribers as u64 + at as u64);

@@ -65,8 +65,10 @@ impl Process {
     async fn serve(&self) -> String {
         let clock = SimClock::start(self.world, self.wall_error.clone());
         let name = Name::Default("node".to_owned());
-        let Knobs { shards, cache_bytes, in_flight_bytes, checkpoint_entries } = self.knobs;
-        let budget = ShardOptions { cache_bytes, in_flight_bytes, checkpoint_entries };
+        let Knobs { shards, cache_bytes, in_flight_bytes, waiting_bytes, checkpoint_entries } =
+            self.knobs;
+        let budget =
+            ShardOptions { cache_bytes, in_flight_bytes, waiting_bytes, checkpoint_entries };
         let options = Options { name, shards, budget, entropy: self.entropy() };
         let started = start(self.disk.clone(), clock, self.trace.clone(), options).await;
         let node = match started {

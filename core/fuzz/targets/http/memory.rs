@@ -29,13 +29,17 @@ impl Memory {
 }
 
 impl Storage for Memory {
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
+    async fn write(&self, batch: &Batch) -> Result<(), CommitError> {
         let mut held = self.held();
         for append in &batch.appends {
             for record in &append.records {
                 held.log.insert((append.partition, record.header().index), record.clone());
             }
         }
+        Ok(())
+    }
+
+    async fn sync(&self) -> Result<(), CommitError> {
         Ok(())
     }
 

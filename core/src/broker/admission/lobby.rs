@@ -130,6 +130,9 @@ impl Lobby {
             std::cmp::Ordering::Equal => free,
             std::cmp::Ordering::Greater => free * 2,
         };
+        if planted(Bug::LobbyWithoutShares) {
+            return (bytes > free).then_some(Full::Node(self.bytes));
+        }
         let client = self.held_by(source(&waiting.messages));
         let topic = self.partitions.get(&waiting.partition).copied().unwrap_or_default();
         if client > 0 && client + bytes > share {

@@ -29,6 +29,9 @@ pub const RECORD_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
 /// The length of an entry's header, in bytes.
 pub const HEADER_BYTES: usize = 55;
 
+/// What an entry in memory takes beside its bytes: its header, its handles, the allocator's part.
+const FOOTPRINT_BYTES: usize = 176;
+
 const FORMAT: u8 = 1;
 const KIND_MESSAGE: u8 = 1;
 const KIND_NOTE: u8 = 2;
@@ -326,6 +329,11 @@ impl Record {
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// About how many bytes of memory the entry takes, with what keeps it there.
+    pub(crate) fn footprint(&self) -> usize {
+        self.bytes.len() + FOOTPRINT_BYTES
     }
 
     /// Whether the entry takes no bytes: never, it has a header.

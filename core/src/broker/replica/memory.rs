@@ -28,18 +28,18 @@ impl Memory {
         self.records.push_back(record);
     }
 
-    /// Drops the oldest entry if it is committed; gives its size, or `None` if it must stay.
+    /// Drops the oldest entry if it is committed; gives its footprint, or `None` if it must stay.
     pub(crate) fn evict(&mut self, commit: EntryIndex) -> Option<usize> {
         let first = self.records.front()?;
         if first.header().index > commit {
             return None;
         }
-        self.records.pop_front().map(|record| record.len())
+        self.records.pop_front().map(|record| record.footprint())
     }
 
     /// How many bytes are kept.
     pub(crate) fn bytes(&self) -> usize {
-        self.records.iter().map(Record::len).sum()
+        self.records.iter().map(Record::footprint).sum()
     }
 
     /// Messages from `from` on, at or below `commit`.

@@ -4,9 +4,11 @@ use bytes::Bytes;
 
 use super::Replica;
 use super::entry::{BadEntry, Body, Envelope, Header, Record};
+use super::producers::Producers;
 use super::state::{State, Step, What};
 use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId};
 use crate::machine::{Unreadable, WallTime};
+use crate::zoo::{Bug, planted};
 
 /// A recovery under way: feed it the entries from [`Recovery::from`] on, then take the result.
 ///
@@ -75,11 +77,12 @@ impl Recovery {
         self.follows(record.header())?;
         let what = match record.body()? {
             // Planted: an id that no client uses stands for one that was not read back.
-            Body::Message(_) if crate::zoo::planted(crate::zoo::Bug::WindowNotRebuilt) => {
+            Body::Message(_) if planted(Bug::WindowNotRebuilt) => {
                 What::Message(IdHash(self.next.0.into()), record.header().timing, None)
             }
             Body::Message(draft) => {
                 let Envelope { id, sequence, .. } = draft.envelope;
+                let sequence = sequence.filter(|_| !planted(Bug::ProducersNotRebuilt));
                 What::Message(id.hash(), record.header().timing, sequence)
             }
             Body::Note(note) => What::Note(note),
@@ -124,6 +127,9 @@ impl Recovery {
             self.damaged = Some(Unreadable { partition, index, reason });
         }
         self.state.window.advance(self.state.time);
+        if planted(Bug::ProducersNotRebuilt) {
+            self.state.producers = Producers::default();
+        }
         Replica::recovered(self.partition, self.state, self.steps, self.damaged)
     }
 }

@@ -1,4 +1,4 @@
-//! The database of a production node: one RocksDB, written by one task, synced once a batch.
+//! The database of a production node: one RocksDB, written by one task and synced by another.
 //!
 //! Column families: `log` (partition ‖ index, big-endian → entry), `state` (partition → state),
 //! `metadata` (change → bytes). A partition that has entries but no state yet has an empty value
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch};
 use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::WallTime;
@@ -100,20 +100,27 @@ impl Shared {
         if disk.capacity - disk.used < needed { Err(CommitError::NoSpace) } else { Ok(()) }
     }
 
-    fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reason) = &*failed {
-            return Err(CommitError::Failed(reason.clone()));
-        }
+    fn write(&self, batch: &Batch) -> Result<(), CommitError> {
         // What only erases makes room, and a full disk is where that is wanted most.
         if batch.bytes() > 0 || batch.erased.is_empty() {
             self.check_room(batch)?;
         }
+        self.unless_failed(|open| open.write(batch))
+    }
+
+    /// Does something to the open database, as long as nothing has failed.
+    fn unless_failed(
+        &self,
+        work: impl FnOnce(&Open) -> Result<(), CommitError>,
+    ) -> Result<(), CommitError> {
+        let reason = || self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = &*reason() {
+            return Err(CommitError::Failed(reason.clone()));
+        }
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let open = open.as_ref().ok_or_else(|| CommitError::Failed(CLOSED.to_owned()))?;
-        let result = open.write(batch);
-        if let Err(CommitError::Failed(reason)) = &result {
-            *failed = Some(reason.clone());
+        let result = work(open.as_ref().ok_or_else(|| CommitError::Failed(CLOSED.to_owned()))?);
+        if let Err(CommitError::Failed(failed)) = &result {
+            reason().get_or_insert_with(|| failed.clone());
         }
         result
     }
@@ -171,12 +178,18 @@ impl Open {
         if write.is_empty() {
             return Ok(());
         }
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        self.db.write_opt(write, &synced).map_err(commit_error)?;
+        self.db.write(write).map_err(commit_error)?;
         known.append(&mut fresh);
         known.retain(|partition| !batch.erased.contains(partition));
-        let noted = self.note.write(self.db.latest_sequence_number());
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), CommitError> {
+        // What is written from here on may be synced, and is not noted.
+        let written = self.db.latest_sequence_number();
+        // A failed sync is no want of room: what of it is on the disk is unknown.
+        self.db.flush_wal(true).map_err(|error| CommitError::Failed(one_line(error)))?;
+        let noted = self.note.write(written);
         noted.map_err(|error| CommitError::Failed(format!("the note of the last sync: {error}")))
     }
 
@@ -217,8 +230,13 @@ impl Open {
 
 impl Storage for RocksStorage {
     /// Blocks the thread: it is the writer's own, and has nothing else to do.
-    async fn commit(&self, batch: &Batch) -> Result<(), CommitError> {
-        self.shared.commit(batch)
+    async fn write(&self, batch: &Batch) -> Result<(), CommitError> {
+        self.shared.write(batch)
+    }
+
+    /// Blocks the thread: it is the syncer's own.
+    async fn sync(&self) -> Result<(), CommitError> {
+        self.shared.unless_failed(Open::sync)
     }
 
     async fn read(&self, range: ReadRange) -> Result<Vec<Record>, ReadError> {

@@ -14,6 +14,8 @@ pub(super) struct Letter {
     pub(super) json: Value,
     /// How it is sent alone, where not as JSON.
     pub(super) raw: Option<Raw>,
+    /// How many ids it has had before.
+    renamed: u64,
 }
 
 /// A request whose body is the payload.
@@ -26,16 +28,39 @@ pub(super) struct Raw {
 
 impl Letter {
     /// Makes a message, and enters it into the history before anybody sends it.
-    pub(super) fn draft(shared: &Shared, plan: &Publisher, id: String, dice: &mut Draw) -> Self {
+    pub(super) fn draft(
+        shared: &Shared,
+        plan: &Publisher,
+        (id, number): (String, Option<(String, u64)>),
+        dice: &mut Draw,
+    ) -> Self {
         let payload = payload(shared, plan, dice);
-        let terms = terms(shared, plan, dice);
+        let terms = Terms { number, ..terms(shared, plan, dice) };
         let raw = dice.share(plan.mix.raw).then(|| raw(plan.topic, &id, &terms, &payload));
         let json = json(plan.topic, &id, &terms, &payload);
         let (topic, sent_ms) = (plan.topic, shared.now_ms());
         let payload = payload.into_bytes();
         let message = Published { topic, payload, terms, sent_ms, ..Published::default() };
         shared.history().published.insert(id.clone(), message);
-        Self { id, json, raw }
+        Self { id, json, raw, renamed: 0 }
+    }
+
+    /// Gives the same message another id. It is as old as it was: it may stand under the first.
+    pub(super) fn rename(&mut self, shared: &Shared) {
+        self.renamed += 1;
+        let id = format!("{}-again-{}", self.id, self.renamed);
+        let mut history = shared.history();
+        let before = history.published.get(&self.id).expect("it was entered before");
+        let Published { topic, payload, terms, sent_ms, .. } = before.clone();
+        let message = Published { topic, payload, terms, sent_ms, ..Published::default() };
+        history.published.insert(id.clone(), message);
+        drop(history);
+        self.json["id"] = json!(id);
+        if let Some(raw) = &mut self.raw {
+            let header = raw.headers.iter_mut().find(|(name, _)| name == "sprawl-id");
+            header.expect("each has its id").1.clone_from(&id);
+        }
+        self.id = id;
     }
 }
 
@@ -67,6 +92,7 @@ fn terms(shared: &Shared, plan: &Publisher, dice: &mut Draw) -> Terms {
         priority: dice.share(mix.priority).then(|| dice.range(0, 9)),
         poison: dice.share(mix.poison),
         expected: expected.flatten(),
+        number: None,
     }
 }
 
@@ -78,8 +104,10 @@ fn expected(shared: &Shared, topic: u32) -> Option<u64> {
 
 fn json(topic: u32, id: &str, terms: &Terms, payload: &str) -> Value {
     let mut json = json!({ "topic": topic_name(topic), "id": id, "payload": payload });
-    let Terms { key, ttl_ms, delay_ms, priority, expected, .. } = terms;
+    let Terms { key, ttl_ms, delay_ms, priority, expected, number, .. } = terms;
     let fields = [
+        ("producer", number.as_ref().map(|(producer, _)| json!(producer))),
+        ("sequence", number.as_ref().map(|(_, number)| json!(number))),
         ("key", key.as_ref().map(|key| json!(key))),
         ("ttl", ttl_ms.map(|ttl| json!(format!("{ttl}ms")))),
         ("delay", (*delay_ms > 0).then(|| json!(format!("{delay_ms}ms")))),
@@ -105,9 +133,11 @@ fn own_headers(terms: &Terms) -> Vec<(&'static str, String)> {
 }
 
 fn raw(topic: u32, id: &str, terms: &Terms, payload: &str) -> Raw {
-    let Terms { key, ttl_ms, delay_ms, priority, expected, .. } = terms;
+    let Terms { key, ttl_ms, delay_ms, priority, expected, number, .. } = terms;
     let fields = [
         ("sprawl-id", Some(id.to_owned())),
+        ("sprawl-producer", number.as_ref().map(|(producer, _)| producer.clone())),
+        ("sprawl-sequence", number.as_ref().map(|(_, number)| number.to_string())),
         ("sprawl-key", key.clone()),
         ("sprawl-ttl", ttl_ms.map(|ttl| format!("{ttl}ms"))),
         ("sprawl-delay", (*delay_ms > 0).then(|| format!("{delay_ms}ms"))),

@@ -1,0 +1,93 @@
+//! One connection to a node: HTTP/1.1 by hand, so that the client costs little of the machine that
+//! it shares with the node.
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The head of an answer must come within this many bytes.
+const HEAD_BYTES_MAX: usize = 8 << 10;
+/// About how long an answer is.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// A connection with one request at a time.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+/// What a node answered.
+pub(crate) struct Answer<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+}
+
+impl Connection {
+    /// Connects to `host:port`.
+    pub(crate) async fn open(address: &str) -> anyhow::Result<Self> {
+        Self::on(TcpStream::connect(address).await?)
+    }
+
+    /// Takes a socket that is connected.
+    pub(crate) fn on(stream: TcpStream) -> anyhow::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, answer: Vec::with_capacity(ANSWER_BYTES) })
+    }
+
+    /// Sends a request and reads its answer, whatever it is.
+    pub(crate) async fn converse(&mut self, request: &[u8]) -> anyhow::Result<Answer<'_>> {
+        self.stream.write_all(request).await?;
+        self.answer.clear();
+        let body = loop {
+            self.read().await?;
+            let mut heads = self.answer.windows(4).take(HEAD_BYTES_MAX);
+            if let Some(end) = heads.position(|part| part == b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        let head = String::from_utf8_lossy(&self.answer[..body]).to_ascii_lowercase();
+        let status = head.get(9..12).context("an answer says its status")?.parse()?;
+        let len = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let len: usize = len.context("an answer says its length")?.trim().parse()?;
+        while self.answer.len() < body + len {
+            self.read().await?;
+        }
+        Ok(Answer { status, body: &self.answer[body..] })
+    }
+
+    /// Sends a request and reads its answer, which must be a success; gives its body.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<&[u8]> {
+        let Answer { status, body } = self.converse(request).await?;
+        if status != 200 {
+            let start = String::from_utf8_lossy(&body[..body.len().min(1_000)]);
+            bail!("a request ended with {status}: {start}");
+        }
+        Ok(body)
+    }
+
+    async fn read(&mut self) -> anyhow::Result<()> {
+        if self.stream.read_buf(&mut self.answer).await? == 0 {
+            let start = &self.answer[..self.answer.len().min(1_000)];
+            bail!("the answer ended early: {:?}", String::from_utf8_lossy(start));
+        }
+        Ok(())
+    }
+}
+
+/// A request without a body.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: node\r\n\r\n").into_bytes()
+}
+
+/// A request with a body.
+pub(crate) fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let len = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
+         content-length: {len}\r\n\r\n"
+    );
+    let mut request = Vec::with_capacity(head.len() + len);
+    request.extend_from_slice(head.as_bytes());
+    request.extend_from_slice(body);
+    request
+}
