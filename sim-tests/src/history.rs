@@ -59,6 +59,13 @@ pub(crate) enum Try {
     Unknown,
 }
 
+/// A message's number among those of its producer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Number {
+    pub(crate) producer: String,
+    pub(crate) number: u64,
+}
+
 /// What a message bears beside its payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
@@ -73,7 +80,7 @@ pub(crate) struct Terms {
     /// The only offset at which it may stand.
     pub(crate) expected: Option<u64>,
     /// Its producer and its number, which another id may bear too.
-    pub(crate) number: Option<(String, u64)>,
+    pub(crate) number: Option<Number>,
 }
 
 /// A message that a client tried to publish.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use sprawl_core::ids::Offset;
 
 use super::{Answer, Http, Phase, Shared, back_off};
-use crate::history::{CONFLICTS, Published, REPEATED, SHED, Try};
+use crate::history::{CONFLICTS, Number, Published, REPEATED, SHED, Try};
 use crate::invariants::{Tried, check_served};
 use crate::plan::{Draw, Greedy, Publisher};
 use letter::Letter;
@@ -60,7 +60,8 @@ pub(crate) async fn publish(shared: Shared, number: usize, plan: Publisher, mut 
             return;
         }
         let name = |message| {
-            let own = plan.numbered.then(|| (format!("producer-{number}"), message));
+            let producer = format!("producer-{number}");
+            let own = plan.numbered.then_some(Number { producer, number: message });
             (format!("p{number}-{message}"), own)
         };
         let names = (next..next + count).map(name);

@@ -1,4 +1,5 @@
-//! LightLoadIsServed: a client that has nothing waiting is not refused for what others have waiting.
+//! LightLoadIsServed: a client that has nothing waiting is not refused for what others have
+//! waiting.
 //!
 //! It may be refused when it has waited: then the disk stands still. And where a request of its own
 //! was left without an answer, that may wait still.

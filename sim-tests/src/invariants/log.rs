@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use sprawl_core::broker::replica::{Body, Draft, Record};
 use sprawl_core::ids::{EntryIndex, Epoch, Offset, PartitionId};
 
+use crate::history::Number;
+
 /// What is durable of a partition.
 #[derive(Debug, Default)]
 struct Durable {
     ids: BTreeMap<String, Offset>,
     /// Where each number of each producer stands.
-    numbers: BTreeMap<(String, u64), Offset>,
+    numbers: BTreeMap<Number, Offset>,
     messages: Vec<Draft>,
 }
 
@@ -55,7 +57,8 @@ impl Log {
         let (next, before) = (held.messages.len() as u64, held.ids.get(&id).copied());
         held.ids.entry(id.clone()).or_insert(offset);
         let number = draft.envelope.sequence.as_ref().and_then(|sequence| {
-            let number = (sequence.producer.to_string(), sequence.number);
+            let (producer, number) = (sequence.producer.to_string(), sequence.number);
+            let number = Number { producer, number };
             let before = *held.numbers.entry(number.clone()).or_insert(offset);
             (before != offset).then_some((number, before))
         });

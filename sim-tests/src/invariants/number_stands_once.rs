@@ -7,7 +7,7 @@ use sprawl_core::ids::Offset;
 
 use super::Findings;
 use super::messages::{ReadBack, is_over};
-use crate::history::History;
+use crate::history::{History, Number};
 
 /// Checks what clients were told of all numbers, and what was read back.
 pub(crate) fn check_numbers(
@@ -15,7 +15,7 @@ pub(crate) fn check_numbers(
     back: &BTreeMap<u32, ReadBack>,
     findings: &Findings,
 ) {
-    let mut told: BTreeMap<(u32, &(String, u64)), (u32, Offset)> = BTreeMap::new();
+    let mut told: BTreeMap<(u32, &Number), (u32, Offset)> = BTreeMap::new();
     for (id, message) in &history.published {
         let Some(number) = &message.terms.number else { continue };
         for place in message.number_places() {
@@ -49,7 +49,8 @@ mod tests {
         for (id, number, offset) in [("a", 1, offsets[0]), ("b", 1, offsets[1]), ("c", 2, 9)] {
             let offset = Offset(offset);
             let tries = vec![Try::Unknown, Try::Repeats { partition: 0, offset }];
-            let terms = Terms { number: Some(("p".to_owned(), number)), ..Terms::default() };
+            let number = Number { producer: "p".to_owned(), number };
+            let terms = Terms { number: Some(number), ..Terms::default() };
             let tries = if id == "c" { Vec::new() } else { tries };
             let message = Published { tries, terms, ..Published::default() };
             history.published.insert(id.to_owned(), message);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::client::{Shared, topic_name};
-use crate::history::{Published, Terms};
+use crate::history::{Number, Published, Terms};
 use crate::plan::{Draw, Publisher};
 
 /// A message to publish.
@@ -31,7 +31,7 @@ impl Letter {
     pub(super) fn draft(
         shared: &Shared,
         plan: &Publisher,
-        (id, number): (String, Option<(String, u64)>),
+        (id, number): (String, Option<Number>),
         dice: &mut Draw,
     ) -> Self {
         let payload = payload(shared, plan, dice);
@@ -106,8 +106,8 @@ fn json(topic: u32, id: &str, terms: &Terms, payload: &str) -> Value {
     let mut json = json!({ "topic": topic_name(topic), "id": id, "payload": payload });
     let Terms { key, ttl_ms, delay_ms, priority, expected, number, .. } = terms;
     let fields = [
-        ("producer", number.as_ref().map(|(producer, _)| json!(producer))),
-        ("sequence", number.as_ref().map(|(_, number)| json!(number))),
+        ("producer", number.as_ref().map(|own| json!(own.producer))),
+        ("sequence", number.as_ref().map(|own| json!(own.number))),
         ("key", key.as_ref().map(|key| json!(key))),
         ("ttl", ttl_ms.map(|ttl| json!(format!("{ttl}ms")))),
         ("delay", (*delay_ms > 0).then(|| json!(format!("{delay_ms}ms")))),
@@ -136,8 +136,8 @@ fn raw(topic: u32, id: &str, terms: &Terms, payload: &str) -> Raw {
     let Terms { key, ttl_ms, delay_ms, priority, expected, number, .. } = terms;
     let fields = [
         ("sprawl-id", Some(id.to_owned())),
-        ("sprawl-producer", number.as_ref().map(|(producer, _)| producer.clone())),
-        ("sprawl-sequence", number.as_ref().map(|(_, number)| number.to_string())),
+        ("sprawl-producer", number.as_ref().map(|own| own.producer.clone())),
+        ("sprawl-sequence", number.as_ref().map(|own| own.number.to_string())),
         ("sprawl-key", key.clone()),
         ("sprawl-ttl", ttl_ms.map(|ttl| format!("{ttl}ms"))),
         ("sprawl-delay", (*delay_ms > 0).then(|| format!("{delay_ms}ms"))),
