@@ -28,6 +28,9 @@ struct Inner {
     window: Window,
     turns: Turns<Source>,
     queues: BTreeMap<Source, VecDeque<(usize, oneshot::Sender<Pass>)>>,
+    /// How many of whom were called and have not come yet: the same client's next does not
+    /// overtake them.
+    called: BTreeMap<Source, usize>,
     /// Bytes that were ever let in, and those that are under way.
     entered: u64,
     under_way: usize,
@@ -37,6 +40,8 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Pass {
     cost: usize,
+    /// Who was called, until it has come.
+    called: Option<Source>,
     gate: Gate,
 }
 
@@ -44,8 +49,9 @@ impl Gate {
     /// A gate that lets so many bytes in at once, at most.
     pub(crate) fn new(bytes_max: usize) -> Self {
         let (window, turns) = (Window::new(bytes_max), Turns::default());
-        let (origin, queues) = (Instant::now(), BTreeMap::new());
-        let inner = Inner { origin, window, turns, queues, entered: 0, under_way: 0 };
+        let (queues, called) = (BTreeMap::new(), BTreeMap::new());
+        let origin = Instant::now();
+        let inner = Inner { origin, window, turns, queues, called, entered: 0, under_way: 0 };
         Self(Arc::new(Mutex::new(inner)))
     }
 
@@ -54,17 +60,26 @@ impl Gate {
         let cost = bytes.saturating_add(REQUEST_COST);
         let turn = {
             let mut inner = self.lock();
-            if inner.queues.is_empty() && inner.window.is_open(inner.under_way) {
+            let is_free = inner.queues.is_empty() && !inner.called.contains_key(&source);
+            if is_free && inner.window.is_open(inner.under_way) {
                 inner.admit(cost);
-                return Pass { cost, gate: self.clone() };
+                return Pass { cost, called: None, gate: self.clone() };
             }
             inner.window.is_short();
             inner.turns.join(source);
             let (called, turn) = oneshot::channel();
-            inner.queues.entry(source).or_default().push_back((cost, called));
+            let queue = inner.queues.entry(source).or_default();
+            // Those who left while the window is closed are not kept until it opens.
+            while queue.pop_front_if(|(_, turn)| turn.is_closed()).is_some() {}
+            queue.push_back((cost, called));
             turn
         };
-        turn.await.expect("a gate calls everyone")
+        let mut pass = turn.await.expect("a gate calls everyone");
+        if let Some(source) = pass.called.take() {
+            self.lock().has_come(source);
+            self.call();
+        }
+        pass
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -77,11 +92,12 @@ impl Gate {
         let mut inner = self.lock();
         inner.observe();
         while inner.window.is_open(inner.under_way)
-            && let Some((cost, turn)) = inner.next()
+            && let Some((source, cost, turn)) = inner.next()
         {
             if !turn.is_closed() {
                 inner.admit(cost);
-                called.push((turn, Pass { cost, gate: self.clone() }));
+                *inner.called.entry(source).or_default() += 1;
+                called.push((turn, Pass { cost, called: Some(source), gate: self.clone() }));
             }
         }
         drop(inner);
@@ -104,8 +120,17 @@ impl Inner {
         self.window.observe(Time(micros), self.entered, self.under_way);
     }
 
+    /// One that was called has come, or has left.
+    fn has_come(&mut self, source: Source) {
+        let count = self.called.get_mut(&source).expect("it was called");
+        *count -= 1;
+        if *count == 0 {
+            self.called.remove(&source);
+        }
+    }
+
     /// Whose turn it is, and what it costs.
-    fn next(&mut self) -> Option<(usize, oneshot::Sender<Pass>)> {
+    fn next(&mut self) -> Option<(Source, usize, oneshot::Sender<Pass>)> {
         let source = self.turns.next()?;
         let queue = self.queues.get_mut(&source).expect("who has a turn waits");
         let first = queue.pop_front().expect("a queue is not empty");
@@ -116,20 +141,28 @@ impl Inner {
             self.queues.remove(&source);
             self.turns.leave(source);
         }
-        Some(first)
+        Some((source, first.0, first.1))
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.gate.lock().under_way -= self.cost;
+        let mut inner = self.gate.lock();
+        inner.under_way -= self.cost;
+        if let Some(source) = self.called.take() {
+            inner.has_come(source);
+        }
+        drop(inner);
         self.gate.call();
     }
 }
 
 #[cfg(all(test, not(madsim)))]
 mod tests {
+    use std::pin::pin;
     use std::time::Duration;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -157,6 +190,46 @@ mod tests {
         let [greedy, polite] = *served.lock().expect("whole");
         assert!(polite * 10 > greedy * 9, "{polite} against {greedy}");
         assert_eq!(gate.lock().under_way, 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_does_not_overtake_itself() {
+        let gate = Gate::new(REQUEST_COST * 4);
+        let filling = gate.enter(Source(1), REQUEST_COST * 4).await;
+        let (mut first, mut second) =
+            (pin!(gate.enter(Source(1), 1)), pin!(gate.enter(Source(1), 1)));
+        assert!(first.as_mut().now_or_never().is_none());
+        // The first is called, and the second asks before the first has noticed.
+        drop(filling);
+        assert!(second.as_mut().now_or_never().is_none());
+        let inside = first.as_mut().now_or_never().expect("it was called");
+        let beside = second.as_mut().now_or_never().expect("there is room beside the first");
+        drop((inside, beside));
+        let inner = gate.lock();
+        assert_eq!((inner.under_way, inner.called.len(), inner.queues.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_those_who_left() {
+        let gate = Gate::new(1);
+        let _inside = gate.enter(Source(1), 1).await;
+        for _ in 0..1_000 {
+            assert!(gate.enter(Source(2), 1).now_or_never().is_none());
+        }
+        assert_eq!(gate.lock().queues[&Source(2)].len(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_was_called_and_left_gives_its_place_back() {
+        let gate = Gate::new(1);
+        let inside = gate.enter(Source(1), 1).await;
+        {
+            let mut leaving = pin!(gate.enter(Source(2), 1));
+            assert!(leaving.as_mut().now_or_never().is_none());
+            drop(inside);
+        }
+        let inner = gate.lock();
+        assert_eq!((inner.under_way, inner.called.len()), (0, 0));
     }
 
     #[tokio::test]

@@ -5,4 +5,5 @@ mod golden;
 mod lone_node;
 mod overload;
 mod tidy;
+mod waiting;
 mod world;

@@ -157,6 +157,11 @@ impl Node {
                     self.shard(at, ShardInput::Sought { read, result });
                 }
                 ShardEffect::Erase { partition } => {
+                    let of_it = |one: &Unsynced| match one {
+                        Unsynced::Append(_, append) => append.partition == partition,
+                        Unsynced::Change(_) => false,
+                    };
+                    self.unsynced.retain(|one| !of_it(one));
                     self.disk.logs.remove(&partition);
                     self.disk.states.remove(&partition);
                 }

@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
+use sprawl_core::broker::PUBLISH_ANSWER_MAX;
 use sprawl_core::broker::replica::Submission;
 use sprawl_core::machine::{self, ControlRequest, ControlResponse, ShardStatus};
 use sprawl_io::handle::NodeHandle;
@@ -56,7 +57,8 @@ pub use query::{MESSAGES_MAX, WAIT_MAX};
 
 /// How long the machines may take beyond the wait that a request asked for. It is longer than any
 /// deadline of theirs, so that only a machine that hangs is given up on.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(15);
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
+const _: () = assert!(ANSWER_WAIT_MAX.as_secs() > PUBLISH_ANSWER_MAX.as_secs());
 
 /// How long a publish waits for its turn.
 const GATE_WAIT_MAX: Duration = Duration::from_secs(10);

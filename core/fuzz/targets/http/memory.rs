@@ -44,9 +44,9 @@ impl Storage for Memory {
     }
 
     async fn read(&self, range: ReadRange) -> Result<Vec<Record>, ReadError> {
-        let ReadRange { partition, from, below, count_max, bytes_max } = range;
+        let ReadRange { partition, from, first, below, count_max, bytes_max } = range;
         let held = self.held();
-        let all = held.log.range((partition, EntryIndex(0))..(partition, below));
+        let all = held.log.range((partition, first)..(partition, below));
         let wanted = all.map(|(_, record)| record).filter(|record| {
             let header = record.header();
             header.is_message && header.offset >= from

@@ -8,6 +8,7 @@ mod retention;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+pub(super) use publishing::PUBLISH_WAIT;
 use publishing::Publishes;
 pub(super) use reading::{FETCHES_MAX, Fetch, Pulling};
 
