@@ -96,10 +96,7 @@ fn fail(stop: &Signal<Option<Ended>>, reason: String) {
 
 impl<S: Storage> Writer<S> {
     /// A writer, its syncer, and how to reach them. They tell `stop` when the disk fails.
-    pub(crate) fn new(
-        storage: S,
-        stop: Signal<Option<Ended>>,
-    ) -> (Self, Syncer<S>, WriterHandle) {
+    pub(crate) fn new(storage: S, stop: Signal<Option<Ended>>) -> (Self, Syncer<S>, WriterHandle) {
         let (jobs, received) = mpsc::channel(QUEUE_JOBS_MAX);
         let (written, to_sync) = mpsc::channel(WRITTEN_MAX);
         let (ended, synced) = oneshot::channel();
