@@ -18,6 +18,10 @@ use tokio::time::Instant;
 /// the time.
 const REQUEST_COST: usize = 4 << 10;
 
+/// How many bytes are worked on at once at least. When the processors are busy, all of them, a
+/// request is slow whatever the window is; so much of it keeps syncs shared.
+const WINDOW_MIN: usize = 1 << 20;
+
 /// A gate. Clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Mutex<Inner>>);
@@ -48,7 +52,7 @@ pub(crate) struct Pass {
 impl Gate {
     /// A gate that lets so many bytes in at once, at most.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let (window, turns) = (Window::new(bytes_max), Turns::default());
+        let (window, turns) = (Window::new(WINDOW_MIN, bytes_max), Turns::default());
         let (queues, called) = (BTreeMap::new(), BTreeMap::new());
         let origin = Instant::now();
         let inner = Inner { origin, window, turns, queues, called, entered: 0, under_way: 0 };

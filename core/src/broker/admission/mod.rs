@@ -26,6 +26,8 @@ use super::replica::Submission;
 use crate::ids::Source;
 use crate::machine::{AdmissionStatus, LoadLevel, Now, Refused, Time};
 
+/// How many bytes the disk may have before it at least.
+const WINDOW_MIN: usize = 64 << 10;
 /// How long a publish waits for its turn before it is refused.
 pub(crate) const LOBBY_WAIT: Duration = Duration::from_secs(5);
 /// From which share of the lobby on the load is high, and severe, in eighths. One greedy client
@@ -44,7 +46,7 @@ pub(crate) struct Admission {
 impl Admission {
     /// The gate of a shard of this name, unique among all runs of all nodes.
     pub(crate) fn new(options: &ShardOptions, name: String) -> Self {
-        let window = Window::new(options.in_flight_bytes);
+        let window = Window::new(WINDOW_MIN, options.in_flight_bytes);
         Self { window, lobby: Lobby::new(options.waiting_bytes), announcer: Announcer::new(name) }
     }
 

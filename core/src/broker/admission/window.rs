@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use crate::machine::Time;
 
-/// The window when nothing is known yet, and what it never falls below, in bytes.
+/// The window when nothing is known yet, in bytes, where its bounds allow.
 const LIMIT_START: usize = 1 << 20;
-const LIMIT_MIN: usize = 64 << 10;
 /// What a probe leaves of the window at least.
 const SHRINK_MOST: f64 = 0.125;
 /// The least and the most time that a commit may take before the window shrinks.
@@ -29,6 +28,7 @@ pub(super) const RATE_MIN: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Window {
     limit: usize,
+    min: usize,
     max: usize,
     probe: Option<Probe>,
     /// Whether somebody has waited since the probe began.
@@ -50,11 +50,12 @@ struct Probe {
 }
 
 impl Window {
-    /// A window that never exceeds `max` bytes.
-    pub fn new(max: usize) -> Self {
-        let (limit, quickest) = (LIMIT_START.min(max), TARGET_MIN);
-        let (latency, rate) = (Duration::ZERO, None);
-        Self { limit, max, probe: None, short: false, quickest, latency, rate }
+    /// A window of at least and at most so many bytes.
+    #[must_use]
+    pub fn new(min: usize, max: usize) -> Self {
+        let (limit, quickest) = (LIMIT_START.max(min).min(max), TARGET_MIN);
+        let (latency, rate, min) = (Duration::ZERO, None, min.min(max));
+        Self { limit, min, max, probe: None, short: false, quickest, latency, rate }
     }
 
     /// Whether more may go to the disk. What goes is not cut: the last may exceed the window.
@@ -87,7 +88,7 @@ impl Window {
         self.latency = (self.latency * 7 + took) / 8;
         // The smallest window measures the disk alone; a larger one that is full, itself too.
         self.quickest = match self.short {
-            _ if self.limit <= LIMIT_MIN => took,
+            _ if self.limit <= self.min => took,
             true => self.quickest.min(took),
             false => (self.quickest + self.quickest / FORGETTING).min(took),
         };
@@ -98,7 +99,7 @@ impl Window {
         let target = (self.quickest * TARGET_OF_QUICKEST).clamp(TARGET_MIN, TARGET_MAX);
         if took > target {
             let share = (target.as_secs_f64() / took.as_secs_f64()).max(SHRINK_MOST);
-            self.limit = ((self.limit as f64 * share) as usize).max(LIMIT_MIN.min(self.max));
+            self.limit = ((self.limit as f64 * share) as usize).max(self.min);
         } else if self.short {
             self.limit = (self.limit + self.limit / 4).min(self.max);
         }
@@ -125,9 +126,11 @@ impl Window {
 mod tests {
     use super::*;
 
+    const MIN: usize = 64 << 10;
+
     /// A disk that takes `delay` a commit and `rate` bytes a second, always with work waiting.
     fn settle(delay: Duration, rate: usize) -> Window {
-        let mut window = Window::new(64 << 20);
+        let mut window = Window::new(MIN, 64 << 20);
         let (mut now, mut entered) = (Time(1), 0);
         for _ in 0..400 {
             let batch = window.limit();
@@ -165,14 +168,14 @@ mod tests {
 
     #[test]
     fn it_keeps_within_its_bounds() {
-        assert!(settle(Duration::from_secs(2), 1 << 20).limit() >= LIMIT_MIN);
+        assert!(settle(Duration::from_secs(2), 1 << 20).limit() >= MIN);
         assert!(settle(Duration::from_micros(1), usize::MAX).limit() <= 64 << 20);
-        assert_eq!(Window::new(1_000).limit(), 1_000);
+        assert_eq!(Window::new(MIN, 1_000).limit(), 1_000);
     }
 
     #[test]
     fn it_does_not_grow_while_nobody_waits() {
-        let mut window = Window::new(64 << 20);
+        let mut window = Window::new(MIN, 64 << 20);
         for step in 0..100 {
             window.observe(Time(step * 2_000 + 1), step + 1, 1);
             window.observe(Time(step * 2_000 + 1_001), step + 1, 0);
