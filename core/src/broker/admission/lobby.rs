@@ -12,8 +12,10 @@ use crate::zoo::{Bug, planted};
 
 /// What a message takes beside its payload, about, in bytes: so that tiny ones are bounded too.
 const OVERHEAD_BYTES: usize = 256;
-/// How many times what is free a topic's partition may hold, over all clients.
+/// How many times what is free a topic's partition may hold over all clients, when a client that
+/// has something waiting comes, and when one comes that has nothing.
 const TOPIC_SHARE: usize = 2;
+const TOPIC_SHARE_FIRST: usize = 8;
 
 /// Publishes of one request to one partition.
 #[derive(Debug)]
@@ -135,9 +137,10 @@ impl Lobby {
         }
         let client = self.held_by(source(&waiting.messages));
         let topic = self.partitions.get(&waiting.partition).copied().unwrap_or_default();
+        let of_topic = if client > 0 { TOPIC_SHARE } else { TOPIC_SHARE_FIRST } * free;
         if client > 0 && client + bytes > share {
             Some(Full::Client(client))
-        } else if topic > 0 && topic + bytes > TOPIC_SHARE * free {
+        } else if topic > 0 && topic + bytes > of_topic {
             Some(Full::Topic(topic))
         } else if bytes > free {
             Some(Full::Node(self.bytes))
@@ -289,9 +292,22 @@ mod tests {
             fill(&mut lobby, client, 1, Priority::NORMAL);
         }
         let taken = ROOM / 1_024 - (lobby.room() - lobby.bytes()) / 1_024;
-        assert!((600..=700).contains(&taken), "{taken}");
+        assert!((600..=800).contains(&taken), "two thirds, and the first of each: {taken}");
         let (other, _) = fill(&mut lobby, 200, 2, Priority::NORMAL);
         assert!(other > 100, "{other}");
+    }
+
+    #[test]
+    fn a_client_with_nothing_waiting_is_taken_where_greedy_ones_fill_its_topic() {
+        let mut lobby = Lobby::new(ROOM);
+        let high = Priority::new(9).expect("a priority");
+        for client in 1..5 {
+            fill(&mut lobby, client, 1, high);
+        }
+        for client in 100..150 {
+            let full = lobby.enter(waiting(client, 1, 0, Priority::NORMAL), LATER).err();
+            assert_eq!(full.map(|(_, full)| full), None, "client {client}");
+        }
     }
 
     #[test]
