@@ -12,10 +12,9 @@ use crate::zoo::{Bug, planted};
 
 /// What a message takes beside its payload, about, in bytes: so that tiny ones are bounded too.
 const OVERHEAD_BYTES: usize = 256;
-/// How many times what is free a topic's partition may hold over all clients, when a client that
-/// has something waiting comes, and when one comes that has nothing.
+/// How many times what is free a topic's partition may hold over all clients, before those are
+/// refused that have something waiting.
 const TOPIC_SHARE: usize = 2;
-const TOPIC_SHARE_FIRST: usize = 8;
 
 /// Publishes of one request to one partition.
 #[derive(Debug)]
@@ -137,10 +136,9 @@ impl Lobby {
         }
         let client = self.held_by(source(&waiting.messages));
         let topic = self.partitions.get(&waiting.partition).copied().unwrap_or_default();
-        let of_topic = if client > 0 { TOPIC_SHARE } else { TOPIC_SHARE_FIRST } * free;
         if client > 0 && client + bytes > share {
             Some(Full::Client(client))
-        } else if topic > 0 && topic + bytes > of_topic {
+        } else if client > 0 && topic + bytes > TOPIC_SHARE * free {
             Some(Full::Topic(topic))
         } else if bytes > free {
             Some(Full::Node(self.bytes))
