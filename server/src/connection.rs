@@ -108,16 +108,8 @@ async fn http1(
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        () = terms.stopping.given() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    Ok(ended?)
+    let connection = pin!(connection);
+    until_stopped(connection, &terms.stopping, |connection| connection.graceful_shutdown()).await
 }
 
 #[cfg(not(madsim))]
@@ -141,16 +133,23 @@ async fn http2(
         .keep_alive_interval(PING_PAUSE)
         .keep_alive_timeout(PING_WAIT_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
+    let connection = pin!(connection);
+    until_stopped(connection, &terms.stopping, |connection| connection.graceful_shutdown()).await
+}
+
+/// Serves a connection to its end, which it is asked to come to when the node stops.
+async fn until_stopped<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    stopping: &Stop,
+    finish: impl FnOnce(Pin<&mut C>),
+) -> Result<(), Failure> {
+    tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
-        () = terms.stopping.given() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    Ok(ended?)
+        ended = connection.as_mut() => return Ok(ended?),
+        () = stopping.given() => {}
+    }
+    finish(connection.as_mut());
+    Ok(connection.await?)
 }
 
 async fn answer(

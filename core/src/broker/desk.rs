@@ -112,7 +112,7 @@ impl Bench {
         Self { options, clock: ClusterClock::new(origin), ..Self::default() }
     }
 
-    /// A partition in which a subscription's beginning can be looked for now.
+    /// The next partition in which a subscription's beginning is looked for, when a read is free.
     pub(crate) fn next_put_off(&mut self) -> Option<(PartitionId, SubscriptionId)> {
         if self.reads.len() < READS_MAX { self.put_off.pop_first() } else { None }
     }

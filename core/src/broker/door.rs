@@ -206,13 +206,14 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        let Some(held) = self.partitions.contains_key(&partition).then_some(partition) else {
-            let mut desk = self.bench.desk(now, effects);
-            return messages
-                .into_iter()
-                .for_each(|(reply, _)| desk.refuse(reply, Refused::NotReady));
-        };
-        self.on(held, now, effects, |held, _, desk| held.publish(messages, desk));
+        if self.partitions.contains_key(&partition) {
+            self.on(partition, now, effects, |held, _, desk| held.publish(messages, desk));
+            return;
+        }
+        let mut desk = self.bench.desk(now, effects);
+        for (reply, _) in messages {
+            desk.refuse(reply, Refused::NotReady);
+        }
     }
 
     /// Those whose turn it is go to the disk, as far as it takes more.

@@ -72,7 +72,7 @@ async fn make(address: &str, topics: usize) -> anyhow::Result<()> {
         };
         let request = post("/publish/batch", some.iter().map(line).collect::<String>().as_bytes());
         let mut tries = 0;
-        // What was refused for now is asked for again, under the same ids.
+        // What was refused, and may be taken yet, is asked for again, under the same ids.
         while connection.converse(&request).await?.status != 200 {
             tries += 1;
             if tries == TRIES_MAX {

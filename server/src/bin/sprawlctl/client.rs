@@ -63,6 +63,11 @@ impl Answer {
         detail.map_or_else(|| format!("the node answered {}", self.status), str::to_owned)
     }
 
+    /// The body, if the node did what it was asked.
+    fn good(self) -> Result<Value, Failure> {
+        if self.status.is_success() { Ok(self.body) } else { Err(Failure::Refused(self.detail())) }
+    }
+
     /// After which time to try again, where the node says so.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(|after| after.min(RETRY_AFTER_MAX))
@@ -97,6 +102,11 @@ impl Client {
         }
         anyhow::ensure!(!urls.is_empty(), "no node is named; write -n http://HOST:PORT");
         Ok(Self { http, nodes: urls.into(), turn: Arc::default() })
+    }
+
+    /// The same, for what a good node does within `patience`.
+    pub(crate) fn patient(&self, patience: Duration) -> Patient {
+        Patient { client: self.clone(), patience }
     }
 
     /// The nodes.
@@ -134,7 +144,7 @@ impl Client {
         exchange(node, request.timeout(ANSWER_WAIT)).await
     }
 
-    /// Asks a node, and again while it refuses for now or cannot be reached, for `patience`.
+    /// Asks a node, and again while its refusal may pass or it cannot be reached, for `patience`.
     ///
     /// The request must be one that may be repeated: a publish names its id.
     pub(crate) async fn ask(
@@ -196,13 +206,36 @@ impl Client {
         let mut last = None;
         for node in self.nodes.iter() {
             match self.ask_at(node, Method::GET, path, None, Duration::ZERO).await {
-                Ok(answer) if answer.status.is_success() => return Ok(answer.body),
-                Ok(answer) => return Err(Failure::Refused(answer.detail())),
+                Ok(answer) => return answer.good(),
                 Err(failure) => last = Some(failure),
             }
         }
         let failure = last.unwrap_or_else(|| Failure::Refused("no node is named".to_owned()));
         Err(failure)
+    }
+}
+
+/// Asks for what a good node does, each time for as long as there is patience.
+#[derive(Clone, Debug)]
+pub(crate) struct Patient {
+    client: Client,
+    pub(crate) patience: Duration,
+}
+
+impl Patient {
+    /// Asks as [`Client::ask`] does; gives the body.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: what the node, or the system, says instead.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Duration,
+    ) -> Result<Value, Failure> {
+        self.client.ask(method, path, body, wait, self.patience).await?.good()
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) async fn fetch(
 ) -> anyhow::Result<bool> {
     let Arguments { topic, partition, .. } = &arguments;
     let format = arguments.format.unwrap_or(output);
+    let node = client.patient(PATIENCE);
     let mut wait = arguments.wait.unwrap_or_default();
     let (mut next, mut left) = (arguments.offset, arguments.max.unwrap_or(u64::MAX));
     let mut end = None;
@@ -55,14 +56,13 @@ pub(crate) async fn fetch(
         let path = format!(
             "/topics/{topic}/messages?partition={partition}&offset={next}&max={max}&wait={millis}ms"
         );
-        let page = client.ask(Method::GET, &path, None, wait, PATIENCE).await?;
-        anyhow::ensure!(page.status.is_success(), "{}", page.detail());
-        let messages = page.body["messages"].as_array().context("an answer without messages")?;
+        let page = node.ask(Method::GET, &path, None, wait).await?;
+        let messages = page["messages"].as_array().context("an answer without messages")?;
         for message in messages {
             output::message(message, format)?;
         }
         left = left.saturating_sub(messages.len() as u64);
-        let numbers = (page.body["next_offset"].as_u64(), page.body["end_offset"].as_u64());
+        let numbers = (page["next_offset"].as_u64(), page["end_offset"].as_u64());
         let (Some(then), Some(last)) = numbers else {
             anyhow::bail!("the node's answer does not say where to go on");
         };

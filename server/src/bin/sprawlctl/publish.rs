@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     /// Messages of one key stay in order
     #[arg(long)]
     key: Option<String>,
-    /// For how long to try again what is refused for now or not known
+    /// For how long to try again after a refusal that may pass, or when no answer tells
     #[arg(long, default_value = "30s", value_parser = duration::parse)]
     patience: Duration,
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, Patient};
 use crate::output::{self, Format};
 use crate::random;
 
@@ -45,23 +45,24 @@ pub(crate) async fn subscribe(
     output: Format,
 ) -> anyhow::Result<bool> {
     let format = arguments.format.unwrap_or(output);
+    let node = client.patient(PATIENCE);
     tokio::select! {
         biased;
         interrupted = tokio::signal::ctrl_c() => {
             interrupted.context("cannot listen for signals")?;
             Ok(true)
         }
-        ended = follow(&client, &arguments, format) => ended,
+        ended = follow(&node, &arguments, format) => ended,
     }
 }
 
-async fn follow(client: &Client, arguments: &Arguments, format: Format) -> anyhow::Result<bool> {
+async fn follow(node: &Patient, arguments: &Arguments, format: Format) -> anyhow::Result<bool> {
     let id = match &arguments.id {
         Some(id) => id.clone(),
         None => random::id()?,
     };
     let wanted = json!({ "topics": arguments.topics, "id": id, "from": arguments.from });
-    ask(client, Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
+    node.ask(Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
     if arguments.id.is_none() {
         eprintln!("sprawlctl: subscription {id}; --id {id} goes on with it later");
     }
@@ -69,7 +70,7 @@ async fn follow(client: &Client, arguments: &Arguments, format: Format) -> anyho
     while left > 0 {
         let max = left.min(TAKEN_MAX);
         let path = format!("/subscriptions/{id}/messages?max={max}&wait={}s", WAIT.as_secs());
-        let pulled = ask(client, Method::GET, &path, None, WAIT).await?;
+        let pulled = node.ask(Method::GET, &path, None, WAIT).await?;
         let Some(messages) = pulled["messages"].as_array() else {
             bail!("the node's answer has no messages");
         };
@@ -82,22 +83,7 @@ async fn follow(client: &Client, arguments: &Arguments, format: Format) -> anyho
         }
         let tokens: Vec<&Value> = messages.iter().map(|message| &message["ack_token"]).collect();
         let path = format!("/subscriptions/{id}/ack");
-        ask(client, Method::POST, &path, Some(&json!({ "tokens": tokens })), Duration::ZERO)
-            .await?;
+        node.ask(Method::POST, &path, Some(&json!({ "tokens": tokens })), Duration::ZERO).await?;
     }
     Ok(true)
-}
-
-async fn ask(
-    client: &Client,
-    method: Method,
-    path: &str,
-    body: Option<&Value>,
-    wait: Duration,
-) -> anyhow::Result<Value> {
-    let answer = client.ask(method, path, body, wait, PATIENCE).await?;
-    if answer.status.is_success() {
-        return Ok(answer.body);
-    }
-    bail!("{}", answer.detail())
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::messages::{Messages, Numbers};
 use super::schedule::Schedule;
 use super::tally::Latencies;
-use crate::client::Client;
+use crate::client::Patient;
 
 /// The most subscriptions that share the topics.
 const SUBSCRIPTIONS_MAX: usize = 8;
@@ -24,10 +24,8 @@ const WAIT: Duration = Duration::from_secs(5);
 /// The subscriptions of a run.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    client: Client,
+    node: Patient,
     messages: Arc<Messages>,
-    /// How long a node that does not answer is asked again.
-    patience: Duration,
     received: Mutex<Received>,
     news: watch::Sender<()>,
 }
@@ -45,22 +43,18 @@ pub(super) struct Received {
 
 impl Delivery {
     /// Subscribes to all topics of the run, from their beginning.
-    pub(super) async fn subscribe(
-        client: Client,
-        messages: Arc<Messages>,
-        patience: Duration,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn subscribe(node: Patient, messages: Arc<Messages>) -> anyhow::Result<Self> {
         let received = Mutex::new(Received {
             latencies: Latencies::new(),
             numbers: Numbers::below(0),
             repeated: 0,
         });
         let news = watch::Sender::new(());
-        let delivery = Self { client, messages, patience, received, news };
+        let delivery = Self { node, messages, received, news };
         for (part, topics) in delivery.parts() {
             let id = delivery.messages.subscription(part);
             let wanted = json!({ "id": id, "topics": topics, "from": "earliest" });
-            delivery.ask(Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
+            delivery.node.ask(Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
         }
         Ok(delivery)
     }
@@ -95,11 +89,11 @@ impl Delivery {
             let acknowledge = async {
                 match tokens.is_empty() {
                     true => Ok(Value::Null),
-                    false => self.ask(Method::POST, &ack, Some(&taken), Duration::ZERO).await,
+                    false => self.node.ask(Method::POST, &ack, Some(&taken), Duration::ZERO).await,
                 }
             };
             // The next messages are on their way while the last ones are acknowledged.
-            let pull = self.ask(Method::GET, &path, None, WAIT);
+            let pull = self.node.ask(Method::GET, &path, None, WAIT);
             let (pulled, acknowledged) = tokio::join!(pull, acknowledge);
             acknowledged?;
             let mut pulled = pulled?;
@@ -116,7 +110,7 @@ impl Delivery {
         let mut news = self.news.subscribe();
         let all = news.wait_for(|()| self.missing(stored) == 0);
         // What is missing when the patience is over is told in the report.
-        let _ = tokio::time::timeout(self.patience, all).await;
+        let _ = tokio::time::timeout(self.node.patience, all).await;
     }
 
     /// How many messages of `stored` have not arrived.
@@ -127,18 +121,6 @@ impl Delivery {
     /// Looks at what has arrived.
     pub(super) fn with_received<T>(&self, look: impl FnOnce(&mut Received) -> T) -> T {
         look(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        wait: Duration,
-    ) -> anyhow::Result<Value> {
-        let answer = self.client.ask(method, path, body, wait, self.patience).await?;
-        anyhow::ensure!(answer.status.is_success(), "{}", answer.detail());
-        Ok(answer.body)
     }
 }
 

@@ -24,7 +24,7 @@ use self::load::Load;
 use self::messages::Messages;
 use self::report::Report;
 use self::schedule::Schedule;
-use crate::client::Client;
+use crate::client::{Client, Patient};
 use crate::output::Format;
 use crate::progress;
 
@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     /// Receive the messages too, and say how long that took from when each was due to be sent
     #[arg(long)]
     subscribe: bool,
-    /// For how long after the end to try again what is refused for now, and to wait for messages
+    /// How long after the end to try again what may yet pass, and to wait for messages
     #[arg(long, default_value = "10s", value_parser = duration::parse)]
     patience: Duration,
 }
@@ -92,12 +92,10 @@ pub(crate) async fn bench(
     );
     let size = usize::try_from(arguments.size)?;
     let messages = Arc::new(Messages::new(arguments.topics, size)?);
-    prepare(&client, &messages, arguments.patience).await?;
+    let node = client.patient(arguments.patience);
+    prepare(&node, &messages).await?;
     let delivery = match arguments.subscribe {
-        true => {
-            let (client, messages) = (client.clone(), messages.clone());
-            Some(Arc::new(Delivery::subscribe(client, messages, arguments.patience).await?))
-        }
+        true => Some(Arc::new(Delivery::subscribe(node, messages.clone()).await?)),
         false => None,
     };
     let ran = run(&client, &arguments, &messages, delivery.as_ref(), format).await;
@@ -106,12 +104,10 @@ pub(crate) async fn bench(
 }
 
 /// Makes the topics, so that making them is not measured, and finds a node that does not answer.
-async fn prepare(client: &Client, messages: &Messages, patience: Duration) -> anyhow::Result<()> {
+async fn prepare(node: &Patient, messages: &Messages) -> anyhow::Result<()> {
     for topic in &messages.topics {
         let first = messages.first(topic);
-        let asked = client.ask(Method::POST, "/publish", Some(&first), Duration::ZERO, patience);
-        let answer = asked.await?;
-        anyhow::ensure!(answer.status.is_success(), "{}", answer.detail());
+        node.ask(Method::POST, "/publish", Some(&first), Duration::ZERO).await?;
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ pub(super) struct Tally {
     pub(super) stored: Numbers,
     /// How many of those the node knew from an earlier try.
     pub(super) duplicates: u64,
-    /// Tries that were refused for now, by kind.
+    /// Tries whose refusal may pass, by kind.
     pub(super) retried: Kinds,
     /// Messages that are not acknowledged, by kind.
     pub(super) failed: Kinds,
@@ -100,7 +100,7 @@ impl Tally {
         self.last = Some(now);
     }
 
-    /// A try was refused for now.
+    /// A try was refused, and the refusal may pass.
     pub(super) fn retried(&mut self, kind: String) {
         count(&mut self.retried, kind, 1);
     }

@@ -10,7 +10,6 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::Check;
-use crate::client::Answer;
 
 /// How many publishes are under way at once.
 const PARALLEL_MAX: usize = 32;
@@ -70,7 +69,7 @@ impl Check {
     async fn publish_one(&self, number: usize) -> anyhow::Result<Value> {
         let sample = &self.samples[number];
         let body = sample.body(&self.name);
-        let asked = self.ask(Method::POST, "/publish", Some(&body), Duration::ZERO);
+        let asked = self.node.ask(Method::POST, "/publish", Some(&body), Duration::ZERO);
         asked.await.with_context(|| format!("message {} is not acknowledged", sample.id))
     }
 
@@ -125,7 +124,7 @@ impl Check {
     /// The partitions that the topic has, and those that answers named.
     async fn partitions(&self, places: &[Place]) -> anyhow::Result<BTreeSet<u64>> {
         let topic = format!("/topics/{}", self.name);
-        let described = self.ask(Method::GET, &topic, None, Duration::ZERO).await?;
+        let described = self.node.ask(Method::GET, &topic, None, Duration::ZERO).await?;
         let listed = described["partitions"].as_array().map_or(0, Vec::len);
         let listed = 0..u64::try_from(listed)?;
         Ok(listed.chain(places.iter().map(|place| place.partition)).collect())
@@ -142,7 +141,7 @@ impl Check {
             let path = format!(
                 "/topics/{name}/messages?partition={partition}&offset={next}&max={TAKEN_MAX}"
             );
-            let mut page = self.ask(Method::GET, &path, None, Duration::ZERO).await?;
+            let mut page = self.node.ask(Method::GET, &path, None, Duration::ZERO).await?;
             for message in page["messages"].as_array_mut().context("an answer of no node")? {
                 let place = Place::of(message)?;
                 found.insert(place, message.take());
@@ -154,18 +153,5 @@ impl Check {
             }
             next = then;
         }
-    }
-
-    /// Asks for something that must succeed.
-    pub(super) async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        wait: Duration,
-    ) -> anyhow::Result<Value> {
-        let answer: Answer = self.client.ask(method, path, body, wait, self.patience).await?;
-        anyhow::ensure!(answer.status.is_success(), "{}", answer.detail());
-        Ok(answer.body)
     }
 }

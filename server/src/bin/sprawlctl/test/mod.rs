@@ -13,7 +13,7 @@ use sprawl_server::duration;
 
 use self::log::Place;
 use self::sample::Sample;
-use crate::client::Client;
+use crate::client::{Client, Patient};
 use crate::output::{self, Format};
 use crate::random;
 
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
         value_parser = clap::value_parser!(u64).range(1..=COUNT_MAX)
     )]
     count: u64,
-    /// For how long to try again what is refused for now, and to wait for a message
+    /// For how long to try again after a refusal that may pass, and to wait for a message
     #[arg(long, default_value = "30s", value_parser = duration::parse)]
     patience: Duration,
     /// For how long nothing may come at the end; a slow node needs longer to show that it repeats
@@ -39,11 +39,10 @@ pub(crate) struct Arguments {
 
 /// One check: a node, a topic of its own, and the messages that go through it.
 struct Check {
-    client: Client,
+    node: Patient,
     /// The topic; the subscription has the same name.
     name: String,
     samples: Vec<Sample>,
-    patience: Duration,
     silence: Duration,
     format: Format,
     steps: Vec<Value>,
@@ -59,8 +58,8 @@ pub(crate) async fn test(
     let name = format!("sprawlctl-test.{run}");
     let samples = sample::make(&run, usize::try_from(arguments.count)?)?;
     let Arguments { patience, silence, .. } = arguments;
-    let steps = Vec::new();
-    let mut check = Check { client, name, samples, patience, silence, format, steps };
+    let (node, steps) = (client.patient(patience), Vec::new());
+    let mut check = Check { node, name, samples, silence, format, steps };
     let checked = check.steps().await;
     if format == Format::Json {
         let error = checked.as_ref().err().map(|error| format!("{error:#}"));
@@ -72,7 +71,7 @@ pub(crate) async fn test(
     // After a failure all stays as it is, for whoever looks into it.
     let name = &check.name;
     let made = [format!("/subscriptions/{name}"), format!("/topics/{name}")];
-    check.client.clean(made.into_iter()).await;
+    client.clean(made.into_iter()).await;
     Ok(true)
 }
 

@@ -26,13 +26,13 @@ impl Check {
             "topics": [self.name], "id": self.name, "from": "earliest",
             "ack_wait": format!("{}ms", ACK_WAIT.as_millis()),
         });
-        self.ask(Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
+        self.node.ask(Method::POST, "/subscribe", Some(&wanted), Duration::ZERO).await?;
         let numbers: BTreeMap<Place, usize> = places.iter().copied().zip(0..).collect();
         let mut left: BTreeSet<usize> = numbers.values().copied().collect();
         let mut progress = Instant::now();
         while !left.is_empty() {
             let messages = self.pull(WAIT, TAKEN_MAX).await?;
-            if messages.is_empty() && progress.elapsed() > self.patience {
+            if messages.is_empty() && progress.elapsed() > self.node.patience {
                 break;
             }
             let mut taken = BTreeMap::new();
@@ -80,7 +80,7 @@ impl Check {
     async fn pull(&self, wait: Duration, max: usize) -> anyhow::Result<Vec<Value>> {
         let (name, millis) = (&self.name, wait.as_millis());
         let path = format!("/subscriptions/{name}/messages?max={max}&wait={millis}ms");
-        let mut pulled = self.ask(Method::GET, &path, None, wait).await?;
+        let mut pulled = self.node.ask(Method::GET, &path, None, wait).await?;
         match pulled["messages"].take() {
             Value::Array(messages) => Ok(messages),
             _ => anyhow::bail!("the node's answer has no messages"),
@@ -95,7 +95,7 @@ impl Check {
         if !taken.is_empty() {
             let path = format!("/subscriptions/{}/ack", self.name);
             let tokens = json!({ "tokens": taken.keys().collect::<Vec<_>>() });
-            let answer = self.ask(Method::POST, &path, Some(&tokens), Duration::ZERO).await?;
+            let answer = self.node.ask(Method::POST, &path, Some(&tokens), Duration::ZERO).await?;
             for expired in answer["expired"].as_array().into_iter().flatten() {
                 taken.remove(expired.as_str().unwrap_or_default());
             }
