@@ -13,6 +13,7 @@ use sprawl_core::node::{entry_shard, shard_of};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::data_dir::Identity;
+use crate::raft::GroupStatus;
 use crate::signal::Follower;
 
 /// How many requests wait in front of one machine at most; the next one is refused.
@@ -33,6 +34,8 @@ pub enum Ended {
     /// A write or sync failed; nothing was answered after it. Start the node again: it reads its
     /// log back.
     DiskFailed(String),
+    /// The node may not, or cannot, go on; what it acknowledged is on its disk.
+    Halted(String),
 }
 
 /// A running node, for whoever serves its clients. Clones are handles to the same node.
@@ -42,6 +45,7 @@ pub struct NodeHandle {
     pub(crate) view: Arc<RwLock<Arc<View>>>,
     pub(crate) control: mpsc::Sender<Asked<ControlRequest, ControlResponse>>,
     pub(crate) shards: Arc<[mpsc::Sender<Asked<Request, Response>>]>,
+    pub(crate) group: Follower<GroupStatus>,
     pub(crate) stop: mpsc::Sender<()>,
     pub(crate) ended: Follower<Option<Ended>>,
 }
@@ -57,6 +61,12 @@ impl NodeHandle {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// How this node sees the group that agrees on the metadata.
+    #[must_use]
+    pub fn group(&self) -> GroupStatus {
+        self.group.get()
     }
 
     /// Asks the data plane. Every request gets an answer: a full inbox refuses it, and a node

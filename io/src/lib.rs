@@ -3,14 +3,14 @@
 //! [`start`](start::start) opens the disk, recovers the core from it and sets one driver loop per
 //! machine going; [`NodeHandle`](handle::NodeHandle) is how the face talks to them. The drivers are
 //! generic over [`Storage`](storage::Storage), [`Clock`](clock::Clock),
-//! [`Transport`](transport::Transport), [`Consensus`](consensus::Consensus) and
-//! [`Trace`](trace::Trace), so that simulation runs the same loops.
+//! [`Transport`](transport::Transport) and [`Trace`](trace::Trace), so that simulation runs the
+//! same loops.
 
 pub mod clock;
-pub mod consensus;
 pub mod data_dir;
 mod driver;
 pub mod handle;
+pub mod raft;
 mod signal;
 mod spawn;
 pub mod start;

@@ -14,10 +14,10 @@ use sprawl_core::node::{SHARDS_MAX, shard_of};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::consensus::{self, BadLog, LoneDecider};
 use crate::data_dir::{Identity, IdentityError, Name};
 use crate::driver::{ControlLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
+use crate::raft::{BadMetadata, Group, Member, Stored};
 use crate::signal::{Follower, Signal};
 use crate::spawn::spawn;
 use crate::storage::{Disk, OpenError, ReadError, Storage};
@@ -50,9 +50,9 @@ pub enum StartError {
     /// The database does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The metadata log does not read.
+    /// The metadata do not read.
     #[error(transparent)]
-    Metadata(#[from] BadLog),
+    Metadata(#[from] BadMetadata),
     /// A partition's log could not be read.
     #[error("recovery stopped: {0}")]
     Recovery(#[from] ReadError),
@@ -90,11 +90,10 @@ where
     let (fresh, cluster) = identities(&options.entropy);
     let identity = crate::data_dir::enter(disk.files(), &options.name, fresh).await?;
     let storage = disk.open().await?;
-    let mut view = View::default();
-    for change in consensus::recover(&storage).await? {
-        view.apply(view.version.next(), &change);
-    }
-    let replicas = recover(&storage, &view, options.shards).await?;
+    let stored = Stored::load(&storage).await?;
+    let applied = stored.applied()?;
+    let view = applied.view.clone();
+    let replicas = recover(&storage, &stored.all()?.view, options.shards).await?;
 
     let stop = Signal::new(None);
     let stopped = stop.follow();
@@ -102,11 +101,14 @@ where
     let (finished, closed) = oneshot::channel();
     spawn("sprawl-syncer".to_owned(), syncer.run())?;
     spawn("sprawl-writer".to_owned(), writer.run(finished))?;
+    let (member, group) = Member::new(stored, applied, cluster, to_writer.clone(), stop.clone())?;
+    spawn("sprawl-raft".to_owned(), member.run())?;
     let ends = Ends { origin, storage, clock, trace, to_writer: to_writer.clone(), stopped };
     let (asked, stopping) = mpsc::channel(1);
     let ended = Signal::new(None);
     let watched = ended.follow();
-    let handle = ends.run(identity, view, cluster, replicas, &options, (asked, watched))?;
+    let handle =
+        ends.run(identity, (view, cluster, group), replicas, &options, (asked, watched))?;
     let keeper = Keeper { disk, writer: to_writer, stopping, stop, closed, ended };
     spawn("sprawl-keeper".to_owned(), keeper.run())?;
     Ok(handle)
@@ -182,8 +184,7 @@ where
     fn run(
         self,
         identity: Identity,
-        view: View,
-        cluster: ClusterId,
+        (view, cluster, group): (View, ClusterId, Group),
         mut replicas: BTreeMap<ShardId, Vec<Replica>>,
         options: &Options,
         (stop, ended): (mpsc::Sender<()>, Follower<Option<Ended>>),
@@ -223,7 +224,6 @@ where
             spawn(format!("sprawl-shard-{number}"), driver.run())?;
         }
         let (ask, requests) = mpsc::channel(INBOX_REQUESTS_MAX);
-        let decider = LoneDecider::new(self.to_writer.clone(), view.version);
         let (disk, boot) = node;
         let seed = ControlSeed {
             disk,
@@ -235,7 +235,8 @@ where
         };
         let inbox = control::Inbox { reports: reported, requests, stopped: self.stopped.clone() };
         let shown = control::Shown { shards: views, face: face.clone() };
-        let hands = (self.clock.clone(), self.trace.clone(), decider);
+        let status = group.status.clone();
+        let hands = (self.clock.clone(), self.trace.clone(), group);
         let control = Control::recover(seed);
         let driver = ControlLoop::new(control, inbox, hands, self.to_writer.clone(), shown);
         spawn("sprawl-control".to_owned(), driver.run())?;
@@ -245,6 +246,7 @@ where
             view: face,
             control: ask,
             shards: doors.into(),
+            group: status,
             stop,
             ended,
         })
@@ -306,7 +308,7 @@ async fn flush(writer: &WriterHandle) {
         // Whoever asked is still there: it waits below.
         let _ = tell.send(());
     });
-    let job = Job { appends: Vec::new(), erased: Vec::new(), changes: Vec::new(), done };
+    let job = Job { appends: Vec::new(), erased: Vec::new(), metadata: Vec::new(), done };
     if writer.jobs.send(job).await.is_ok() {
         // An error means that the disk has failed; `ended` says so.
         let _ = told.await;

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use sprawl_core::ids::{ChangeIndex, PartitionId};
+use sprawl_core::ids::PartitionId;
 use sprawl_core::machine::{Append, DiskSpace};
 use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::handle::Ended;
 use crate::signal::{Follower, Signal};
-use crate::storage::{Batch, CommitError, Storage, Usage};
+use crate::storage::{Batch, CommitError, MetadataWrite, Storage, Usage};
 
 /// How many jobs are gathered into one batch at most.
 const JOBS_MAX: usize = 1_024;
@@ -37,7 +36,7 @@ pub(crate) struct Job {
     pub(crate) appends: Vec<Append>,
     /// Partitions to forget, after what is appended to them.
     pub(crate) erased: Vec<PartitionId>,
-    pub(crate) changes: Vec<(ChangeIndex, Bytes)>,
+    pub(crate) metadata: Vec<MetadataWrite>,
     /// Called once when all of it is durable.
     pub(crate) done: Box<dyn FnOnce() + Send>,
 }
@@ -152,7 +151,7 @@ impl<S: Storage> Writer<S> {
         for job in jobs {
             batch.appends.extend(job.appends);
             batch.erased.extend(job.erased);
-            batch.changes.extend(job.changes);
+            batch.metadata.extend(job.metadata);
             done.push(job.done);
         }
         if planted(Bug::NoSync) {

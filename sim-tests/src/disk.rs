@@ -18,7 +18,7 @@ use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::{Unreadable, WallTime};
 use sprawl_io::storage::{
-    Batch, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
+    Batch, Cell, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
 };
 
 pub(crate) use atlas::Atlas;
@@ -35,6 +35,7 @@ pub(crate) struct Platters {
     /// Partitions whose log does not begin at its first entry any more.
     cut: BTreeSet<PartitionId>,
     changes: BTreeMap<ChangeIndex, Bytes>,
+    cells: BTreeMap<Cell, Bytes>,
     /// Written by the process that runs, and not yet synced; in order.
     unsynced: VecDeque<Batch>,
 }
@@ -234,6 +235,12 @@ impl Storage for SimStorage {
         Ok(found)
     }
 
+    async fn cell(&self, cell: Cell) -> Result<Option<Bytes>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        Ok(self.disk.lock().platters.cells.get(&cell).cloned())
+    }
+
     async fn usage(&self) -> Result<Usage, ReadError> {
         self.alive().await;
         let full = self.disk.lock().full;
@@ -314,7 +321,8 @@ impl Files for SimDisk {
     }
 
     async fn holds_data(&self) -> io::Result<bool> {
-        Ok(!self.lock().platters.changes.is_empty())
+        let platters = &self.lock().platters;
+        Ok(!platters.changes.is_empty() || !platters.cells.is_empty())
     }
 }
 

@@ -350,6 +350,21 @@ impl Control {
         }
     }
 
+    /// The metadata as they are now, without the changes that led there: whoever waits for one of
+    /// those finds out by asking again.
+    fn installed(&mut self, view: &View, now: Now, effects: &mut Vec<ControlEffect>) {
+        self.view = view.clone();
+        effects.push(ControlEffect::Show(Arc::new(self.view.clone())));
+        self.creating.retain(|name| !self.view.topics.contains_key(name));
+        self.fixed.retain(|id, _| self.view.subscriptions.contains_key(id));
+        self.used.retain(|id, _| self.view.subscriptions.contains_key(id));
+        self.plan_sweep();
+        self.answer_subscribed(effects);
+        if self.registered() {
+            self.serve_early(now, effects);
+        }
+    }
+
     /// What a decided change has led to: of two clients who raced one may have lost.
     fn outcome(&self, change: &Change) -> ControlResponse {
         if let Change::ConfigureTopic { name, patch, .. } = change
@@ -463,6 +478,7 @@ impl Machine for Control {
         match input {
             ControlInput::Requested { id, request } => self.requested(id, request, now, effects),
             ControlInput::Decided { index, change } => self.decided(index, &change, now, effects),
+            ControlInput::Installed(view) => self.installed(&view, now, effects),
             ControlInput::Reported { from: _, report } => self.reported(report, now, effects),
             ControlInput::DiskSpace(space) => self.space = space,
             ControlInput::DiskFailed => self.failed = true,

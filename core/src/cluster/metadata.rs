@@ -3,9 +3,13 @@
 //! Every node applies the same changes in the same order and so holds the same [`View`]. A view
 //! shares what did not change with its predecessors, so that showing one costs what changed.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+pub use snapshot::BadSnapshot;
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
@@ -88,7 +92,7 @@ pub enum Change {
 }
 
 /// A node that has registered.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Node {
     /// Its Raft id.
     pub id: NodeId,
@@ -155,9 +159,10 @@ impl View {
     ///
     /// # Panics
     ///
-    /// When `index` does not follow the view's version: the log has no holes.
+    /// When `index` is not above the view's version: changes come in the log's order. Between two
+    /// of them may lie entries that are Raft's own.
     pub fn apply(&mut self, index: ChangeIndex, change: &Change) {
-        assert_eq!(index, self.version.next(), "changes come in the log's order");
+        assert!(index > self.version, "change {index} after {}", self.version);
         self.version = index;
         match change {
             Change::Found { cluster } => self.cluster = self.cluster.or(Some(*cluster)),
@@ -237,7 +242,7 @@ impl View {
     /// Folds the view into a hash that nodes compare.
     pub fn digest(&self, hash: &mut Digest) {
         self.version.hash(hash);
-        self.cluster.hash(hash);
+        (self.cluster, self.next_partition).hash(hash);
         self.nodes.iter().for_each(|node| node.hash(hash));
         self.topics.iter().for_each(|topic| topic.hash(hash));
         self.partitions.iter().for_each(|partition| partition.hash(hash));
@@ -354,24 +359,32 @@ impl View {
         if topics.iter().any(|pattern| pattern.plain().is_none()) {
             self.patterned.insert(id.clone());
         }
-        let means = |name: &&TopicName| topics.iter().any(|pattern| pattern.matches(name));
-        let matched: OrdSet<TopicName> = if self.patterned.contains(id) {
-            self.topics.keys().filter(means).cloned().collect()
-        } else {
-            let plain = topics.iter().filter_map(TopicPattern::plain);
-            plain.filter(|name| self.topics.contains_key(name)).collect()
-        };
+        let matched = self.topics_meant(id, &topics);
         for name in &matched {
-            let mut ids = self.subscribers.get(name).map_or_else(Vec::new, |ids| ids.to_vec());
-            if let Err(at) = ids.binary_search(id) {
-                ids.insert(at, id.clone());
-            }
-            self.subscribers.insert(name.clone(), Arc::new(ids));
+            self.add_subscriber(name, id);
         }
         let (id, created, delivery) = (id.clone(), self.version, delivery.clone());
         let subscription =
             Subscription { id: id.clone(), created, topics, matched, from, delivery, used };
         self.subscriptions.insert(id, Arc::new(subscription));
+    }
+
+    /// The topics that there are of those that a subscription names.
+    fn topics_meant(&self, id: &SubscriptionId, topics: &[TopicPattern]) -> OrdSet<TopicName> {
+        let means = |name: &&TopicName| topics.iter().any(|pattern| pattern.matches(name));
+        if self.patterned.contains(id) {
+            return self.topics.keys().filter(means).cloned().collect();
+        }
+        let plain = topics.iter().filter_map(TopicPattern::plain);
+        plain.filter(|name| self.topics.contains_key(name)).collect()
+    }
+
+    fn add_subscriber(&mut self, name: &TopicName, id: &SubscriptionId) {
+        let mut ids = self.subscribers.get(name).map_or_else(Vec::new, |ids| ids.to_vec());
+        if let Err(at) = ids.binary_search(id) {
+            ids.insert(at, id.clone());
+        }
+        self.subscribers.insert(name.clone(), Arc::new(ids));
     }
 
     fn configure_topic(&mut self, name: &TopicName, patch: &ConfigPatch, reset: bool) {

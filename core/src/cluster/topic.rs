@@ -81,7 +81,7 @@ impl ConfigPatch {
 }
 
 /// A topic.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Topic {
     /// Its name.
     pub name: TopicName,
@@ -92,7 +92,7 @@ pub struct Topic {
 }
 
 /// A partition's share of the key-hash space: from `slot` to before the next one's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Range {
     /// The first slot of the range.
     pub slot: u64,

@@ -76,6 +76,8 @@ pub enum ControlInput {
         /// What was agreed.
         change: Change,
     },
+    /// The metadata as another node has them: this one was too far behind for each change alone.
+    Installed(Arc<View>),
     /// A shard says something.
     Reported {
         /// Which shard.

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use super::{Awaited, Driven};
 use crate::clock::Clock;
-use crate::consensus::Consensus;
 use crate::handle::{Asked, Ended};
+use crate::raft::{Decision, Group};
 use crate::signal::Follower;
 use crate::trace::Trace;
 use crate::writer::WriterHandle;
@@ -32,25 +32,25 @@ pub(crate) struct Shown {
 }
 
 /// The control machine and its hands.
-pub(crate) struct ControlLoop<C, T, D> {
+pub(crate) struct ControlLoop<C, T> {
     driven: Driven<Control, C, T>,
     inbox: Inbox,
-    consensus: D,
+    group: Group,
     writer: WriterHandle,
     shown: Shown,
     awaited: Awaited<ControlResponse>,
 }
 
-impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
+impl<C: Clock, T: Trace<Control>> ControlLoop<C, T> {
     pub(crate) fn new(
         control: Control,
         inbox: Inbox,
-        (clock, trace, consensus): (C, T, D),
+        (clock, trace, group): (C, T, Group),
         writer: WriterHandle,
         shown: Shown,
     ) -> Self {
         let driven = Driven::new(control, clock, trace);
-        Self { driven, inbox, consensus, writer, shown, awaited: Awaited::new() }
+        Self { driven, inbox, group, writer, shown, awaited: Awaited::new() }
     }
 
     /// Runs until the node ends.
@@ -60,9 +60,10 @@ impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
             let input = tokio::select! {
                 biased;
                 reason = self.inbox.stopped.until(Option::is_some) => return self.end(reason),
-                Some((index, change)) = self.consensus.decided() => {
-                    Some(ControlInput::Decided { index, change })
-                }
+                Some(decision) = self.group.decided() => Some(match decision {
+                    Decision::Change { index, change } => ControlInput::Decided { index, change },
+                    Decision::Installed(view) => ControlInput::Installed(view),
+                }),
                 Some((from, report)) = self.inbox.reports.recv() => {
                     Some(ControlInput::Reported { from, report })
                 }
@@ -81,7 +82,7 @@ impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
                 self.driven.handle(now, input);
             }
             self.driven.wake_if_due(ControlInput::Woke);
-            self.perform().await;
+            self.perform();
         }
     }
 
@@ -92,11 +93,11 @@ impl<C: Clock, T: Trace<Control>, D: Consensus> ControlLoop<C, T, D> {
         }
     }
 
-    async fn perform(&mut self) {
+    fn perform(&mut self) {
         let effects = std::mem::take(&mut self.driven.effects);
         for effect in effects {
             match effect {
-                ControlEffect::Propose(change) => self.consensus.propose(change).await,
+                ControlEffect::Propose(change) => self.group.propose(change),
                 ControlEffect::Show(view) => self.show(view),
                 ControlEffect::Reply { id, response } => self.awaited.answer(id, response),
             }

@@ -193,7 +193,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             let _ = completions.send(Completion::Persisted(last.into_iter().collect()));
         });
         // The writer is gone only when the disk has failed; then nothing is answered.
-        let _ = self.writer.jobs.send(Job { appends, erased, changes: Vec::new(), done }).await;
+        let _ = self.writer.jobs.send(Job { appends, erased, metadata: Vec::new(), done }).await;
     }
 
     fn read(&self, read: ReadId, range: ReadRange) {

@@ -14,7 +14,7 @@ use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::{Append, WallTime};
 
 use self::log::Log;
-use super::{Batch, Disk, ReadError, ReadRange, Storage};
+use super::{Batch, Cell, Disk, MetadataWrite, ReadError, ReadRange, Storage};
 
 mod log;
 
@@ -64,6 +64,8 @@ pub async fn check<B: Bench>(bench: &mut B) {
     a_large_message_comes_back(bench).await;
     the_newest_state_counts(bench).await;
     changes_come_in_order(bench).await;
+    the_metadata_log_is_cut_at_both_ends(bench).await;
+    a_cell_holds_its_newest_value(bench).await;
     scans_page_through_one_partition(bench).await;
     partitions_do_not_mix(bench).await;
     a_damaged_message_is_never_served(bench).await;
@@ -131,6 +133,10 @@ async fn holds(storage: &impl Storage, log: &Log) {
     same("entries", &found, &raw);
 }
 
+fn entry((index, bytes): &(ChangeIndex, Bytes)) -> MetadataWrite {
+    MetadataWrite::Entry(*index, bytes.clone())
+}
+
 fn state(partition: PartitionId, applied: u64, bytes: &str) -> Append {
     let bytes = Bytes::from(bytes.to_owned());
     let (applied, from) = (EntryIndex(applied), EntryIndex(applied + 1));
@@ -159,7 +165,7 @@ async fn a_batch_is_there_as_a_whole<B: Bench>(bench: &mut B) {
     let disk = bench.fresh().await;
     let logs: Vec<_> = (1..=3).map(|partition| Log::mixed(partition, 10, 4)).collect();
     let change = (ChangeIndex(1), Bytes::from_static(b"change"));
-    let mut batch = Batch { changes: vec![change.clone()], ..Batch::default() };
+    let mut batch = Batch { metadata: vec![entry(&change)], ..Batch::default() };
     for log in &logs {
         batch.appends.extend([log.part(0, 5), state(log.partition, 5, "five"), log.part(5, 10)]);
     }
@@ -332,7 +338,8 @@ async fn changes_come_in_order<B: Bench>(bench: &mut B) {
     let change = |at: u64| (ChangeIndex(at), Bytes::from(format!("change {at}")));
     let all: Vec<_> = (1..=600).map(change).collect();
     for changes in all.chunks(7) {
-        commit(&storage, &Batch { changes: changes.to_vec(), ..Batch::default() }).await;
+        let metadata = changes.iter().map(entry).collect();
+        commit(&storage, &Batch { metadata, ..Batch::default() }).await;
     }
     drop(storage);
     let disk = bench.restart(disk).await;
@@ -351,6 +358,53 @@ async fn changes_come_in_order<B: Bench>(bench: &mut B) {
     }
     let tail = ok("changes", storage.changes(ChangeIndex(590), usize::MAX).await);
     same("its end", &tail, &all[589..]);
+}
+
+async fn the_metadata_log_is_cut_at_both_ends<B: Bench>(bench: &mut B) {
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    let change = |at: u64, text: &str| (ChangeIndex(at), Bytes::from(format!("{text} {at}")));
+    let first: Vec<_> = (1..=20).map(|at| change(at, "first")).collect();
+    commit(&storage, &Batch { metadata: first.iter().map(entry).collect(), ..Batch::default() })
+        .await;
+    // What is cut and what is written anew in one batch are taken in their order.
+    let again: Vec<_> = (11..=13).map(|at| change(at, "again")).collect();
+    let mut metadata = vec![MetadataWrite::Truncate(ChangeIndex(11))];
+    metadata.extend(again.iter().map(entry));
+    metadata.push(MetadataWrite::Purge(ChangeIndex(5)));
+    commit(&storage, &Batch { metadata, ..Batch::default() }).await;
+    drop(storage);
+    let disk = bench.restart(disk).await;
+    let storage = open(&disk).await;
+    let expected: Vec<_> = first[4..10].iter().cloned().chain(again).collect();
+    let found = ok("changes", storage.changes(ChangeIndex(0), usize::MAX).await);
+    same("what is left of the metadata log", &found, &expected);
+}
+
+async fn a_cell_holds_its_newest_value<B: Bench>(bench: &mut B) {
+    const CELLS: [Cell; 5] =
+        [Cell::Membership, Cell::Vote, Cell::Committed, Cell::Purged, Cell::Snapshot];
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    for cell in CELLS {
+        let empty = ok("a cell", storage.cell(cell).await);
+        assert!(empty.is_none(), "{cell:?} on an empty disk");
+    }
+    for (round, text) in ["old", "new"].into_iter().enumerate() {
+        let cells = CELLS.iter().take(5 - round);
+        let put = |cell: &Cell| MetadataWrite::Cell(*cell, format!("{text} {cell:?}").into());
+        commit(&storage, &Batch { metadata: cells.map(put).collect(), ..Batch::default() }).await;
+    }
+    drop(storage);
+    let disk = bench.restart(disk).await;
+    let storage = open(&disk).await;
+    for cell in CELLS {
+        let text = if cell == Cell::Snapshot { "old" } else { "new" };
+        let found = ok("a cell", storage.cell(cell).await);
+        assert_eq!(found.as_deref(), Some(format!("{text} {cell:?}").as_bytes()));
+    }
+    let log = ok("changes", storage.changes(ChangeIndex(0), usize::MAX).await);
+    assert!(log.is_empty(), "cells are no part of the log");
 }
 
 async fn scans_page_through_one_partition<B: Bench>(bench: &mut B) {

@@ -19,8 +19,45 @@ pub struct Batch {
     pub appends: Vec<Append>,
     /// Partitions to forget, after what is appended to them.
     pub erased: Vec<PartitionId>,
-    /// Changes of the metadata log, consecutive.
-    pub changes: Vec<(ChangeIndex, Bytes)>,
+    /// What consensus on the metadata asks for, in its order.
+    pub metadata: Vec<MetadataWrite>,
+}
+
+/// A step of the metadata log and of what stands beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataWrite {
+    /// An entry stands at this index.
+    Entry(ChangeIndex, Bytes),
+    /// The entries from this index on are gone.
+    Truncate(ChangeIndex),
+    /// The entries below this index are gone.
+    Purge(ChangeIndex),
+    /// A cell holds this, and not what it held.
+    Cell(Cell, Bytes),
+}
+
+/// What stands beside the metadata log, each as one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cell {
+    /// Who this node is in the group that agrees.
+    Membership,
+    /// The newest vote.
+    Vote,
+    /// Up to where the log is known to be committed.
+    Committed,
+    /// Up to where the log was purged.
+    Purged,
+    /// The newest snapshot.
+    Snapshot,
+}
+
+impl MetadataWrite {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Entry(_, bytes) | Self::Cell(_, bytes) => bytes.len(),
+            Self::Truncate(_) | Self::Purge(_) => 0,
+        }
+    }
 }
 
 impl Batch {
@@ -29,8 +66,8 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         let records = self.appends.iter().flat_map(|append| &append.records).map(Record::len);
         let states = self.appends.iter().filter_map(|append| append.checkpoint.as_ref());
-        let changes = self.changes.iter().map(|(_, bytes)| bytes.len());
-        records.chain(states.map(|state| state.bytes.len())).chain(changes).sum()
+        let metadata = self.metadata.iter().map(MetadataWrite::bytes);
+        records.chain(states.map(|state| state.bytes.len())).chain(metadata).sum()
     }
 }
 
@@ -176,7 +213,7 @@ pub trait Storage: Clone + Send + Sync + 'static {
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<(EntryIndex, Bytes)>, ReadError>> + Send;
 
-    /// The metadata log from `from` on, about `bytes_max` of it but at least one change; none
+    /// The metadata log from `from` on, about `bytes_max` of it but at least one entry; none
     /// when there is none.
     ///
     /// # Errors
@@ -187,6 +224,13 @@ pub trait Storage: Clone + Send + Sync + 'static {
         from: ChangeIndex,
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<(ChangeIndex, Bytes)>, ReadError>> + Send;
+
+    /// What a cell beside the metadata log holds.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn cell(&self, cell: Cell) -> impl Future<Output = Result<Option<Bytes>, ReadError>> + Send;
 
     /// How full the disk is.
     ///

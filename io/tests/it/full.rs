@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sprawl_core::ids::ChangeIndex;
 use sprawl_io::data_dir::DataDir;
 use sprawl_io::storage::rocks::{RocksOptions, RocksStorage};
-use sprawl_io::storage::{Batch, CommitError, Disk, Storage};
+use sprawl_io::storage::{Batch, CommitError, Disk, MetadataWrite, Storage};
 use tempfile::TempDir;
 
 use crate::folder;
@@ -57,7 +57,8 @@ fn change(number: u64) -> (ChangeIndex, Bytes) {
 }
 
 fn batch(number: u64) -> Batch {
-    Batch { changes: vec![change(number)], ..Batch::default() }
+    let (index, bytes) = change(number);
+    Batch { metadata: vec![MetadataWrite::Entry(index, bytes)], ..Batch::default() }
 }
 
 async fn open(path: &Path) -> RocksStorage {

@@ -170,6 +170,7 @@ fn of_end(ended: Ended) -> Finding {
         Ended::DiskFailed(why) => {
             format!("the disk failed ({why}): the node has ended; look at the disk, then start it")
         }
+        Ended::Halted(why) => format!("{why}: the node has ended"),
     };
     Finding { subject: "node", status: Level::Critical, detail }
 }

@@ -93,8 +93,8 @@ pub(super) async fn status(State(face): State<Face>, _: NoQuery) -> Result<Respo
         boot: node.boot.0,
     });
     let identity = face.0.node.identity();
-    // The lone decider runs in the node that has founded the cluster, which is this one.
-    let leader = view.nodes.iter().find(|(disk, _)| **disk == identity.disk);
+    let group = face.0.node.group();
+    let leader = view.nodes.iter().find(|(_, node)| Some(node.id) == group.leader);
     let status = Status {
         node_id: face.node_id(),
         disk_id: identity.disk.to_string(),
@@ -106,7 +106,7 @@ pub(super) async fn status(State(face): State<Face>, _: NoQuery) -> Result<Respo
         cluster_id: view.cluster.map(|cluster| cluster.to_string()),
         cluster_members: members.collect(),
         leader: leader.map(|(_, node)| node.name.clone()),
-        is_leader: leader.is_some(),
+        is_leader: leader.is_some_and(|(disk, _)| *disk == identity.disk),
         metadata_version: view.version.0,
         topics: view.topics.len(),
         subscriptions: view.subscriptions.len(),

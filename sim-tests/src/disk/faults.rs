@@ -1,7 +1,7 @@
 //! What happens to a disk that no program asked for, and what is noted about every write.
 
 use bytes::Bytes;
-use sprawl_io::storage::Batch;
+use sprawl_io::storage::{Batch, MetadataWrite};
 
 use super::{SimDisk, State};
 
@@ -37,7 +37,20 @@ impl State {
             self.platters.log.retain(|(partition, _), _| partition != erased);
             self.platters.states.remove(erased);
         }
-        self.platters.changes.extend(batch.changes.iter().cloned());
+        for step in &batch.metadata {
+            match step.clone() {
+                MetadataWrite::Entry(index, bytes) => {
+                    self.platters.changes.insert(index, bytes);
+                }
+                MetadataWrite::Truncate(from) => drop(self.platters.changes.split_off(&from)),
+                MetadataWrite::Purge(below) => {
+                    self.platters.changes = self.platters.changes.split_off(&below);
+                }
+                MetadataWrite::Cell(cell, bytes) => {
+                    self.platters.cells.insert(cell, bytes);
+                }
+            }
+        }
     }
 }
 

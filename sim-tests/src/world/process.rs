@@ -92,6 +92,7 @@ impl Process {
             ended = node.ended() => match ended {
                 Ended::Shutdown => "it was shut down".to_owned(),
                 Ended::DiskFailed(reason) => format!("the disk failed: {reason}"),
+                Ended::Halted(reason) => panic!("the node halted: {reason}"),
             },
             () = face => "its face ended".to_owned(),
         }

@@ -9,7 +9,7 @@ use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::WallTime;
 use sprawl_io::storage::{
-    Batch, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
+    Batch, Cell, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
 };
 
 /// The disk; clones are the same one.
@@ -96,6 +96,10 @@ impl Storage for Memory {
         _: usize,
     ) -> Result<Vec<(ChangeIndex, Bytes)>, ReadError> {
         Ok(Vec::new())
+    }
+
+    async fn cell(&self, _: Cell) -> Result<Option<Bytes>, ReadError> {
+        Ok(None)
     }
 
     async fn usage(&self) -> Result<Usage, ReadError> {

@@ -76,7 +76,7 @@ fn bounded(source: &Source) -> Vec<String> {
     }
     for (at, call) in source.code.match_indices("mpsc::channel(") {
         let bound = source.code[at + call.len()..].split(')').next().unwrap_or("").trim();
-        if bound != "1" && !bound.ends_with("_MAX") {
+        if bound != "1" && !bound.ends_with("_MAX") && !bound.ends_with("_max") {
             found.push(source.complain(at, "a queue's bound has a name that ends in _MAX"));
         }
     }

@@ -17,11 +17,12 @@ const WORLD: [(&str, &str); 8] = [
 
 /// Where core may derive serde: what leaves the process, as it is stored or agreed on, and of the
 /// machines' time the wall's alone.
-const SERDE: [(&str, Option<&str>); 13] = [
+const SERDE: [(&str, Option<&str>); 14] = [
     ("core/src/wire.rs", None),
     ("core/src/ids.rs", None),
     ("core/src/machine/time.rs", Some("WallTime")),
     ("core/src/cluster/metadata.rs", None),
+    ("core/src/cluster/metadata/snapshot.rs", None),
     ("core/src/cluster/pattern.rs", None),
     ("core/src/cluster/subscription.rs", None),
     ("core/src/cluster/topic.rs", None),

@@ -1,8 +1,9 @@
 //! The database of a production node: one RocksDB, written by one task and synced by another.
 //!
 //! Column families: `log` (partition ‖ index, big-endian → entry), `state` (partition → state),
-//! `metadata` (change → bytes). A partition that has entries but no state yet has an empty value
-//! in `state`, so that the partitions are known without a look at their entries.
+//! `metadata` (change → bytes, and a cell for each value beside that log). A partition that has
+//! entries but no state yet has an empty value in `state`, so that the partitions are known without
+//! a look at their entries.
 
 mod note;
 mod opening;
@@ -17,12 +18,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch};
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, NUMBER_MAX, Offset, PartitionId};
 use sprawl_core::machine::WallTime;
 
 use self::note::Note;
 use self::tuning::{FAMILIES, LOG, METADATA, STATE, Sizes};
-use super::{Batch, CommitError, OpenError, ReadError, ReadRange, Storage, Usage};
+use super::{
+    Batch, Cell, CommitError, MetadataWrite, OpenError, ReadError, ReadRange, Storage, Usage,
+};
 
 /// How the database is kept.
 #[derive(Clone, Debug, Default)]
@@ -172,8 +175,23 @@ impl Open {
             write.delete_range_cf(log, from, log_key(PartitionId(partition.0 + 1), EntryIndex(0)));
             write.delete_cf(state, partition.0.to_be_bytes());
         }
-        for (index, bytes) in &batch.changes {
-            write.put_cf(self.family(METADATA), index.0.to_be_bytes(), bytes);
+        let metadata = self.family(METADATA);
+        for step in &batch.metadata {
+            match step {
+                MetadataWrite::Entry(index, bytes) => {
+                    write.put_cf(metadata, index.0.to_be_bytes(), bytes);
+                }
+                MetadataWrite::Truncate(from) => {
+                    let end = (NUMBER_MAX + 1).to_be_bytes();
+                    write.delete_range_cf(metadata, from.0.to_be_bytes(), end);
+                }
+                MetadataWrite::Purge(below) => {
+                    write.delete_range_cf(metadata, [0; 8], below.0.to_be_bytes());
+                }
+                MetadataWrite::Cell(cell, bytes) => {
+                    write.put_cf(metadata, cell_key(*cell), bytes);
+                }
+            }
         }
         if write.is_empty() {
             return Ok(());
@@ -289,6 +307,15 @@ impl Storage for RocksStorage {
         self.apart(move |open| open.changes(from, bytes_max)).await
     }
 
+    async fn cell(&self, cell: Cell) -> Result<Option<Bytes>, ReadError> {
+        self.apart(move |open| {
+            let value = open.db.get_cf(open.family(METADATA), cell_key(cell));
+            let value = value.map_err(|error| ReadError::Failed(one_line(error)))?;
+            Ok(value.map(Bytes::from))
+        })
+        .await
+    }
+
     async fn usage(&self) -> Result<Usage, ReadError> {
         let (path, max) = (self.shared.path.clone(), self.shared.disk_max_bytes);
         self.apart(move |_| {
@@ -316,6 +343,18 @@ const CLOSED: &str = "the database is closed";
 /// The big-endian number that the key under an iterator is.
 fn number_under(iterator: &DBRawIterator<'_>) -> Option<u64> {
     Some(u64::from_be_bytes(*iterator.key()?.first_chunk()?))
+}
+
+/// The key of a cell: behind all indexes, and shorter than one.
+fn cell_key(cell: Cell) -> [u8; 2] {
+    let number = match cell {
+        Cell::Membership => 0,
+        Cell::Vote => 1,
+        Cell::Committed => 2,
+        Cell::Purged => 3,
+        Cell::Snapshot => 4,
+    };
+    [0xff, number]
 }
 
 fn log_key(partition: PartitionId, index: EntryIndex) -> [u8; 16] {

@@ -10,7 +10,7 @@ use rocksdb::{
 pub(super) const LOG: &str = "log";
 /// The column family of states: partition → state, empty while there are only entries.
 pub(super) const STATE: &str = "state";
-/// The column family of the metadata log: change → bytes.
+/// The column family of the metadata log: change → bytes, and the cells beside it.
 pub(super) const METADATA: &str = "metadata";
 /// All of them.
 pub(super) const FAMILIES: [&str; 3] = [LOG, STATE, METADATA];

@@ -110,6 +110,7 @@ async fn live(mut config: Config) -> anyhow::Result<()> {
             "the disk failed: {why}; nothing was acknowledged after it. Look at the disk, then \
              start the node again"
         )),
+        Ended::Halted(why) => Err(anyhow!("{why}")),
     }
 }
 

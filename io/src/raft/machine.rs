@@ -1,0 +1,128 @@
+//! What the group has agreed on, applied: the metadata, as core's state machine makes them of the
+//! changes, and their snapshots.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use sprawl_core::cluster::metadata::{Change, View};
+use sprawl_core::ids::ChangeIndex;
+use tokio::sync::mpsc;
+
+use super::kinds::{Kinds, LogId, Members, Snapshot, SnapshotMeta};
+use super::log::Disk;
+use super::runtime::apart;
+use super::stored::{self, Applied, StoredSnapshot};
+
+/// A step of what is agreed.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// A change, and the metadata after it.
+    Change { index: ChangeIndex, change: Change },
+    /// The metadata as another node has them, which this one was too far behind for.
+    Installed(Arc<View>),
+}
+
+/// The state machine. Clones are the same one.
+#[derive(Clone)]
+pub(super) struct Metadata {
+    applied: Arc<Mutex<Applied>>,
+    snapshot: Arc<Mutex<Option<StoredSnapshot>>>,
+    /// Bounded by the changes that the disk takes while control is busy.
+    decisions: mpsc::UnboundedSender<Decision>,
+    disk: Disk,
+}
+
+impl Metadata {
+    pub(super) fn new(
+        applied: Applied,
+        snapshot: Option<StoredSnapshot>,
+        decisions: mpsc::UnboundedSender<Decision>,
+        disk: Disk,
+    ) -> Self {
+        let (applied, snapshot) = (Arc::new(Mutex::new(applied)), Arc::new(Mutex::new(snapshot)));
+        Self { applied, snapshot, decisions, disk }
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, decision: Decision) {
+        // Control is gone only when the node has ended.
+        let _ = self.decisions.send(decision);
+    }
+
+    /// Stores a snapshot; it is the newest one when it is durable.
+    async fn keep(&self, snapshot: StoredSnapshot) -> io::Result<()> {
+        self.disk.sync(vec![stored::write_snapshot(&snapshot)]).await?;
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        Ok(())
+    }
+}
+
+impl RaftSnapshotBuilder<Kinds> for Metadata {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        let Applied { last, members, view } = self.applied().clone();
+        let meta = SnapshotMeta { last_log_id: last, last_membership: members };
+        let view = Bytes::from(apart(move || view.snapshot()).await?);
+        self.keep(StoredSnapshot { meta: meta.clone(), view: view.clone() }).await?;
+        Ok(Snapshot { meta, snapshot: view })
+    }
+}
+
+impl RaftStateMachine<Kinds> for Metadata {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Members)> {
+        let applied = self.applied();
+        Ok((applied.last, applied.members.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<Kinds>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            if let Some(agreed) = self.applied().apply(&entry) {
+                let (index, change) = (ChangeIndex(entry.log_id.index), agreed.0.clone());
+                self.tell(Decision::Change { index, change });
+            }
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, view: Bytes) -> io::Result<()> {
+        let bytes = view.clone();
+        let restored = apart(move || View::restore(&bytes)).await?.map_err(io::Error::other)?;
+        self.keep(StoredSnapshot { meta: meta.clone(), view }).await?;
+        let shown = Arc::new(restored.clone());
+        *self.applied() = Applied {
+            last: meta.last_log_id,
+            members: meta.last_membership.clone(),
+            view: restored,
+        };
+        self.tell(Decision::Installed(shown));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let held = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(held
+            .as_ref()
+            .map(|held| Snapshot { meta: held.meta.clone(), snapshot: held.view.clone() }))
+    }
+}
