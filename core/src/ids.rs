@@ -103,6 +103,10 @@ number! {
     RequestId
 }
 number! {
+    /// An exchange of members that waits for its answer, unique within one run of one node.
+    ExchangeId
+}
+number! {
     /// A read of the disk that waits for its records, unique within one run of one shard.
     ReadId
 }

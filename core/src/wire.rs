@@ -41,14 +41,26 @@ pub enum BadFrame {
 ///
 /// When the value exceeds [`FRAME_BYTES_MAX`]: whatever is stored or sent has bounds below it.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut frame = vec![FORMAT];
-    match bincode::serde::encode_into_std_write(value, &mut frame, CONFIG) {
+    let mut frame = Vec::new();
+    encode_behind(value, &mut frame);
+    frame
+}
+
+/// Encodes one value as a frame behind what `bytes` holds already.
+///
+/// # Panics
+///
+/// As [`encode`].
+pub fn encode_behind<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    let before = bytes.len();
+    bytes.push(FORMAT);
+    match bincode::serde::encode_into_std_write(value, bytes, CONFIG) {
         Ok(_) => {}
         Err(error @ EncodeError::Io { .. }) => unreachable!("a Vec takes every byte: {error}"),
         Err(error) => panic!("a value without a wire form: {error}"),
     }
-    assert!(frame.len() <= FRAME_BYTES_MAX, "a frame of {} bytes", frame.len());
-    frame
+    let length = bytes.len() - before;
+    assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
 }
 
 /// Decodes the one value of a frame.

@@ -34,11 +34,24 @@ pub enum Bug {
     BuriedAfterDone,
     /// A subscription from the latest message begins at its first poll.
     LatestAtFirstPull,
+    /// Who is to own a partition depends on an order that differs from node to node.
+    PlacementUnordered,
+    /// Owners are chosen without regard to their zones.
+    ZoneIgnored,
+    /// How long a node has been silent is judged by the wall clock.
+    SessionsByTheWallClock,
+    /// A member that objects to a suspicion does not raise its incarnation.
+    RefutesWithoutRaise,
+    /// A verdict about an old incarnation overrides the word of a newer one.
+    OldFailedOverrides,
+    /// A newcomer is told of once, on one datagram.
+    JoinToldOnce,
 }
 
 #[cfg(zoo)]
 std::thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+    static SEAT: std::cell::Cell<u128> = const { std::cell::Cell::new(0) };
 }
 
 /// Plants a bug on this thread, or none.
@@ -60,4 +73,30 @@ pub fn planted(bug: Bug) -> bool {
 #[inline]
 pub const fn planted(_: Bug) -> bool {
     false
+}
+
+/// A node's machine works on this thread from now on: what an order without rule would depend on.
+#[cfg(zoo)]
+pub fn sit(seat: u128) {
+    SEAT.set(seat);
+}
+
+/// A node's machine works on this thread from now on.
+#[cfg(not(zoo))]
+#[inline]
+pub const fn sit(_: u128) {}
+
+/// What the order depends on that is planted instead of a rule; otherwise 0.
+#[cfg(zoo)]
+#[must_use]
+pub fn seat() -> u128 {
+    if planted(Bug::PlacementUnordered) { SEAT.get() } else { 0 }
+}
+
+/// What the order depends on that is planted instead of a rule; otherwise 0.
+#[cfg(not(zoo))]
+#[must_use]
+#[inline]
+pub const fn seat() -> u128 {
+    0
 }

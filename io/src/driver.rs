@@ -1,9 +1,11 @@
 //! The loops: take an input, let the machine handle it, do what it wants. Nothing is decided here.
 
 pub(crate) mod control;
+pub(crate) mod gossip;
 pub(crate) mod shard;
 
 pub(crate) use control::ControlLoop;
+pub(crate) use gossip::GossipLoop;
 pub(crate) use shard::ShardLoop;
 
 use std::collections::BTreeMap;

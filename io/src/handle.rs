@@ -1,11 +1,14 @@
 //! How the face of a node asks its machines, and hears when the node has ended.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use sprawl_core::broker::replica::Submission;
 use sprawl_core::broker::routing::target_of;
+use sprawl_core::cluster::consensus::RaftStatus;
 use sprawl_core::cluster::metadata::View;
-use sprawl_core::ids::ShardId;
+use sprawl_core::ids::{PartitionId, ShardId};
 use sprawl_core::machine::{
     ControlRequest, ControlResponse, Refused, Request, Response, ShardStatus,
 };
@@ -13,11 +16,15 @@ use sprawl_core::node::{entry_shard, shard_of};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::data_dir::Identity;
-use crate::raft::GroupStatus;
+use crate::membership::Membership;
+use crate::peer::Counters;
 use crate::signal::Follower;
 
 /// How many requests wait in front of one machine at most; the next one is refused.
 pub const INBOX_REQUESTS_MAX: usize = 16_384;
+
+/// How often a starting node looks whether it serves what it leads.
+const SETTLED_LOOK: Duration = Duration::from_millis(2);
 
 /// A request with the place where its answer is awaited.
 #[derive(Debug)]
@@ -45,7 +52,10 @@ pub struct NodeHandle {
     pub(crate) view: Arc<RwLock<Arc<View>>>,
     pub(crate) control: mpsc::Sender<Asked<ControlRequest, ControlResponse>>,
     pub(crate) shards: Arc<[mpsc::Sender<Asked<Request, Response>>]>,
-    pub(crate) group: Follower<GroupStatus>,
+    pub(crate) group: Follower<RaftStatus>,
+    pub(crate) waits: Follower<Option<String>>,
+    pub(crate) membership: Follower<Arc<Membership>>,
+    pub(crate) traffic: Arc<Counters>,
     pub(crate) stop: mpsc::Sender<()>,
     pub(crate) ended: Follower<Option<Ended>>,
 }
@@ -65,8 +75,49 @@ impl NodeHandle {
 
     /// How this node sees the group that agrees on the metadata.
     #[must_use]
-    pub fn group(&self) -> GroupStatus {
+    pub fn group(&self) -> RaftStatus {
         self.group.get()
+    }
+
+    /// Why the node belongs to no cluster yet; `None` when it does.
+    #[must_use]
+    pub fn waits(&self) -> Option<String> {
+        self.waits.get()
+    }
+
+    /// Who lives, as far as this node knows.
+    #[must_use]
+    pub fn membership(&self) -> Arc<Membership> {
+        self.membership.get()
+    }
+
+    /// What the network between nodes has counted.
+    #[must_use]
+    pub fn traffic(&self) -> &Counters {
+        &self.traffic
+    }
+
+    /// Returns when the node is registered and serves what it leads, or after `wait`: says which.
+    pub async fn settled(&self, wait: Duration) -> bool {
+        let settled = async {
+            while !self.serves_what_it_leads().await {
+                tokio::time::sleep(SETTLED_LOOK).await;
+            }
+        };
+        tokio::time::timeout(wait, settled).await.is_ok()
+    }
+
+    async fn serves_what_it_leads(&self) -> bool {
+        let (view, me) = (self.view(), &self.identity);
+        if !view.has_registered(me.disk, me.boot) {
+            return false;
+        }
+        let Some(shards) = self.describe().await else { return false };
+        let partitions = shards.iter().flat_map(|shard| &shard.partitions);
+        let serving: BTreeSet<PartitionId> =
+            partitions.filter(|held| held.serving).map(|held| held.partition).collect();
+        let led = view.partitions.values().filter(|partition| partition.leader == me.disk);
+        led.map(|partition| partition.id).all(|id| serving.contains(&id))
     }
 
     /// Asks the data plane. Every request gets an answer: a full inbox refuses it, and a node

@@ -7,9 +7,12 @@
 //! same loops.
 
 pub mod clock;
+pub mod contacts;
 pub mod data_dir;
 mod driver;
 pub mod handle;
+pub mod membership;
+pub mod peer;
 pub mod raft;
 mod signal;
 mod spawn;

@@ -1,32 +1,73 @@
 //! How a node comes up: identity and boot number, the database, recovery, the loops.
 
-use std::collections::BTreeMap;
+mod membership;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 
 use sprawl_core::broker::replica::{Recovery, Replica};
 use sprawl_core::broker::{Shard, ShardOptions, ShardSeed};
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::control::ControlSeed;
-use sprawl_core::cluster::metadata::View;
+use sprawl_core::cluster::gossip::{MEMBER_NAME_BYTES_MAX, ZONE_BYTES_MAX};
+use sprawl_core::cluster::metadata::{CAPACITY_NORMAL, FEATURE_LEVEL, Registration, View};
 use sprawl_core::ids::{ClusterId, PartitionId, ShardId};
 use sprawl_core::machine::Now;
 use sprawl_core::node::{SHARDS_MAX, shard_of};
 use tokio::sync::{mpsc, oneshot};
 
+use self::membership::Gossiping;
 use crate::clock::Clock;
+use crate::contacts;
 use crate::data_dir::{Identity, IdentityError, Name};
 use crate::driver::{ControlLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
-use crate::raft::{BadMetadata, Group, Member, Stored};
+use crate::membership::Membership;
+use crate::peer::{self, ClusterKey, Counters, Incoming, Lane, Network, Peers, Sockets};
+use crate::raft::{
+    BadMetadata, Group, Member, Observed, Reached, SNAPSHOT_ENTRIES, Search, Stored,
+};
 use crate::signal::{Follower, Signal};
 use crate::spawn::spawn;
 use crate::storage::{Disk, OpenError, ReadError, Storage};
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceRaft, Untraced};
 use crate::transport::Neighbours;
 use crate::writer::{Job, Writer, WriterHandle};
 
 /// About how many bytes of a partition's log recovery reads at once.
 const RECOVERY_READ_BYTES: usize = 4 << 20;
+
+/// Where a node is reached, and how it finds its cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Where other nodes reach it.
+    pub address: SocketAddr,
+    /// Where clients reach it.
+    pub http: SocketAddr,
+    /// Where it looks for other nodes when it belongs to no cluster yet.
+    pub seeds: BTreeSet<SocketAddr>,
+    /// Whether it founds a cluster though seeds are silent.
+    pub founds: bool,
+    /// What it shares a fate with; empty where nobody said.
+    pub zone: String,
+    /// How much it is to hold beside others.
+    pub capacity: u32,
+    /// The cluster's secret.
+    pub key: Option<ClusterKey>,
+    /// After how many entries of its log the metadata are stored as a snapshot.
+    pub snapshot_entries: u64,
+}
+
+impl Cluster {
+    /// A node that founds a cluster of its own.
+    #[must_use]
+    pub fn alone(address: SocketAddr, http: SocketAddr) -> Self {
+        let (seeds, founds, zone, key) = (BTreeSet::new(), false, String::new(), None);
+        let (capacity, snapshot_entries) = (CAPACITY_NORMAL, SNAPSHOT_ENTRIES);
+        Self { address, http, seeds, founds, zone, capacity, key, snapshot_entries }
+    }
+}
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -35,6 +76,8 @@ pub struct Options {
     pub name: Name,
     /// How many shards it has, from 1 to core's `SHARDS_MAX`.
     pub shards: u16,
+    /// Where it is reached, and how it finds its cluster.
+    pub cluster: Cluster,
     /// How much all its shards together take on.
     pub budget: ShardOptions,
     /// Random bytes, for the identities that a first start makes.
@@ -59,6 +102,9 @@ pub enum StartError {
     /// The disk holds a partition that the metadata log does not know: the log is not whole.
     #[error("the metadata log is damaged: it does not know partition {0}, which the disk holds")]
     UnknownPartition(PartitionId),
+    /// The name or the zone is longer than what other nodes are told.
+    #[error("a name has up to {MEMBER_NAME_BYTES_MAX} bytes, a zone up to {ZONE_BYTES_MAX}")]
+    Texts,
     /// The number of shards is out of range.
     #[error("a node has 1 to {SHARDS_MAX} shards, not {0}")]
     Shards(u16),
@@ -72,16 +118,18 @@ pub enum StartError {
 /// # Errors
 ///
 /// [`StartError`] in one line. Nothing is served then.
-pub async fn start<D, C, T>(
+pub async fn start<D, C, T, S>(
     disk: D,
     clock: C,
     trace: T,
+    sockets: S,
     options: Options,
 ) -> Result<NodeHandle, StartError>
 where
     D: Disk,
     C: Clock,
-    T: Trace<Control> + Trace<Shard>,
+    S: Sockets,
+    T: Trace<Control> + Trace<Shard> + TraceRaft,
 {
     if !(1..=SHARDS_MAX).contains(&options.shards) {
         return Err(StartError::Shards(options.shards));
@@ -96,22 +144,73 @@ where
     let replicas = recover(&storage, &stored.all()?.view, options.shards).await?;
 
     let stop = Signal::new(None);
-    let stopped = stop.follow();
     let (writer, syncer, to_writer) = Writer::new(storage.clone(), stop.clone());
     let (finished, closed) = oneshot::channel();
     spawn("sprawl-syncer".to_owned(), syncer.run())?;
     spawn("sprawl-writer".to_owned(), writer.run(finished))?;
-    let (member, group) = Member::new(stored, applied, cluster, to_writer.clone(), stop.clone())?;
+    let said = registration(&identity, &options);
+    let known = stored.cluster();
+    let (network, mut inbound) = Peers::start(sockets, peers(&said, known, &options));
+    let search = Search {
+        said: said.clone(),
+        seeds: options.cluster.seeds.clone(),
+        founds: options.cluster.founds,
+        fresh: cluster,
+        snapshot_entries: options.cluster.snapshot_entries,
+    };
+    let reached = Reached::new(network.clone(), &mut inbound);
+    let hands = (clock.clone(), to_writer.clone(), Observed::new(trace.raft()));
+    let (member, group) = Member::new(stored, applied, search, reached, hands, stop.clone())?;
     spawn("sprawl-raft".to_owned(), member.run())?;
-    let ends = Ends { origin, storage, clock, trace, to_writer: to_writer.clone(), stopped };
+    let others = contacts::read(disk.files()).await;
+    let hands = (clock.clone(), Untraced, network.clone());
+    let seed = membership::seed(&said, known, others, &view, &options)?;
+    let (gossiping, farewell) =
+        membership::begin(seed, origin, hands, &mut inbound, stop.follow())?;
+    let seed =
+        ControlSeed { said, founds: Some(known.unwrap_or(cluster)), view: Arc::new(view), origin };
+    let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
+    let lanes = Lanes { network: network.clone(), peers, group, traffic, gossiping };
+    let writers = to_writer.clone();
+    let ends = Ends { origin, storage, clock, trace, to_writer: writers, stop: stop.clone() };
     let (asked, stopping) = mpsc::channel(1);
     let ended = Signal::new(None);
     let watched = ended.follow();
-    let handle =
-        ends.run(identity, (view, cluster, group), replicas, &options, (asked, watched))?;
-    let keeper = Keeper { disk, writer: to_writer, stopping, stop, closed, ended };
+    let handle = ends.run(identity, seed, lanes, replicas, &options, (asked, watched))?;
+    let closing = move || network.close();
+    let (membership, writer) = (handle.membership.clone(), to_writer);
+    let watch = Watch { membership, stopping, closed, farewell };
+    let keeper = Keeper { disk, watch, writer, stop, ended, closing };
     spawn("sprawl-keeper".to_owned(), keeper.run())?;
     Ok(handle)
+}
+
+/// What this run says of itself.
+fn registration(identity: &Identity, options: &Options) -> Registration {
+    let Cluster { address, http, zone, capacity, .. } = options.cluster.clone();
+    Registration {
+        disk: identity.disk,
+        boot: identity.boot,
+        run: u64::from_be_bytes(*options.entropy.last_chunk().expect("32 bytes")),
+        name: identity.name.clone(),
+        address,
+        http,
+        zone,
+        capacity,
+        level: FEATURE_LEVEL,
+    }
+}
+
+/// What the node's network is started with.
+fn peers(said: &Registration, cluster: Option<ClusterId>, options: &Options) -> peer::Options {
+    let mut entropy = options.entropy;
+    entropy.reverse();
+    peer::Options {
+        name: said.name.clone(),
+        cluster,
+        key: options.cluster.key.clone(),
+        ..peer::Options::new((said.disk, said.boot), said.address, entropy)
+    }
 }
 
 /// The disk id and the cluster id that a first start uses.
@@ -172,7 +271,16 @@ struct Ends<S, C, T> {
     clock: C,
     trace: T,
     to_writer: WriterHandle,
-    stopped: Follower<Option<Ended>>,
+    stop: Signal<Option<Ended>>,
+}
+
+/// What control has of other nodes.
+struct Lanes<N> {
+    network: N,
+    peers: mpsc::Receiver<Incoming>,
+    group: Group,
+    traffic: Arc<Counters>,
+    gossiping: Gossiping,
 }
 
 impl<S, C, T> Ends<S, C, T>
@@ -181,10 +289,11 @@ where
     C: Clock,
     T: Trace<Control> + Trace<Shard>,
 {
-    fn run(
+    fn run<N: Network>(
         self,
         identity: Identity,
-        (view, cluster, group): (View, ClusterId, Group),
+        seed: ControlSeed,
+        lanes: Lanes<N>,
         mut replicas: BTreeMap<ShardId, Vec<Replica>>,
         options: &Options,
         (stop, ended): (mpsc::Sender<()>, Follower<Option<Ended>>),
@@ -194,7 +303,7 @@ where
         // messages and completions by what the shards have under way (core's `*_MAX`), views by
         // the changes that the disk takes while a shard is busy.
         let (reports, reported) = mpsc::unbounded_channel();
-        let face = Arc::new(RwLock::new(Arc::new(view.clone())));
+        let face = Arc::new(RwLock::new(seed.view.clone()));
         let (mut views, mut doors, mut neighbours, mut inboxes) = (vec![], vec![], vec![], vec![]);
         for _ in 0..options.shards {
             let (show, shown) = mpsc::unbounded_channel();
@@ -207,15 +316,15 @@ where
         }
         let transport = Neighbours::new(neighbours);
         let share = share(options.budget, options.shards);
-        for (number, (views, neighbours, requests)) in (0..).zip(inboxes) {
+        for (number, (told, neighbours, requests)) in (0..).zip(inboxes) {
             let me = ShardId(number);
             let replicas = replicas.remove(&me).unwrap_or_default();
             let shards = options.shards;
             let origin = self.origin;
             let seed = ShardSeed { me, shards, node, options: share, origin, replicas };
             let (complete, completions) = mpsc::unbounded_channel();
-            let stopped = self.stopped.clone();
-            let inbox = shard::Inbox { views, completions, neighbours, requests, stopped };
+            let stopped = self.stop.follow();
+            let inbox = shard::Inbox { told, completions, neighbours, requests, stopped };
             let hands =
                 (self.storage.clone(), self.clock.clone(), self.trace.clone(), transport.clone());
             let (writer, reports) = (self.to_writer.clone(), reports.clone());
@@ -224,21 +333,15 @@ where
             spawn(format!("sprawl-shard-{number}"), driver.run())?;
         }
         let (ask, requests) = mpsc::channel(INBOX_REQUESTS_MAX);
-        let (disk, boot) = node;
-        let seed = ControlSeed {
-            disk,
-            boot,
-            name: identity.name.clone(),
-            cluster,
-            view,
-            origin: self.origin,
-        };
-        let inbox = control::Inbox { reports: reported, requests, stopped: self.stopped.clone() };
-        let shown = control::Shown { shards: views, face: face.clone() };
-        let status = group.status.clone();
-        let hands = (self.clock.clone(), self.trace.clone(), group);
-        let control = Control::recover(seed);
-        let driver = ControlLoop::new(control, inbox, hands, self.to_writer.clone(), shown);
+        let Lanes { network, peers, group, traffic, gossiping } = lanes;
+        let Gossiping { membership, verdicts, retired, leaves } = gossiping;
+        let stopped = self.stop.follow();
+        let inbox = control::Inbox { reports: reported, requests, peers, verdicts, stopped };
+        let shown = control::Shown { shards: views, face: face.clone(), retired, leaves };
+        let (status, waits) = (group.status.clone(), group.waits.clone());
+        let hands = (self.clock.clone(), self.trace.clone(), group, network);
+        let (control, writer) = (Control::recover(seed), self.to_writer.clone());
+        let driver = ControlLoop::new(control, inbox, hands, self.stop.clone(), writer, shown);
         spawn("sprawl-control".to_owned(), driver.run())?;
 
         Ok(NodeHandle {
@@ -247,6 +350,9 @@ where
             control: ask,
             shards: doors.into(),
             group: status,
+            waits,
+            membership,
+            traffic,
             stop,
             ended,
         })
@@ -270,31 +376,48 @@ fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
     }
 }
 
-/// Keeps the directory locked until the node has ended, and ends it when asked.
-struct Keeper<D> {
-    disk: D,
-    writer: WriterHandle,
+/// What the keeper waits for.
+struct Watch {
+    /// Whose addresses are kept for the next start.
+    membership: Follower<Arc<Membership>>,
     stopping: mpsc::Receiver<()>,
-    stop: Signal<Option<Ended>>,
+    /// Comes to an end when the database is closed.
     closed: oneshot::Receiver<()>,
-    ended: Signal<Option<Ended>>,
+    /// Comes to an end when gossip has said its last word.
+    farewell: oneshot::Receiver<()>,
 }
 
-impl<D: Disk> Keeper<D> {
-    async fn run(mut self) {
+/// Keeps the directory locked until the node has ended, and ends it when asked.
+struct Keeper<D, F> {
+    disk: D,
+    watch: Watch,
+    writer: WriterHandle,
+    stop: Signal<Option<Ended>>,
+    ended: Signal<Option<Ended>>,
+    /// Ends the network.
+    closing: F,
+}
+
+impl<D: Disk, F: FnOnce()> Keeper<D, F> {
+    async fn run(self) {
+        let Watch { membership, mut stopping, closed, farewell } = self.watch;
         let mut stopped = self.stop.follow();
         tokio::select! {
             biased;
             _ = stopped.until(Option::is_some) => {}
-            _ = self.stopping.recv() => {
+            _ = stopping.recv() => {
                 // What was handed to the writer before is synced and answered first.
                 flush(&self.writer).await;
                 self.stop.set_where(Option::is_none, Some(Ended::Shutdown));
             }
+            never = contacts::keep(self.disk.files(), membership) => match never {},
         }
+        // An error is the signal: the loop of gossip has ended.
+        let _ = farewell.await;
+        (self.closing)();
         drop(self.writer);
         // An error is the signal: the writer has closed the database and dropped its end.
-        let _ = self.closed.await;
+        let _ = closed.await;
         drop(self.disk);
         // A disk that failed on the way down is the reason, whoever asked for the end.
         self.ended.set(stopped.get());

@@ -11,11 +11,17 @@ mod client;
 #[cfg(madsim)]
 mod clock;
 #[cfg(madsim)]
+mod cluster;
+#[cfg(madsim)]
 mod disk;
+#[cfg(madsim)]
+mod gossip;
 #[cfg(madsim)]
 mod history;
 #[cfg(madsim)]
 mod invariants;
+#[cfg(madsim)]
+mod net;
 #[cfg(madsim)]
 mod plan;
 #[cfg(madsim)]

@@ -14,7 +14,7 @@ use sprawl_core::ids::{RequestId, ShardId, TopicName};
 use sprawl_core::machine::{
     ControlEffect, ControlInput, Digest, Now, Request, Response, ShardEffect, ShardInput,
 };
-use sprawl_io::trace::Trace;
+use sprawl_io::trace::{Trace, TraceRaft};
 
 use crate::invariants::{BoundsHold, CommitNeverRegresses, Findings, PullsUnderWay};
 
@@ -169,6 +169,8 @@ impl Watched {
 fn elapsed() -> Duration {
     madsim::time::TimeHandle::current().elapsed()
 }
+
+impl TraceRaft for SimTrace {}
 
 impl Trace<Shard> for SimTrace {
     fn input(&self, shard: &Shard, now: Now, input: &ShardInput) {

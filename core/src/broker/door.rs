@@ -8,7 +8,7 @@ use super::routing::{
     Forwarded, TOPIC_WAIT, WANTED_BYTES_MAX, WANTED_MAX, Wanting, target, target_of,
 };
 use super::shard::Shard;
-use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, Source, TopicName};
+use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, Source, SubscriptionId, TopicName};
 use crate::machine::{DiskSpace, Message, Now, Refused, Report, Request, Response, ShardEffect};
 use crate::node::shard_of;
 
@@ -67,14 +67,10 @@ impl Shard {
             Request::Fetch { .. } | Request::Trim { .. } => {
                 self.serve_partition(reply, request, now, effects);
             }
-            Request::Pull { subscription, count_max, wait } => {
-                if self.view.subscriptions.contains_key(&subscription) {
-                    self.pull(reply, subscription, count_max, wait, now, effects);
-                } else {
-                    let refused = Refused::NoSubscription(subscription);
-                    self.bench.desk(now, effects).refuse(reply, refused);
-                }
-            }
+            Request::Pull { subscription, count_max, wait } => match self.unserved(&subscription) {
+                None => self.pull(reply, subscription, count_max, wait, now, effects),
+                Some(refused) => self.bench.desk(now, effects).refuse(reply, refused),
+            },
             Request::Settle { subscription, tokens, verdict } => {
                 self.settle(reply, subscription, tokens, verdict, now, effects);
             }
@@ -83,6 +79,15 @@ impl Shard {
                 self.bench.desk(now, effects).answer(reply, Response::Described(status));
             }
         }
+    }
+
+    /// Why this node does not hand out a subscription's messages.
+    fn unserved(&self, id: &SubscriptionId) -> Option<Refused> {
+        let Some(subscription) = self.view.subscriptions.get(id) else {
+            return Some(Refused::NoSubscription(id.clone()));
+        };
+        let partitions = self.view.partitions_of(subscription);
+        self.view.whereabouts(self.node.0, partitions).refused()
     }
 
     /// A request about one partition that is named by its topic and number.
@@ -142,8 +147,15 @@ impl Shard {
         work: impl FnOnce(&mut Partition, &mut Desk<'_>),
     ) {
         if self.on(id, now, effects, |held, _, desk| work(held, desk)).is_none() {
-            self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
+            let refused = self.absent(id);
+            self.bench.desk(now, effects).refuse(reply, refused);
         }
+    }
+
+    /// Why a partition that this shard does not hold is not served here.
+    fn absent(&self, id: PartitionId) -> Refused {
+        let there = self.view.whereabouts(self.node.0, self.view.partitions.get(&id));
+        there.refused().unwrap_or(Refused::NotReady)
     }
 
     pub(super) fn publish(
@@ -176,6 +188,7 @@ impl Shard {
         if self.admission.is_open(self.bench.ledger.in_flight)
             || self.bench.disk == DiskSpace::Full
             || source(&messages) == Source::NODE
+            || !self.partitions.contains_key(&partition)
         {
             return self.store(partition, messages, now, effects);
         }
@@ -210,9 +223,10 @@ impl Shard {
             self.on(partition, now, effects, |held, _, desk| held.publish(messages, desk));
             return;
         }
+        let refused = self.absent(partition);
         let mut desk = self.bench.desk(now, effects);
         for (reply, _) in messages {
-            desk.refuse(reply, Refused::NotReady);
+            desk.refuse(reply, refused.clone());
         }
     }
 

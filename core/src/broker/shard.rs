@@ -44,7 +44,7 @@ pub struct ShardSeed {
 pub struct Shard {
     pub(super) me: ShardId,
     pub(super) shards: u16,
-    node: (DiskId, Boot),
+    pub(super) node: (DiskId, Boot),
     pub(super) view: Arc<View>,
     pub(super) partitions: BTreeMap<PartitionId, Partition>,
     /// What the disk holds of partitions that no view has shown yet.
@@ -167,7 +167,7 @@ impl Shard {
         effects: &mut Vec<ShardEffect>,
     ) {
         let id = partition.id;
-        if shard_of(id, self.shards) != self.me {
+        if shard_of(id, self.shards) != self.me || !partition.replicas.contains(&self.node.0) {
             return;
         }
         self.partitions.entry(id).or_insert_with(|| {
@@ -257,7 +257,8 @@ impl Shard {
     /// partition that the view has never known is kept: then it is the view that lacks something.
     fn erase_orphans(&mut self, effects: &mut Vec<ShardEffect>) {
         let view = self.view.clone();
-        let orphans = self.recovered.extract_if(.., |id, _| view.has_known(*id));
+        let gone = |id: &PartitionId| view.has_known(*id) && !view.partitions.contains_key(id);
+        let orphans = self.recovered.extract_if(.., |id, _| gone(id));
         for (partition, _) in orphans {
             effects.push(ShardEffect::Erase { partition });
         }
@@ -394,6 +395,7 @@ impl Machine for Shard {
             }
             ShardInput::ReadDone { read, result } => self.read_done(read, result, now, effects),
             ShardInput::Sought { read, result } => self.sought(read, result, now, effects),
+            ShardInput::Timed(clock) => self.bench.clock = clock,
             ShardInput::DiskSpace(space) => self.disk_space(space, now, effects),
             ShardInput::DiskFailed => self.failed = true,
             ShardInput::Woke => self.wake(now, effects),

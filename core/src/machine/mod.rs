@@ -4,27 +4,33 @@
 //! driver obeys them in order and decides nothing. A new variant here breaks every match, on
 //! purpose: nowhere is there a catch-all arm over these enums.
 
+mod control;
 mod digest;
+mod gossip;
 mod status;
 mod time;
 
+use core::net::SocketAddr;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use control::{ControlEffect, ControlInput, ControlRequest, ControlResponse, Halt, Report};
 pub use digest::Digest;
-pub use status::{AdmissionStatus, Counters, LoadLevel, PartitionStatus, ShardStatus};
+pub use gossip::{GossipEffect, GossipInput};
+pub use status::{
+    AdmissionStatus, ControlStatus, Counters, LoadLevel, PartitionStatus, SessionStatus,
+    ShardStatus,
+};
 pub use time::{Now, Time, WallTime};
 
 use crate::broker::delivery::{AckToken, Delivered};
 use crate::broker::replica::{Checkpoint, Record, Submission};
-use crate::cluster::metadata::{Change, View};
-use crate::cluster::pattern::TopicPattern;
-use crate::cluster::subscription::{DeliveryAsked, StartFrom};
-use crate::cluster::topic::ConfigPatch;
-use crate::ids::{ChangeIndex, EntryIndex, Offset, PartitionId, ReadId, RequestId, ShardId};
-use crate::ids::{MessageId, SubscriptionId, TopicName};
+use crate::cluster::ClusterClock;
+use crate::cluster::metadata::View;
+use crate::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId};
+use crate::ids::{MessageId, ShardId, SubscriptionId, TopicName};
 
 /// A pure state machine: no clock, no entropy, no socket, no failure.
 pub trait Machine {
@@ -59,128 +65,13 @@ pub struct Broken {
     pub detail: String,
 }
 
-/// What happened to the control machine.
-#[derive(Clone, Debug, Hash)]
-pub enum ControlInput {
-    /// A client asks for something that the metadata must agree to.
-    Requested {
-        /// Names the request in the reply.
-        id: RequestId,
-        /// What is asked.
-        request: ControlRequest,
-    },
-    /// The metadata log committed a change; they come in the log's order, each once.
-    Decided {
-        /// Its position in the log.
-        index: ChangeIndex,
-        /// What was agreed.
-        change: Change,
-    },
-    /// The metadata as another node has them: this one was too far behind for each change alone.
-    Installed(Arc<View>),
-    /// A shard says something.
-    Reported {
-        /// Which shard.
-        from: ShardId,
-        /// What it says.
-        report: Report,
-    },
-    /// The disk began or ceased to take writes.
-    DiskSpace(DiskSpace),
-    /// A sync failed. It is the last input: nothing is answered after it.
-    DiskFailed,
-    /// The time that `wakeup` named has come.
-    Woke,
-}
-
-/// What the control machine wants done.
-#[derive(Clone, Debug, Hash)]
-pub enum ControlEffect {
-    /// Have this change agreed and stored; it comes back as `Decided`.
-    Propose(Change),
-    /// Show all shards, and whoever else reads it, the newest view.
-    Show(Arc<View>),
-    /// Answer a request.
-    Reply {
-        /// The request.
-        id: RequestId,
-        /// The answer.
-        response: ControlResponse,
-    },
-}
-
-/// What a client asks of the metadata.
-#[derive(Clone, Debug, Hash)]
-pub enum ControlRequest {
-    /// Make a durable subscription, and the topics that it names plainly and that do not exist.
-    Subscribe {
-        /// Its id; the same id again is the same subscription.
-        id: SubscriptionId,
-        /// What it means.
-        topics: Vec<TopicPattern>,
-        /// Where it begins in partitions that already exist.
-        from: StartFrom,
-        /// How its messages are delivered.
-        delivery: DeliveryAsked,
-    },
-    /// Remove a subscription.
-    Unsubscribe {
-        /// Its id.
-        id: SubscriptionId,
-    },
-    /// Make a topic, or keep it in another way.
-    ConfigureTopic {
-        /// Its name.
-        name: TopicName,
-        /// What changes.
-        patch: ConfigPatch,
-        /// Whether what the patch does not name goes back to its default.
-        reset: bool,
-    },
-    /// Remove a topic and all that it holds.
-    DeleteTopic {
-        /// Its name.
-        name: TopicName,
-    },
-}
-
-/// What became of a [`ControlRequest`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ControlResponse {
-    /// The subscription exists, and each of its partitions has committed where it begins.
-    Subscribed {
-        /// What it means.
-        topics: Vec<TopicPattern>,
-    },
-    /// It is agreed and stored.
-    Done,
-    /// It did not happen and will not.
-    Refused(Refused),
-    /// It may have happened; the same request again finds out.
-    Unknown,
-}
-
-/// What a shard tells control.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Report {
-    /// A message waits for a topic that the view does not have.
-    TopicWanted(TopicName),
-    /// A partition has committed where a subscription begins.
-    CursorFixed {
-        /// The subscription.
-        subscription: SubscriptionId,
-        /// The partition.
-        partition: PartitionId,
-    },
-    /// Somebody took messages of a subscription; said now and then.
-    Used(SubscriptionId),
-}
-
 /// What happened to a shard.
 #[derive(Clone, Debug, Hash)]
 pub enum ShardInput {
     /// Control shows a newer view of the metadata.
     Viewed(Arc<View>),
+    /// Cluster time goes on like this.
+    Timed(ClusterClock),
     /// A client asks for something.
     Requested {
         /// Names the request in the reply.
@@ -491,6 +382,12 @@ pub enum Refused {
     /// The window does not remember a message of this id.
     #[error("there is no message '{0}', or its partition does not remember it any more")]
     NoMessage(MessageId),
+    /// There is no node of this identity.
+    #[error("there is no node {0}")]
+    NoNode(DiskId),
+    /// Without this node nobody would be left who stays.
+    #[error("the last node of a cluster does not leave it")]
+    LastNode,
     /// More is waiting than the node takes on; try again after a pause.
     #[error("the node is overloaded: {0}")]
     Overloaded(&'static str),
@@ -509,6 +406,17 @@ pub enum Refused {
     /// The partition has no leader that may answer yet; try again after a pause.
     #[error("the partition has no leader yet")]
     NotReady,
+    /// Another node leads the partition.
+    #[error("node '{node}' at {http} serves this; ask there")]
+    Elsewhere {
+        /// What people call it.
+        node: String,
+        /// Where clients reach it.
+        http: SocketAddr,
+    },
+    /// Several nodes lead the partitions of a subscription, and none of them serves all.
+    #[error("the subscription's partitions are on several nodes, and no node serves all of them")]
+    Spread,
     /// The disk is full or at its bound; reads go on.
     #[error("the disk takes no more writes: it is full or at its configured bound")]
     DiskFull,

@@ -2,8 +2,44 @@
 
 use std::time::Duration;
 
-use super::{DiskSpace, Unreadable};
-use crate::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId, TopicName};
+use super::{DiskSpace, Time, Unreadable, WallTime};
+use crate::cluster::consensus::RaftStatus;
+use crate::ids::{Boot, ChangeIndex, DiskId, EntryIndex, Epoch, Offset, PartitionId, TopicName};
+
+/// How the control plane stands, as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ControlStatus {
+    /// Whether this run is registered.
+    pub is_registered: bool,
+    /// Whether this node decides for the cluster.
+    pub acts: bool,
+    /// The Raft group of the metadata.
+    pub raft: RaftStatus,
+    /// Cluster time.
+    pub time: WallTime,
+    /// By how much this node's wall clock differs from it, if that is too much.
+    pub clock_off: Option<Duration>,
+    /// Who is heard, on a voter; nobody elsewhere.
+    pub sessions: Vec<SessionStatus>,
+    /// Messages of other nodes that made no sense, or came too late to matter.
+    pub ignored: u64,
+}
+
+/// A node as its heartbeats show it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionStatus {
+    /// The node.
+    pub disk: DiskId,
+    /// Its registered run.
+    pub boot: Boot,
+    /// For how long it has been silent.
+    pub silent: Duration,
+    /// How far it has applied the metadata.
+    pub applied: ChangeIndex,
+    /// What its wall clock showed last, and when by this node's monotone clock; `None` while it
+    /// has not been heard.
+    pub wall: Option<(WallTime, Time)>,
+}
 
 /// What a shard holds and has counted since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

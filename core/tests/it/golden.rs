@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 use sprawl_core::broker::replica::{
     Attempt, BadEntry, Body, Draft, Envelope, Header, Note, Record, Timing,
 };
-use sprawl_core::cluster::metadata::Change;
+use sprawl_core::cluster::metadata::{Change, Leaving, Registration};
 use sprawl_core::cluster::subscription::{Delivery, Filter, StartFrom, Test};
 use sprawl_core::cluster::topic::{ConfigPatch, TopicConfig};
 use sprawl_core::ids::{
@@ -45,6 +45,29 @@ impl Forms {
         assert_eq!(wire::decode(&frame), Ok(change));
     }
 
+    fn nodes(&mut self) {
+        let (disk, boot) = (DiskId(1 << 64), Boot(3));
+        let said = Registration {
+            disk,
+            boot,
+            run: 300,
+            name: "a".to_owned(),
+            address: "192.0.2.1:7946".parse().expect("an address"),
+            http: "[2001:db8::1]:9070".parse().expect("an address"),
+            zone: "z".to_owned(),
+            capacity: 200,
+            level: 1,
+        };
+        self.change("register", Change::Register(said));
+        self.change("retire", Change::Retire { disk, boot });
+        self.change("decommission", Change::Decommission { disk, how: Leaving::Empty });
+        self.change("decommission-at-once", Change::Decommission { disk, how: Leaving::AtOnce });
+        let nodes = vec![(disk, boot), (DiskId(2), Boot(1))];
+        self.change("fail", Change::Fail { nodes: nodes.clone(), at: WallTime(9) });
+        self.change("revive", Change::Revive { nodes });
+        self.change("raise", Change::Raise { level: 2 });
+    }
+
     fn entry(&mut self, name: &str, body: Body) {
         let is_message = matches!(body, Body::Message(_));
         let record = Record::seal(PartitionId(1), header(is_message), &body);
@@ -63,8 +86,7 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 fn each_change_has_its_bytes() {
     let mut forms = Forms::default();
     forms.change("found", Change::Found { cluster: ClusterId(7) });
-    let (disk, boot) = (DiskId(1 << 64), Boot(3));
-    forms.change("register", Change::Register { disk, boot, name: "a".to_owned() });
+    forms.nodes();
     let config = TopicConfig::default();
     forms.change("create-topic", Change::CreateTopic { name: name("t"), config });
     for (golden, from) in [

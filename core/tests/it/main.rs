@@ -1,9 +1,14 @@
 //! Tests of the whole crate, and of the whole workspace, in one binary.
 
+mod controllers;
 mod delivery;
 mod golden;
+mod gossip;
 mod lone_node;
+mod metadata;
 mod overload;
+mod placement;
+mod raft_model;
 mod tidy;
 mod waiting;
 mod world;

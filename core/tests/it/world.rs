@@ -1,14 +1,17 @@
 //! A whole node of pure machines on a disk of lists.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Record, Recovery, Submission, Terms};
 use sprawl_core::broker::{Shard, ShardOptions, ShardSeed};
 use sprawl_core::cluster::Control;
+use sprawl_core::cluster::consensus::RaftStatus;
 use sprawl_core::cluster::control::ControlSeed;
-use sprawl_core::cluster::metadata::{Change, View};
+use sprawl_core::cluster::metadata::{CAPACITY_NORMAL, Change, FEATURE_LEVEL, Registration, View};
 use sprawl_core::cluster::pattern::TopicPattern;
 use sprawl_core::cluster::subscription::{DeliveryAsked, StartFrom};
 use sprawl_core::ids::*;
@@ -48,6 +51,22 @@ impl Disk {
     }
 }
 
+/// What a node says of a run, in these tests.
+pub(crate) fn registration(disk: DiskId, boot: Boot) -> Registration {
+    let address = SocketAddr::from(([127, 0, 0, 1], disk.0 as u16));
+    Registration {
+        disk,
+        boot,
+        run: boot.0,
+        name: format!("node-{}", disk.0),
+        address,
+        http: address,
+        zone: String::new(),
+        capacity: CAPACITY_NORMAL,
+        level: FEATURE_LEVEL,
+    }
+}
+
 /// Something handed to the writer and not yet synced.
 pub(crate) enum Unsynced {
     Append(ShardId, Append),
@@ -60,6 +79,8 @@ pub(crate) struct Node {
     pub(crate) now: Now,
     pub(crate) control: Control,
     pub(crate) shards: Vec<Shard>,
+    /// The metadata as the log has led to them.
+    pub(crate) view: View,
     pub(crate) unsynced: VecDeque<Unsynced>,
     pub(crate) next: RequestId,
     pub(crate) answers: BTreeMap<RequestId, Response>,
@@ -103,13 +124,15 @@ impl Node {
             Shard::recover(ShardSeed { me, shards, node, options, origin, replicas })
         };
         let shards = (0..SHARDS).map(shard).collect();
-        let (boot, name, cluster) = (node.1, "node".to_owned(), ClusterId(2));
-        let control =
-            Control::recover(ControlSeed { disk: node.0, boot, name, cluster, view, origin: now });
+        let (said, founds) = (registration(node.0, node.1), Some(ClusterId(2)));
+        let shown = Arc::new(view.clone());
+        let control = Control::recover(ControlSeed { said, founds, view: shown, origin: now });
         let (unsynced, answers) = (VecDeque::new(), BTreeMap::new());
         let (next, subscribed) = (RequestId(0), BTreeMap::new());
-        let mut node = Self { disk, now, control, shards, unsynced, next, answers, subscribed };
+        let mut node =
+            Self { disk, now, control, shards, view, unsynced, next, answers, subscribed };
         node.control(ControlInput::Woke);
+        node.control(ControlInput::Raft(RaftStatus::alone(NodeId(0), node.view.version)));
         node
     }
 
@@ -119,7 +142,7 @@ impl Node {
         assert_eq!(self.control.check(), Ok(()));
         for effect in effects {
             match effect {
-                ControlEffect::Propose(change) => {
+                ControlEffect::Propose(change) | ControlEffect::Decide(change) => {
                     self.unsynced.push_back(Unsynced::Change(change));
                 }
                 ControlEffect::Show(view) => {
@@ -130,6 +153,10 @@ impl Node {
                 ControlEffect::Reply { id, response } => {
                     self.subscribed.insert(id, response);
                 }
+                ControlEffect::Joined(_) | ControlEffect::Tell(_) => {}
+                ControlEffect::Send { .. }
+                | ControlEffect::Reconfigure(_)
+                | ControlEffect::Halt(_) => panic!("a lone node does not {effect:?}"),
             }
         }
     }
@@ -185,7 +212,9 @@ impl Node {
             Some(Unsynced::Change(change)) => {
                 self.disk.changes.push(change.clone());
                 let index = ChangeIndex(self.disk.changes.len() as u64);
-                self.control(ControlInput::Decided { index, change });
+                self.view.apply(index, &change);
+                let view = Arc::new(self.view.clone());
+                self.control(ControlInput::Decided { index, change, view });
             }
             Some(Unsynced::Append(at, append)) => {
                 let partition = append.partition;
@@ -225,10 +254,8 @@ impl Node {
 
     pub(crate) fn request(&mut self, request: Request) -> RequestId {
         self.next = self.next.next();
-        let mut view = View::default();
-        self.disk.changes.iter().for_each(|change| view.apply(view.version.next(), change));
         let id = self.next;
-        let door = entry_shard(&view, SHARDS, &request);
+        let door = entry_shard(&self.view, SHARDS, &request);
         self.shard(door, ShardInput::Requested { id, request });
         id
     }

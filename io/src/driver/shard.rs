@@ -1,11 +1,9 @@
 //! The loop of one shard.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use sprawl_core::broker::Shard;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{EntryIndex, Offset, PartitionId, ReadId, ShardId};
 use sprawl_core::machine::{
     Append, Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Unreadable,
@@ -13,6 +11,7 @@ use sprawl_core::machine::{
 };
 use tokio::sync::mpsc;
 
+use super::control::Told;
 use super::{Awaited, Driven, INPUTS_MAX};
 use crate::clock::Clock;
 use crate::handle::{Asked, Ended};
@@ -34,7 +33,7 @@ pub(crate) enum Completion {
 
 /// Where a shard's inputs come from.
 pub(crate) struct Inbox {
-    pub(crate) views: mpsc::UnboundedReceiver<Arc<View>>,
+    pub(crate) told: mpsc::UnboundedReceiver<Told>,
     pub(crate) completions: mpsc::UnboundedReceiver<Completion>,
     pub(crate) neighbours: mpsc::UnboundedReceiver<(ShardId, Message)>,
     pub(crate) requests: mpsc::Receiver<Asked<Request, Response>>,
@@ -92,7 +91,10 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             tokio::select! {
                 biased;
                 reason = self.inbox.stopped.until(Option::is_some) => return self.end(reason),
-                Some(view) = self.inbox.views.recv() => self.handle(ShardInput::Viewed(view)),
+                Some(told) = self.inbox.told.recv() => self.handle(match told {
+                    Told::View(view) => ShardInput::Viewed(view),
+                    Told::Time(clock) => ShardInput::Timed(clock),
+                }),
                 _ = self.inbox.completions.recv_many(&mut completions, INPUTS_MAX) => {}
                 Some((from, message)) = self.inbox.neighbours.recv() => {
                     self.handle(ShardInput::Received { from, message });

@@ -1,13 +1,16 @@
 //! What openraft's parameters are here, and its times.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
-use openraft::{BasicNode, Config, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use sprawl_core::cluster::metadata::Change;
+use sprawl_core::ids::DiskId;
 
 use super::runtime::Runtime;
+use crate::peer::Peer;
 
 /// The shortest time without a leader after which a voter stands for election, in milliseconds.
 const ELECTION_MS_MIN: u64 = 300;
@@ -18,16 +21,38 @@ const HEARTBEAT_MS: u64 = 100;
 /// For how long a leader that no majority answers is silent, and then speaks again, in
 /// milliseconds: it is in its silence that the others elect.
 const PROBE_MS: u64 = 1_200;
-/// After how many entries the metadata are stored as a snapshot.
-const SNAPSHOT_ENTRIES: u64 = 4_096;
-/// How many entries stay in the log behind a snapshot, for followers that are a little behind.
-const KEPT_ENTRIES: u64 = 1_024;
-/// How long a piece of a snapshot may take, in milliseconds.
-const SNAPSHOT_MS_MAX: u64 = 10_000;
+/// After how many entries the metadata are stored as a snapshot, unless somebody says otherwise.
+pub const SNAPSHOT_ENTRIES: u64 = 4_096;
+/// Which part of them stays in the log behind a snapshot, for followers that are a little behind.
+const KEPT_PART: u64 = 4;
+/// How long a snapshot may take, in milliseconds.
+const SNAPSHOT_MS_MAX: u64 = 60_000;
+/// How many entries go in one request: as many of the largest fit into a frame of their lane.
+const REQUEST_ENTRIES_MAX: u64 = 32;
 
 const _: () = assert!(3 * HEARTBEAT_MS <= ELECTION_MS_MIN, "a lost heartbeat is no election");
 const _: () = assert!(PROBE_MS >= 2 * ELECTION_MS_MAX, "openraft asks for that much");
-const _: () = assert!(KEPT_ENTRIES < SNAPSHOT_ENTRIES, "a snapshot shortens the log");
+const _: () = assert!(KEPT_PART > 1, "a snapshot shortens the log");
+
+/// Who a member is, and where it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) disk: DiskId,
+    pub(crate) address: SocketAddr,
+}
+
+impl Place {
+    pub(super) fn peer(&self) -> Peer {
+        Peer { address: self.address, disk: Some(self.disk) }
+    }
+}
+
+/// Openraft wants one; no member is there.
+impl Default for Place {
+    fn default() -> Self {
+        Self { disk: DiskId(0), address: SocketAddr::from(([0, 0, 0, 0], 0)) }
+    }
+}
 
 /// A change, as openraft carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +71,7 @@ openraft::declare_raft_types!(
         D = Agreed,
         R = (),
         NodeId = u64,
-        Node = BasicNode,
+        Node = Place,
         LeaderId = openraft::impls::leader_id_std::LeaderId<Self::Term, Self::NodeId>,
         AsyncRuntime = Runtime,
 );
@@ -64,17 +89,21 @@ pub(super) type SnapshotMeta = SnapshotMetaOf<Kinds>;
 /// A snapshot with the bytes of its view.
 pub(super) type Snapshot = SnapshotOf<Kinds, bytes::Bytes>;
 
-/// The group's times and sizes.
-pub(super) fn config() -> Config {
+/// The group's times and sizes, with a snapshot after so many entries.
+pub(super) fn config(snapshot_entries: u64) -> Config {
+    let kept_entries = snapshot_entries / KEPT_PART;
     Config {
         cluster_name: "sprawl".to_owned(),
         election_timeout_min: ELECTION_MS_MIN,
         election_timeout_max: ELECTION_MS_MAX,
         heartbeat_interval: HEARTBEAT_MS,
         install_snapshot_timeout: SNAPSHOT_MS_MAX,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-        replication_lag_threshold: SNAPSHOT_ENTRIES + KEPT_ENTRIES,
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        max_payload_entries: REQUEST_ENTRIES_MAX,
+        // A peer that was away is tried again soon: its session is timed.
+        backoff: "50ms, 100ms, 200ms ...400ms".to_owned(),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_entries),
+        replication_lag_threshold: snapshot_entries + kept_entries,
+        max_in_snapshot_log_to_keep: kept_entries,
         quorum_loss_probe_interval: Some(PROBE_MS),
         enable_pre_vote: Some(true),
         // Up to where the log is committed is stored late: a leader that returns is elected anew.

@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use sprawl_core::cluster::raft::RaftEvent;
 use sprawl_core::ids::ChangeIndex;
 use tokio::sync::oneshot;
 
 use super::kinds::{Entry, Kinds, LogId, Vote};
+use super::observed::{Observed, of_log};
 use super::stored::{self, Stored};
 use crate::storage::{Cell, MetadataWrite};
 use crate::writer::{Job, WriterHandle};
@@ -24,6 +26,7 @@ use crate::writer::{Job, WriterHandle};
 pub(super) struct Log {
     held: Arc<Mutex<Held>>,
     disk: Disk,
+    observed: Observed,
 }
 
 struct Held {
@@ -73,7 +76,7 @@ fn ended() -> io::Error {
 }
 
 impl Log {
-    pub(super) fn new(stored: &mut Stored, disk: Disk) -> Self {
+    pub(super) fn new(stored: &mut Stored, disk: Disk, observed: Observed) -> Self {
         let held = Held {
             vote: stored.vote.take(),
             committed: stored.committed,
@@ -81,7 +84,7 @@ impl Log {
             purged: stored.purged,
             log: std::mem::take(&mut stored.log),
         };
-        Self { held: Arc::new(Mutex::new(held)), disk }
+        Self { held: Arc::new(Mutex::new(held)), disk, observed }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -126,15 +129,22 @@ impl RaftLogStorage<Kinds> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.observed.leads(vote);
         self.disk.sync(vec![stored::write_cell(Cell::Vote, vote)]).await?;
+        self.observed.voted(vote);
         self.held().vote = Some(*vote);
         Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        let mut held = self.held();
-        held.committed = committed;
-        held.committed_is_stored = false;
+        {
+            let mut held = self.held();
+            held.committed = committed;
+            held.committed_is_stored = false;
+        }
+        if let Some(committed) = committed {
+            self.observed.tell(|| RaftEvent::Committed(of_log(committed)));
+        }
         Ok(())
     }
 
@@ -147,6 +157,9 @@ impl RaftLogStorage<Kinds> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        self.observed.appended(&entries);
+        let last = entries.last().map(|entry| entry.log_id);
         let mut metadata = Vec::new();
         {
             let mut held = self.held();
@@ -156,12 +169,20 @@ impl RaftLogStorage<Kinds> for Log {
                 held.log.insert(entry.log_id.index, entry);
             }
         }
-        self.disk.write(metadata, move || flushed.io_completed(Ok(()))).await
+        let observed = self.observed.clone();
+        let done = move || {
+            if let Some(last) = last {
+                observed.tell(|| RaftEvent::Flushed(of_log(last)));
+            }
+            flushed.io_completed(Ok(()));
+        };
+        self.disk.write(metadata, done).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index + 1);
         self.held().log.split_off(&from);
+        self.observed.tell(|| RaftEvent::Truncated { from: from + 1 });
         self.disk.write(vec![MetadataWrite::Truncate(ChangeIndex(from))], || {}).await
     }
 
@@ -172,6 +193,7 @@ impl RaftLogStorage<Kinds> for Log {
             held.log = held.log.split_off(&below);
             held.purged = held.purged.max(Some(upto));
         }
+        self.observed.tell(|| RaftEvent::Purged { upto: of_log(upto).index });
         let purged = stored::write_cell(Cell::Purged, &upto);
         self.disk.write(vec![purged, MetadataWrite::Purge(ChangeIndex(below))], || {}).await
     }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::kinds::{Kinds, LogId, Members, Snapshot, SnapshotMeta};
 use super::log::Disk;
+use super::observed::Observed;
 use super::runtime::apart;
 use super::stored::{self, Applied, StoredSnapshot};
 
@@ -21,7 +22,7 @@ use super::stored::{self, Applied, StoredSnapshot};
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// A change, and the metadata after it.
-    Change { index: ChangeIndex, change: Change },
+    Change { index: ChangeIndex, change: Change, view: Arc<View> },
     /// The metadata as another node has them, which this one was too far behind for.
     Installed(Arc<View>),
 }
@@ -34,6 +35,7 @@ pub(super) struct Metadata {
     /// Bounded by the changes that the disk takes while control is busy.
     decisions: mpsc::UnboundedSender<Decision>,
     disk: Disk,
+    observed: Observed,
 }
 
 impl Metadata {
@@ -41,10 +43,10 @@ impl Metadata {
         applied: Applied,
         snapshot: Option<StoredSnapshot>,
         decisions: mpsc::UnboundedSender<Decision>,
-        disk: Disk,
+        (disk, observed): (Disk, Observed),
     ) -> Self {
         let (applied, snapshot) = (Arc::new(Mutex::new(applied)), Arc::new(Mutex::new(snapshot)));
-        Self { applied, snapshot, decisions, disk }
+        Self { applied, snapshot, decisions, disk, observed }
     }
 
     fn applied(&self) -> MutexGuard<'_, Applied> {
@@ -57,8 +59,9 @@ impl Metadata {
     }
 
     /// Stores a snapshot; it is the newest one when it is durable.
-    async fn keep(&self, snapshot: StoredSnapshot) -> io::Result<()> {
+    async fn keep(&self, snapshot: StoredSnapshot, is_installed: bool) -> io::Result<()> {
         self.disk.sync(vec![stored::write_snapshot(&snapshot)]).await?;
+        self.observed.keeps(&snapshot, is_installed);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
         Ok(())
     }
@@ -71,7 +74,7 @@ impl RaftSnapshotBuilder<Kinds> for Metadata {
         let Applied { last, members, view } = self.applied().clone();
         let meta = SnapshotMeta { last_log_id: last, last_membership: members };
         let view = Bytes::from(apart(move || view.snapshot()).await?);
-        self.keep(StoredSnapshot { meta: meta.clone(), view: view.clone() }).await?;
+        self.keep(StoredSnapshot { meta: meta.clone(), view: view.clone() }, false).await?;
         Ok(Snapshot { meta, snapshot: view })
     }
 }
@@ -90,10 +93,17 @@ impl RaftStateMachine<Kinds> for Metadata {
         S: Stream<Item = Result<EntryResponder<Kinds>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            if let Some(agreed) = self.applied().apply(&entry) {
-                let (index, change) = (ChangeIndex(entry.log_id.index), agreed.0.clone());
-                self.tell(Decision::Change { index, change });
-            }
+            let decision = {
+                let mut applied = self.applied();
+                let agreed = applied.apply(&entry);
+                self.observed.applied(entry.log_id, &applied.view);
+                agreed.map(|agreed| Decision::Change {
+                    index: ChangeIndex(entry.log_id.index),
+                    change: agreed.0.clone(),
+                    view: Arc::new(applied.view.clone()),
+                })
+            };
+            decision.into_iter().for_each(|decision| self.tell(decision));
             if let Some(responder) = responder {
                 responder.send(());
             }
@@ -108,7 +118,10 @@ impl RaftStateMachine<Kinds> for Metadata {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, view: Bytes) -> io::Result<()> {
         let bytes = view.clone();
         let restored = apart(move || View::restore(&bytes)).await?.map_err(io::Error::other)?;
-        self.keep(StoredSnapshot { meta: meta.clone(), view }).await?;
+        self.keep(StoredSnapshot { meta: meta.clone(), view }, true).await?;
+        if let Some(last) = meta.last_log_id {
+            self.observed.applied(last, &restored);
+        }
         let shown = Arc::new(restored.clone());
         *self.applied() = Applied {
             last: meta.last_log_id,

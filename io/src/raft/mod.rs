@@ -2,204 +2,100 @@
 //! (docs/adr/0006-openraft.md).
 //!
 //! The group's member runs on a thread of its own. Control gives it proposals and gets back what is
-//! agreed, in the one order that all nodes see.
+//! agreed, in the one order that all nodes see. A node that belongs to no cluster finds one first.
 
 mod channels;
+mod entry;
 mod kinds;
 mod log;
 mod machine;
+mod member;
 mod network;
+mod observed;
+mod proposals;
 mod runtime;
+mod serving;
 mod stored;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
-use openraft::BasicNode;
-use openraft::async_runtime::watch::WatchReceiver as _;
-use sprawl_core::cluster::metadata::Change;
-use sprawl_core::ids::{ClusterId, NodeId};
+use sprawl_core::cluster::consensus::{RaftChange, RaftStatus};
+use sprawl_core::cluster::metadata::{Change, Registration};
+use sprawl_core::ids::ClusterId;
 use tokio::sync::mpsc;
 
 use self::kinds::Kinds;
-use self::log::{Disk, Log};
+pub use self::kinds::SNAPSHOT_ENTRIES;
 pub(crate) use self::machine::Decision;
 use self::machine::Metadata;
-use self::network::NoPeers;
+pub(crate) use self::member::{Member, Reached};
+pub(crate) use self::observed::Observed;
 pub use self::stored::BadMetadata;
-use self::stored::Membership;
 pub(crate) use self::stored::{Applied, Stored};
-use crate::handle::Ended;
-use crate::signal::{Follower, Signal};
-use crate::storage::Cell;
-use crate::writer::WriterHandle;
+use crate::peer::Answerer;
+use crate::signal::Follower;
 
 /// How many proposals wait until there is a leader, at most.
 const PROPOSALS_MAX: usize = 4_096;
-/// The Raft id of whoever founds a cluster.
-const FOUNDER: u64 = 0;
+/// How many changes of the group wait at most.
+const CHANGES_MAX: usize = 16;
+/// How many nodes wait at the door at most.
+const VISITORS_MAX: usize = 64;
 
 type Raft = openraft::Raft<Kinds, Metadata>;
 
+/// How a node without a cluster is to find one.
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    pub(crate) said: Registration,
+    pub(crate) seeds: BTreeSet<SocketAddr>,
+    pub(crate) founds: bool,
+    /// The identity of the cluster, should this node found one.
+    pub(crate) fresh: ClusterId,
+    /// After how many entries the metadata are stored as a snapshot.
+    pub(crate) snapshot_entries: u64,
+}
+
+/// What control wants agreed on.
+#[derive(Clone, Debug)]
+struct Proposal {
+    change: Change,
+    /// Whether it is this node's to decide, as the leader that it is now.
+    only_here: bool,
+}
+
+/// A node that asks to be registered, and waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    pub(crate) said: Registration,
+    pub(crate) answer: Answerer,
+}
+
 /// The group, for control.
 pub(crate) struct Group {
-    proposals: mpsc::Sender<Change>,
-    decisions: mpsc::UnboundedReceiver<Decision>,
-    pub(crate) status: Follower<GroupStatus>,
+    proposals: mpsc::Sender<Proposal>,
+    changes: mpsc::Sender<RaftChange>,
+    /// What is agreed, durably, in its order.
+    pub(crate) decisions: mpsc::UnboundedReceiver<Decision>,
+    pub(crate) visitors: mpsc::Receiver<Visitor>,
+    pub(crate) status: Follower<RaftStatus>,
+    /// Why this node belongs to no cluster yet; `None` when it does.
+    pub(crate) waits: Follower<Option<String>>,
 }
 
 impl Group {
-    /// Proposes a change. It comes back from [`decided`](Self::decided), or never.
-    pub(crate) fn propose(&self, change: Change) {
-        if self.proposals.try_send(change).is_err() {
+    /// Proposes a change. It comes back among the decisions, or never.
+    pub(crate) fn propose(&self, change: Change, only_here: bool) {
+        if self.proposals.try_send(Proposal { change, only_here }).is_err() {
             tracing::warn!("too many changes wait for a leader: one is dropped");
         }
     }
 
-    /// What was agreed next, durably; `None` when nothing will be any more.
-    pub(crate) async fn decided(&mut self) -> Option<Decision> {
-        self.decisions.recv().await
-    }
-}
-
-/// How one member sees the group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupStatus {
-    /// Who leads, as far as this member knows.
-    pub leader: Option<NodeId>,
-    /// The newest term that it has seen.
-    pub term: u64,
-    /// Who votes.
-    pub voters: BTreeSet<NodeId>,
-    /// Who receives the log without a vote.
-    pub learners: BTreeSet<NodeId>,
-}
-
-/// This node's member of the group.
-pub(crate) struct Member {
-    id: u64,
-    cluster: ClusterId,
-    is_new: bool,
-    /// Whether nobody else votes, so that there is nobody to wait for.
-    is_alone: bool,
-    log: Log,
-    metadata: Metadata,
-    disk: Disk,
-    proposals: mpsc::Receiver<Change>,
-    status: Signal<GroupStatus>,
-    stop: Signal<Option<Ended>>,
-    stopped: Follower<Option<Ended>>,
-}
-
-impl Member {
-    /// A member as its disk left it, and the group as control sees it. `cluster` is the identity of
-    /// the cluster, should this node found one.
-    pub(crate) fn new(
-        mut stored: Stored,
-        applied: Applied,
-        cluster: ClusterId,
-        writer: WriterHandle,
-        stop: Signal<Option<Ended>>,
-    ) -> Result<(Self, Group), BadMetadata> {
-        // Decisions are bounded by the changes that the disk takes while control is busy.
-        let (decide, decisions) = mpsc::unbounded_channel();
-        let (proposals, proposed) = mpsc::channel(PROPOSALS_MAX);
-        let is_new = stored.membership.is_none();
-        let Membership { node: id, cluster } =
-            stored.membership.unwrap_or(Membership { node: FOUNDER, cluster });
-        let is_alone = stored.all()?.voters().eq([id]);
-        let disk = Disk::new(writer);
-        let snapshot = stored.snapshot.take();
-        let log = Log::new(&mut stored, disk.clone());
-        let metadata = Metadata::new(applied, snapshot, decide, disk.clone());
-        let (stopped, status) = (stop.follow(), Signal::new(GroupStatus::default()));
-        let followed = status.follow();
-        let member = Self {
-            id,
-            cluster,
-            is_new,
-            is_alone,
-            log,
-            metadata,
-            disk,
-            proposals: proposed,
-            status,
-            stop,
-            stopped,
-        };
-        Ok((member, Group { proposals, decisions, status: followed }))
-    }
-
-    /// Takes part until the node ends.
-    pub(crate) async fn run(mut self) {
-        if let Err(why) = self.take_part().await {
-            let ended = Ended::Halted(format!("consensus on the metadata failed: {why}"));
-            // A disk that has failed is the reason, where it has.
-            if self.stop.set_where(Option::is_none, Some(ended)) {
-                tracing::error!(why, "consensus on the metadata failed");
-            }
-        }
-    }
-
-    async fn take_part(&mut self) -> Result<(), String> {
-        let raft = self.start().await?;
-        let mut metrics = raft.server_metrics();
-        loop {
-            let leads = raft.is_leader();
-            self.status.set(seen(&raft));
-            tokio::select! {
-                biased;
-                _ = self.stopped.until(Option::is_some) => break,
-                Some(change) = self.proposals.recv(), if leads => {
-                    let written = raft.client_write_ff(kinds::Agreed(change), None).await;
-                    written.map_err(|error| error.to_string())?;
-                }
-                changed = metrics.changed() => {
-                    changed.map_err(|_| fate(&raft))?;
-                }
-            }
-        }
-        raft.shutdown().await.map_err(|error| error.to_string())
-    }
-
-    async fn start(&mut self) -> Result<Raft, String> {
-        if self.is_new {
-            let membership = Membership { node: self.id, cluster: self.cluster };
-            let cell = stored::write_cell(Cell::Membership, &membership);
-            self.disk.sync(vec![cell]).await.map_err(|error| error.to_string())?;
-        }
-        let config = kinds::config().validate().map_err(|error| error.to_string())?;
-        let (log, metadata) = (self.log.clone(), self.metadata.clone());
-        let raft = Raft::new(self.id, Arc::new(config), NoPeers, log, metadata);
-        let raft = raft.await.map_err(|error| error.to_string())?;
-        let initialized = raft.is_initialized().await.map_err(|error| error.to_string())?;
-        if !initialized {
-            let members = BTreeMap::from([(self.id, BasicNode::default())]);
-            raft.initialize(members).await.map_err(|error| error.to_string())?;
-        } else if self.is_alone {
-            raft.trigger().elect(false).await.map_err(|error| error.to_string())?;
-        }
-        Ok(raft)
-    }
-}
-
-fn seen(raft: &Raft) -> GroupStatus {
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    let members = metrics.membership_config.membership();
-    GroupStatus {
-        leader: metrics.current_leader.map(NodeId),
-        term: metrics.vote.leader_id().term,
-        voters: members.voter_ids().map(NodeId).collect(),
-        learners: members.learner_ids().map(NodeId).collect(),
-    }
-}
-
-/// Why the member has ended.
-fn fate(raft: &Raft) -> String {
-    match &raft.metrics().borrow_watched().running_state {
-        Ok(()) => "it ended without a reason".to_owned(),
-        Err(fatal) => fatal.to_string(),
+    /// Has the group changed, if this node leads it. It shows in the status, or was lost.
+    pub(crate) fn reconfigure(&self, change: RaftChange) {
+        // What does not fit is asked for again.
+        let _ = self.changes.try_send(change);
     }
 }

@@ -68,7 +68,7 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {
-        tokio::time::sleep_until(deadline.into())
+        tokio::time::sleep_until(moment(deadline))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(span: Duration, future: F) -> Timeout<F> {
@@ -109,6 +109,16 @@ impl AsyncRuntime for Runtime {
     {
         apart(work).await
     }
+}
+
+/// A moment as the runtime counts it; the simulated one counts by the standard library's.
+#[cfg(not(madsim))]
+fn moment(at: Instant) -> tokio::time::Instant {
+    at.into()
+}
+#[cfg(madsim)]
+fn moment(at: Instant) -> tokio::time::Instant {
+    at
 }
 
 /// Does something that takes long where it holds nobody up.

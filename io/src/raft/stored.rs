@@ -113,6 +113,11 @@ impl Stored {
         Ok(())
     }
 
+    /// The cluster that the node belongs to.
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.membership.map(|membership| membership.cluster)
+    }
+
     /// Applies what is known to be committed.
     pub(crate) fn applied(&self) -> Result<Applied, BadMetadata> {
         let committed = self.committed.map_or(0, |committed| committed.index + 1);
@@ -278,10 +283,12 @@ async fn log<S: Storage>(storage: &S) -> Result<BTreeMap<u64, Entry>, BadMetadat
 mod tests {
     use openraft::entry::RaftEntry as _;
 
+    use super::super::kinds::Kinds;
+
     use super::*;
 
     fn place_of(index: u64) -> LogId {
-        LogId::new(openraft::vote::RaftLeaderIdExt::new_committed(1, 0), index)
+        LogId::new(openraft::alias::CommittedLeaderIdOf::<Kinds>::new(1), index)
     }
 
     fn stored(log: std::ops::Range<u64>) -> Stored {

@@ -6,3 +6,4 @@ mod damage;
 mod folder;
 mod full;
 mod node;
+mod peer;

@@ -1,5 +1,6 @@
 //! A whole node without its face: start, publish, read back, end, start again.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use sprawl_core::machine::{FetchFrom, Refused, Request, Response};
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, DirError, Name};
 use sprawl_io::handle::{Ended, NodeHandle};
-use sprawl_io::start::{Options, StartError, start};
+use sprawl_io::peer::tcp::TcpSockets;
+use sprawl_io::start::{Cluster, Options, StartError, start};
 use sprawl_io::storage::rocks::RocksOptions;
 use sprawl_io::trace::Untraced;
 
@@ -19,12 +21,16 @@ use crate::folder;
 
 fn options(shards: u16) -> Options {
     let name = Name::Default("node".to_owned());
-    Options { name, shards, budget: ShardOptions::default(), entropy: [7; 32] }
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let cluster = Cluster::alone(nowhere, nowhere);
+    Options { name, shards, cluster, budget: ShardOptions::default(), entropy: [7; 32] }
 }
 
 async fn node(path: &Path, shards: u16) -> Result<NodeHandle, StartError> {
     let dir = DataDir::open(path, RocksOptions::default()).expect("the directory is free");
-    start(dir, SystemClock::start(), Untraced, options(shards)).await
+    let sockets = TcpSockets::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+    let sockets = sockets.expect("a free port");
+    start(dir, SystemClock::start(), Untraced, sockets, options(shards)).await
 }
 
 fn draft(id: &str) -> Draft {

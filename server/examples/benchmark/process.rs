@@ -1,5 +1,6 @@
 //! A node without its face: `batch` tasks publish one message after the other.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,8 @@ use sprawl_core::ids::Source;
 use sprawl_core::machine::{Request, Response};
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, Name};
-use sprawl_io::start::{Options, start};
+use sprawl_io::peer::tcp::TcpSockets;
+use sprawl_io::start::{Cluster, Options, start};
 use sprawl_io::storage::rocks::RocksOptions;
 use sprawl_io::trace::Untraced;
 
@@ -24,8 +26,10 @@ pub(crate) fn rate(folder: &Path, batch: usize, span: Duration) -> anyhow::Resul
         let shards = u16::try_from(std::thread::available_parallelism()?.get())?;
         let name = Name::Default("benchmark".to_owned());
         let budget = ShardOptions::default();
-        let options = Options { name, shards, budget, entropy: [1; 32] };
-        let node = start(dir, SystemClock::start(), Untraced, options).await?;
+        let at = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (sockets, cluster) = (TcpSockets::bind(at).await?, Cluster::alone(at, at));
+        let options = Options { name, shards, cluster, budget, entropy: [1; 32] };
+        let node = start(dir, SystemClock::start(), Untraced, sockets, options).await?;
         let (published, payload) = (Arc::new(AtomicU64::new(0)), Bytes::from(vec![b'x'; 1024]));
         let began = Instant::now();
         let mut writers = Vec::new();

@@ -8,11 +8,13 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::FutureExt as _;
 use serde::Serialize;
+use sprawl_core::cluster::gossip::MemberState;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::machine::{DiskSpace, LoadLevel, PartitionStatus, ShardStatus};
 use sprawl_io::handle::Ended;
 use utoipa::ToSchema;
 
+use super::cluster::control_status;
 use super::query::NoQuery;
 use super::{Face, json};
 use crate::problem::{Kind, Problem, ProblemDocument};
@@ -40,7 +42,7 @@ pub(super) enum Level {
 /// Something that is not as it should be.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Finding {
-    /// What it is about: `disk`, `load`, `partitions`, `shards` or `node`.
+    /// What it is about: `cluster`, `clock`, `disk`, `load`, `partitions`, `shards` or `node`.
     subject: &'static str,
     /// How bad it is.
     status: Level,
@@ -88,7 +90,11 @@ pub(super) async fn health(State(face): State<Face>, _: NoQuery) -> Response {
     let findings = match face.0.node.ended().now_or_never() {
         Some(ended) => vec![of_end(ended)],
         None => match face.describe().await {
-            Ok(shards) => findings(&face, &view, &shards),
+            Ok(shards) => {
+                let mut all = findings(&face, &view, &shards);
+                all.extend(of_cluster(&face, &view).await);
+                all
+            }
             Err(_) => vec![hanging()],
         },
     };
@@ -153,8 +159,9 @@ pub(super) async fn ready(State(face): State<Face>, _: NoQuery) -> Result<Respon
     }
     let view = face.0.node.view();
     let shards = face.describe().await?;
-    if view.nodes.is_empty() {
-        return Err(Problem::new(Kind::NotReady, "the node has not registered yet"));
+    let me = face.0.node.identity();
+    if !view.has_registered(me.disk, me.boot) {
+        return Err(Problem::new(Kind::NotReady, unregistered(&face)));
     }
     let silent = silent(&face, &view, &shards);
     if silent == 0 {
@@ -223,6 +230,58 @@ fn findings(face: &Face, view: &View, shards: &[ShardStatus]) -> Vec<Finding> {
         find("partitions", Level::Warning, detail);
     }
     findings
+}
+
+/// What is wrong with the cluster, as this node sees it.
+async fn of_cluster(face: &Face, view: &View) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut find = |subject, status, detail| findings.push(Finding { subject, status, detail });
+    let me = face.0.node.identity();
+    if !view.has_registered(me.disk, me.boot) {
+        find("cluster", Level::Warning, unregistered(face));
+    } else if face.0.node.group().leader.is_none() {
+        let detail = "nobody leads the cluster: what is served goes on, nothing new is agreed; \
+                      start the nodes that are down, more than half of the voters are needed";
+        find("cluster", Level::Critical, detail.to_owned());
+    }
+    let membership = face.0.node.membership();
+    let silent = |disk| {
+        let member = membership.members.find(disk);
+        member.is_some_and(|member| member.state() == MemberState::Failed)
+    };
+    let all = view.nodes.iter();
+    let away: Vec<&str> = all
+        .filter(|(disk, node)| node.down.is_some() || silent(**disk))
+        .map(|(_, node)| node.name.as_str())
+        .collect();
+    if !away.is_empty() {
+        let named = away.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        let detail = format!(
+            "{} of {} nodes down: {named}; start them, or decommission those that never come back",
+            away.len(),
+            view.nodes.len()
+        );
+        find("cluster", Level::Warning, detail);
+    }
+    let asked = tokio::time::timeout(SHARDS_WAIT_MAX, control_status(face)).await;
+    if let Ok(Ok(status)) = asked
+        && let Some(off) = status.clock_off
+    {
+        let detail = format!(
+            "this node's clock differs by {:.1} s from cluster time: set it right",
+            off.as_secs_f64()
+        );
+        find("clock", Level::Warning, detail);
+    }
+    findings
+}
+
+/// Why this run of the node is not registered.
+fn unregistered(face: &Face) -> String {
+    match face.0.node.waits() {
+        Some(why) => format!("the node belongs to no cluster yet: {why}"),
+        None => "the node has not registered yet".to_owned(),
+    }
 }
 
 /// How many of the partitions that this node leads it does not serve.

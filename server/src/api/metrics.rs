@@ -1,5 +1,7 @@
 //! GET /metrics: figures for Prometheus, or in JSON for people.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -274,6 +276,7 @@ impl Figures for Sample {
         out.gauge("sprawl_cluster_nodes", "Nodes of the cluster", cluster.nodes as u64)?;
         out.gauge("sprawl_topics", "Topics", cluster.topics as u64)?;
         out.gauge("sprawl_subscriptions", "Subscriptions", cluster.subscriptions as u64)?;
+        out.between_nodes(&self.face.0.node)?;
         out.router(router)?;
         out.storage(storage)?;
         if let Some(reading) = system {

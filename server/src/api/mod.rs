@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request as HttpRequest, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -19,24 +19,29 @@ use tokio::time::Instant;
 
 use crate::gate::{Gate, Pass};
 use crate::host::Host;
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, ServedAt};
 use crate::serve::{Limits, Settings};
 use crate::stop::Stop;
 use crate::traffic::Traffic;
 
+mod administration;
 mod answer;
 mod batch;
 mod body;
+mod cluster;
 mod configuration;
 mod dead_letters;
+mod dht;
 mod fetch;
 mod filter;
 mod forms;
 mod frames;
 mod health;
 mod index;
+mod membership;
 mod metrics;
 mod mint;
+mod nodes;
 mod openapi;
 mod publish;
 mod query;
@@ -141,6 +146,7 @@ impl Face {
         let answered = tokio::time::timeout(ANSWER_WAIT_MAX, self.0.node.control(request)).await;
         match answered.unwrap_or(ControlResponse::Unknown) {
             ControlResponse::Done | ControlResponse::Subscribed { .. } => Ok(()),
+            ControlResponse::Status(_) => panic!("a change was answered in another kind"),
             ControlResponse::Refused(refused) => Err(refused.into()),
             ControlResponse::Unknown => Err(Problem::outcome_unknown()),
         }
@@ -199,12 +205,18 @@ pub(crate) fn router(face: Face) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
+        .route("/health/membership", get(membership::membership))
         .route("/status", get(status::status))
+        .route("/cluster/status", get(cluster::status))
+        .route("/cluster/leave", post(administration::leave))
+        .route("/cluster/nodes/{id}/decommission", post(administration::decommission))
+        .route("/dht", get(dht::dht))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))
         .fallback(no_endpoint)
         .method_not_allowed_fallback(no_method);
     // No simulated client asks for it.
+    let router = router.layer(middleware::from_fn(direct));
     #[cfg(not(madsim))]
     let router = router.layer(middleware::from_fn(crate::compress::compress));
     router.layer(middleware::from_fn_with_state(face.clone(), count)).with_state(face)
@@ -249,6 +261,19 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
         }
         Err(error) => Problem::new(Kind::Damaged, error.to_string()).into_response(),
     }
+}
+
+/// Says on a redirect where the same request is served.
+async fn direct(request: HttpRequest, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = next.run(request).await;
+    if let Some(ServedAt(at)) = response.extensions().get().copied() {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        if let Ok(location) = HeaderValue::from_str(&format!("http://{at}{path}")) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+    }
+    response
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use utoipa::{Modify, OpenApi};
 
 use super::query::NoQuery;
 use super::{
-    batch, configuration, dead_letters, fetch, health, index, json, metrics, publish, socket,
-    status, stream, subscribe, subscriptions, topics, verdicts,
+    administration, batch, cluster, configuration, dead_letters, dht, fetch, health, index, json,
+    membership, metrics, publish, socket, status, stream, subscribe, subscriptions, topics,
+    verdicts,
 };
 use crate::problem;
 
@@ -54,7 +55,12 @@ const PROBLEM: &str = "ProblemDocument";
         health::healthz,
         health::live,
         health::ready,
+        membership::membership,
         status::status,
+        cluster::status,
+        administration::leave,
+        administration::decommission,
+        dht::dht,
         metrics::metrics,
         self::openapi,
     ),

@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::nodes::{self, NodeShown};
 use super::query::NoQuery;
 use super::{Face, json};
 use crate::VERSION;
@@ -31,7 +32,7 @@ pub(super) struct Status<'a> {
     /// The identity of the cluster; none before it is founded.
     cluster_id: Option<String>,
     /// The nodes of the cluster.
-    cluster_members: Vec<Member>,
+    cluster_members: Vec<NodeShown>,
     /// The node that decides about the metadata.
     leader: Option<String>,
     /// Whether this one does.
@@ -46,17 +47,6 @@ pub(super) struct Status<'a> {
     shards: usize,
     /// How its partitions are.
     partitions: Partitions,
-}
-
-/// A node of the cluster.
-#[derive(Serialize, ToSchema)]
-struct Member {
-    /// What people call it.
-    node_id: String,
-    /// Its identity.
-    disk_id: String,
-    /// Its newest run.
-    boot: u64,
 }
 
 /// How many partitions the node holds, and how they are.
@@ -87,11 +77,6 @@ pub(super) async fn status(State(face): State<Face>, _: NoQuery) -> Result<Respo
         partitions.serving += usize::from(partition.serving);
         partitions.damaged += usize::from(partition.damaged.is_some());
     }
-    let members = view.nodes.iter().map(|(disk, node)| Member {
-        node_id: node.name.clone(),
-        disk_id: disk.to_string(),
-        boot: node.boot.0,
-    });
     let identity = face.0.node.identity();
     let group = face.0.node.group();
     let leader = view.nodes.iter().find(|(_, node)| Some(node.id) == group.leader);
@@ -104,7 +89,7 @@ pub(super) async fn status(State(face): State<Face>, _: NoQuery) -> Result<Respo
         http_port: face.0.http_port,
         uptime: face.uptime_seconds(),
         cluster_id: view.cluster.map(|cluster| cluster.to_string()),
-        cluster_members: members.collect(),
+        cluster_members: nodes::all(&face, &view),
         leader: leader.map(|(_, node)| node.name.clone()),
         is_leader: leader.is_some_and(|(disk, _)| *disk == identity.disk),
         metadata_version: view.version.0,

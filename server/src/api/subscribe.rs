@@ -135,7 +135,9 @@ pub(super) async fn subscribe(
             };
             Ok(json(StatusCode::OK, &subscribed))
         }
-        ControlResponse::Done => panic!("a subscription was answered in another kind"),
+        ControlResponse::Done | ControlResponse::Status(_) => {
+            panic!("a subscription was answered in another kind")
+        }
         ControlResponse::Refused(refused) => Err(refused.into()),
         ControlResponse::Unknown => Err(Problem::outcome_unknown()),
     }

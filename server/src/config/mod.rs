@@ -10,6 +10,9 @@ use std::path::PathBuf;
 
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::PAYLOAD_BYTES_MAX;
+use sprawl_core::cluster::founding::SEEDS_MAX;
+use sprawl_core::cluster::metadata::{CAPACITY_MAX, CAPACITY_NORMAL};
+use sprawl_core::ids::NAME_BYTES_MAX;
 use sprawl_core::node::SHARDS_MAX;
 use tracing_subscriber::EnvFilter;
 
@@ -32,8 +35,6 @@ const MEMORY_BYTES_MAX: u64 = 1 << 40;
 const BODY_BYTES_MIN: u64 = 1 << 10;
 /// The most that it may be: a body holds little more than one payload.
 const BODY_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64;
-/// The longest name of a node, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 
 /// A node's configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// The node's name; none for the advertised address of its first start.
     pub name: Option<String>,
+    /// Where it looks for its cluster, `host:port` each.
+    pub seeds: Vec<(String, u16)>,
+    /// Whether it founds a cluster though seeds are silent.
+    pub founds: bool,
+    /// The secret that the nodes of its cluster share.
+    pub cluster_key: Option<Secret>,
+    /// What it shares a fate with; empty where nobody said.
+    pub zone: String,
+    /// How much it is to hold beside others.
+    pub capacity: u32,
     /// Bytes that the database may take; none for the whole disk.
     pub disk_max_bytes: Option<u64>,
     /// Bytes of messages kept in memory for readers.
@@ -60,6 +71,16 @@ pub struct Config {
     pub log_level: String,
     /// In which form it is logged.
     pub log_format: LogFormat,
+}
+
+/// A secret that is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// In which form the log is written.
@@ -246,6 +267,11 @@ impl Given {
             http,
             data_dir: self.take(Key::DataDir, path)?,
             name: self.take(Key::NodeId, name)?,
+            seeds: self.take(Key::Seeds, seeds)?.unwrap_or_default(),
+            founds: self.take(Key::Found, truth)?.unwrap_or(false),
+            cluster_key: self.take(Key::Secret, secret)?,
+            zone: self.take(Key::Zone, name)?.unwrap_or_default(),
+            capacity: self.take(Key::Capacity, capacity)?.unwrap_or(CAPACITY_NORMAL),
             disk_max_bytes,
             memory_max_bytes: memory_max_bytes
                 .map_or(ShardOptions::default().cache_bytes, |bytes| bytes as usize),
@@ -272,6 +298,44 @@ fn host(text: &str) -> Result<String, &'static str> {
         return Err("it is an IP address or a host name, without a port");
     }
     Ok(text.to_owned())
+}
+
+/// `host:port,host:port`; an IPv6 address stands in brackets.
+fn seeds(text: &str) -> Result<Vec<(String, u16)>, String> {
+    let all: Vec<&str> = text.split(',').map(str::trim).filter(|seed| !seed.is_empty()).collect();
+    if all.len() > SEEDS_MAX {
+        return Err(format!("at most {SEEDS_MAX} seeds are named"));
+    }
+    all.into_iter().map(seed).collect()
+}
+
+fn seed(text: &str) -> Result<(String, u16), String> {
+    let wrong = || format!("'{text}' is no seed: write HOST:PORT, separated by commas");
+    let (host_part, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bare = host_part.strip_prefix('[').and_then(|part| part.strip_suffix(']'));
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+    let host = host(bare.unwrap_or(host_part)).map_err(|_| wrong())?;
+    if bare.is_none() && host.contains(':') {
+        return Err(wrong());
+    }
+    Ok((host, port))
+}
+
+fn truth(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("it is true or false"),
+    }
+}
+
+fn secret(text: &str) -> Result<Secret, &'static str> {
+    if text.is_empty() { Err("it is empty") } else { Ok(Secret(text.to_owned())) }
+}
+
+fn capacity(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=CAPACITY_MAX).contains(number));
+    number.ok_or_else(|| format!("a capacity is from 1 to {CAPACITY_MAX}"))
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
@@ -364,13 +428,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_one_line() {
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [(&[&str], &str); 16] = [
             (&["--http-port", "x"], "the flag --http-port: 'x': a port is"),
             (&["-httpPort=70000"], "the flag --http-port: '70000'"),
             (&["--bind-addr", "nowhere"], "the flag --bind-addr: 'nowhere': an address is"),
-            (&["--seeds", "a,b"], "the flag --seeds: this version runs a single node"),
+            (&["--seeds", "a,b"], "'a' is no seed: write HOST:PORT"),
+            (&["--seeds", "a:1,::1:7946"], "'::1:7946' is no seed"),
+            (&["--seeds", "a:0"], "'a:0' is no seed"),
+            (&["--capacity", "0"], "a capacity is from 1"),
             (&["-s3Bucket=b"], "the flag --s3-bucket: this version runs a single node"),
-            (&["--found"], "the flag --found: this version runs a single node"),
             (&["--storage-type", "memory"], "this version runs a single node with disk storage"),
             (&["-storageType=tape"], "the storage type is disk"),
             (&["--disk-max-size", "1KiB"], "'1KiB': it is from 64MiB"),
@@ -392,7 +458,8 @@ mod tests {
     fn what_is_wrong_in_the_file_is_one_line() {
         for (text, wanted) in [
             ("colour = 1", "unknown key 'colour'"),
-            ("seeds = 'a'", "the key seeds of the configuration file: this version"),
+            ("seeds = 'a'", "the key seeds of the configuration file: 'a'"),
+            ("s3_bucket = 'a'", "the key s3_bucket of the configuration file: this version"),
             ("http_port = [1]", "the key 'http_port' is neither"),
             ("http_port = ", "TOML parse error"),
             ("http_port = 'x'", "the key http_port of the configuration file: 'x'"),
@@ -405,6 +472,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_is_named_in_either_spelling() {
+        let flags = ["-seeds=10.0.0.1:7946, b.example:7,[::1]:8", "--found", "--zone", "a"];
+        let config = start(&flags, &[("SPRAWL_CLUSTER_KEY", "secret")]).expect("all are good");
+        let seeds = [("10.0.0.1", 7946), ("b.example", 7), ("::1", 8)];
+        assert_eq!(config.seeds, seeds.map(|(host, port)| (host.to_owned(), port)));
+        assert!(config.founds && config.zone == "a" && config.capacity == CAPACITY_NORMAL);
+        assert!(!format!("{config:?}").contains("secret"));
+        let config = start(&[], &[("SPRAWL_CLUSTER_SEEDS", "a:1")]).expect("a seed");
+        assert_eq!(config.seeds.len(), 1);
+    }
+
+    #[test]
     fn help_and_version_are_printed() {
         let said = start(&["--version"], &[]).expect_err("it is printed");
         assert_eq!(said.trim(), format!("sprawl {}", crate::VERSION));
@@ -412,6 +491,6 @@ mod tests {
         for option in OPTIONS {
             assert!(said.contains(&format!("--{}", option.flag)), "{}", option.flag);
         }
-        assert!(!said.contains("--seeds"));
+        assert!(!said.contains("--s3-bucket"));
     }
 }

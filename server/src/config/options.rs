@@ -11,6 +11,11 @@ pub(super) enum Key {
     HttpPort,
     DataDir,
     NodeId,
+    Seeds,
+    Secret,
+    Found,
+    Zone,
+    Capacity,
     Config,
     StorageType,
     DiskMaxSize,
@@ -66,7 +71,7 @@ pub(super) const OPTIONS: &[Choice] = &[
         "SPRAWL_BIND_ADDR",
         "bind_addr",
         "IP",
-        "The address of the node; the HTTP API listens there too, unless told otherwise \
+        "The address for other nodes; the HTTP API listens there too, unless told otherwise \
          [default: 127.0.0.1]",
     ),
     choice(
@@ -75,8 +80,8 @@ pub(super) const OPTIONS: &[Choice] = &[
         "SPRAWL_BIND_PORT",
         "bind_port",
         "PORT",
-        "The port that names the node and its default data directory; 0 takes a free one \
-         [default: 7946]",
+        "The port for other nodes, TCP and UDP; it names the default data directory; 0 takes a \
+         free one [default: 7946]",
     ),
     choice(
         Key::AdvertiseAddr,
@@ -129,6 +134,53 @@ pub(super) const OPTIONS: &[Choice] = &[
         "NAME",
         "The node's name; a data directory of another name is refused [default: the advertised \
          address at the first start]",
+    ),
+    choice(
+        Key::Seeds,
+        "seeds",
+        "SPRAWL_CLUSTER_SEEDS",
+        "seeds",
+        "HOST:PORT,...",
+        "Nodes of the cluster, this one among them or not: a node without a cluster joins theirs, \
+         or founds one with them; all nodes name the same ones [default: none, which founds]",
+    ),
+    Choice {
+        bare: true,
+        ..choice(
+            Key::Found,
+            "found",
+            "SPRAWL_FOUND",
+            "found",
+            "",
+            "Found a cluster though seeds are silent; only for the one node that is to begin",
+        )
+    },
+    choice(
+        Key::Secret,
+        "cluster-key",
+        "SPRAWL_CLUSTER_KEY",
+        "cluster_key",
+        "SECRET",
+        "The secret that the nodes of a cluster share; the variable keeps it out of the list of \
+         processes [default: none]",
+    ),
+    choice(
+        Key::Zone,
+        "zone",
+        "SPRAWL_ZONE",
+        "zone",
+        "NAME",
+        "What the node shares a fate with: a rack, a room; voters and copies are spread over \
+         zones [default: none]",
+    ),
+    choice(
+        Key::Capacity,
+        "capacity",
+        "SPRAWL_CAPACITY",
+        "capacity",
+        "NUMBER",
+        "How much the node is to hold beside others: one of 200 holds twice what one of 100 holds \
+         [default: 100]",
     ),
     choice(
         Key::Config,
@@ -199,10 +251,6 @@ pub(super) const OPTIONS: &[Choice] = &[
 
 /// What other versions have.
 pub(super) const ABSENT: &[Choice] = &[
-    absent("seeds", "SPRAWL_CLUSTER_SEEDS", "seeds"),
-    absent("cluster-key", "SPRAWL_CLUSTER_KEY", "cluster_key"),
-    Choice { bare: true, ..absent("found", "SPRAWL_FOUND", "found") },
-    absent("zone", "SPRAWL_ZONE", "zone"),
     absent("health-port", "SPRAWL_HEALTH_PORT", "health_port"),
     absent("memory-to-disk-age", "SPRAWL_STORAGE_MEMORY_TO_DISK_AGE", "memory_to_disk_age"),
     absent("disk-to-cloud-age", "SPRAWL_STORAGE_DISK_TO_CLOUD_AGE", "disk_to_cloud_age"),

@@ -25,11 +25,15 @@ fn refuses(arguments: &[&str], variables: &[(&str, &str)]) -> String {
 fn a_flag_goes_before_a_variable_before_the_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("node.toml");
-    fs::write(&file, "node_id = 'of-file'\nbind_port = 1001\nhttp_port = 0\n").expect("written");
+    fs::write(&file, "node_id = 'of-file'\nbind_port = 21001\nhttp_port = 0\n").expect("written");
     let start = |name: &str, flags: &[&str], variables: &[(&str, &str)]| {
         let mut starting = command(SPRAWL);
         starting.arg("--data-dir").arg(folder.path().join(name)).args(flags);
-        starting.arg("--config").arg(&file).envs(variables.iter().copied());
+        starting
+            .env_remove("SPRAWL_BIND_PORT")
+            .arg("--config")
+            .arg(&file)
+            .envs(variables.iter().copied());
         let node = Node::spawn(starting, folder.path().join(format!("{name}.log")));
         let status = get(&node.address, "/status").json();
         let text = |field: &str| status[field].as_str().expect("text").to_owned();
@@ -37,10 +41,10 @@ fn a_flag_goes_before_a_variable_before_the_file() {
     };
     let text = |name: &str, port: u16| (name.to_owned(), format!("127.0.0.1:{port}"));
     let variable = [("SPRAWL_NODE_ID", "of-variable")];
-    assert_eq!(start("a", &[], &[]), text("of-file", 1001));
-    assert_eq!(start("b", &[], &variable), text("of-variable", 1001));
-    let flags = ["-nodeId=of-flag", "-bindPort", "1002"];
-    assert_eq!(start("c", &flags, &variable), text("of-flag", 1002));
+    assert_eq!(start("a", &[], &[]), text("of-file", 21001));
+    assert_eq!(start("b", &[], &variable), text("of-variable", 21001));
+    let flags = ["-nodeId=of-flag", "-bindPort", "21002"];
+    assert_eq!(start("c", &flags, &variable), text("of-flag", 21002));
 }
 
 #[test]
@@ -78,13 +82,16 @@ fn bare_nodes_share_a_folder_and_keep_their_names() {
 #[test]
 fn what_cannot_be_served_stops_the_start_in_one_line() {
     let single = "this version runs a single node with disk storage";
-    for flag in ["--seeds=a:1,b:2", "-seeds=a:1", "-s3Bucket=b", "--cluster-key=k", "--found"] {
+    for flag in ["-s3Bucket=b", "--health-port=1"] {
         assert!(refuses(&[flag], &[]).contains(single), "{flag}");
     }
-    for variable in ["SPRAWL_CLUSTER_SEEDS", "MINIO_ENDPOINT", "SPRAWL_ZONE"] {
+    for variable in ["MINIO_ENDPOINT", "SPRAWL_HEALTH_PORT"] {
         assert!(refuses(&[], &[(variable, "x")]).contains(single), "{variable}");
     }
     assert!(refuses(&["-storageType=memory"], &[]).contains(single));
+    assert!(refuses(&["--seeds=a"], &[]).contains("'a' is no seed"));
+    let said = refuses(&["--seeds=nowhere.invalid:1"], &[]);
+    assert!(said.contains("cannot find the address of 'nowhere.invalid'"), "{said}");
     assert!(refuses(&["--colour=red"], &[]).contains("--colour"));
     assert!(refuses(&[], &[("SPRAWL_HTTP_PORT", "x")]).contains("SPRAWL_HTTP_PORT: 'x'"));
 }

@@ -2,6 +2,7 @@
 #![cfg(not(madsim))]
 
 mod bad_input;
+mod cluster;
 mod compression;
 mod configuration;
 mod damage;

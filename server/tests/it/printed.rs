@@ -99,7 +99,9 @@ impl Answer {
 #[track_caller]
 fn play(document: &str, at_least: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let node = Node::start(&folder.path().join("data"));
+    // It is to say of itself what is printed, whatever port it has.
+    let flags = ["--advertise-port", "7946"];
+    let node = Node::start_with(&folder.path().join("data"), &flags);
     let examples = examples(&document.replace(THERE, &node.address));
     assert!(examples.len() >= at_least, "{examples:?}");
     let python = python();
@@ -147,7 +149,9 @@ fn the_guide_works_as_printed() {
 #[test]
 fn the_guide_lacks_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let node = Node::start(&folder.path().join("data"));
+    // It is to say of itself what is printed, whatever port it has.
+    let flags = ["--advertise-port", "7946"];
+    let node = Node::start_with(&folder.path().join("data"), &flags);
     let output = run(Command::new(env!("CARGO_BIN_EXE_sprawlctl")).arg("--help"));
     let help = String::from_utf8(output.stdout).expect("text");
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);

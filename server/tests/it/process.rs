@@ -15,6 +15,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The binary under test.
 pub(crate) const SPRAWL: &str = env!("CARGO_BIN_EXE_sprawl");
+/// The command line beside it.
+pub(crate) const SPRAWLCTL: &str = env!("CARGO_BIN_EXE_sprawlctl");
 
 /// Asks again and again until there is an answer, for a minute at most.
 #[track_caller]
@@ -29,7 +31,8 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// A command that no variable of the one who runs the tests reaches.
+/// A command that no variable of the one who runs the tests reaches. A node that it starts takes a
+/// free port for other nodes, unless it is told one.
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -38,6 +41,7 @@ pub(crate) fn command(program: &str) -> Command {
             command.env_remove(&name);
         }
     }
+    command.env("SPRAWL_BIND_PORT", "0");
     command
 }
 
@@ -97,9 +101,17 @@ impl Node {
         Self::spawn(command, data.with_extension("log"))
     }
 
-    /// Starts a command that becomes a node.
+    /// Starts a command that becomes a node, and waits until it is ready.
     #[track_caller]
-    pub(crate) fn spawn(mut command: Command, log: PathBuf) -> Self {
+    pub(crate) fn spawn(command: Command, log: PathBuf) -> Self {
+        let node = Self::launch(command, log);
+        node.ready();
+        node
+    }
+
+    /// Starts a command that becomes a node; one that looks for others is not ready for long.
+    #[track_caller]
+    pub(crate) fn launch(mut command: Command, log: PathBuf) -> Self {
         let to = File::options().create(true).append(true).open(&log).expect("a log file");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(to);
         let mut child = command.spawn().expect("the program starts");
@@ -111,11 +123,15 @@ impl Node {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             panic!("the node printed {line:?} and said {said:?}");
         };
-        let node = Self { child, address, line, log };
+        Self { child, address, line, log }
+    }
+
+    /// Waits until it is ready.
+    #[track_caller]
+    pub(crate) fn ready(&self) {
         eventually("a node that is ready", || {
-            (http::get(&node.address, "/health/ready").status == 200).then_some(())
+            (http::get(&self.address, "/health/ready").status == 200).then_some(())
         });
-        node
     }
 
     /// The process.

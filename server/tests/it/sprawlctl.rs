@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::http::{get, read_all, request};
-use crate::process::{Node, command, end_of, free_port, run, signal};
+use crate::process::{Node, SPRAWLCTL, command, end_of, free_port, run, signal};
 
 pub(crate) fn ctl(address: &str) -> Command {
-    let mut ctl = command(env!("CARGO_BIN_EXE_sprawlctl"));
+    let mut ctl = command(SPRAWLCTL);
     ctl.args(["-n", &format!("http://{address}")]);
     ctl
 }

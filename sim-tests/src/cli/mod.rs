@@ -1,6 +1,8 @@
 //! The commands of `sprawl-sim`.
 
+mod cluster;
 mod determinism;
+mod gossip;
 mod replay;
 mod run;
 mod summary;
@@ -41,10 +43,14 @@ struct Cli {
 enum Command {
     /// Run many seeds, each once
     Run(run::Run),
+    /// Run clusters of many nodes: many seeds, or one seed or plan again
+    Cluster(cluster::Cluster),
     /// Run one seed, or a plan from a file, again
     Replay(replay::Replay),
     /// Run each seed twice in processes of their own: the traces must be equal
     CheckDeterminism(determinism::Determinism),
+    /// Run the membership alone: many nodes for long, or many short runs with faults
+    Gossip(gossip::Gossip),
     /// Plant each known bug, and see that the invariant that it breaks says so
     #[cfg(zoo)]
     Zoo(zoo::Zoo),
@@ -58,8 +64,10 @@ pub(crate) fn main() -> ExitCode {
     quiet_panics();
     let code = match Cli::parse().command {
         Command::Run(command) => command.run(),
+        Command::Cluster(command) => command.run(),
         Command::Replay(command) => command.run(),
         Command::CheckDeterminism(command) => command.run(),
+        Command::Gossip(command) => command.run(),
         #[cfg(zoo)]
         Command::Zoo(command) => command.run(),
         #[cfg(not(zoo))]

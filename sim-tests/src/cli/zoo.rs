@@ -7,6 +7,8 @@ use sprawl_core::zoo::{Bug, plant};
 
 use super::run::sweep;
 use super::{exit, span};
+use crate::gossip;
+use crate::world::apart;
 
 /// A planted bug, and who must catch it.
 pub(super) struct Planted {
@@ -19,7 +21,7 @@ pub(super) struct Planted {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 14] = [
+const ZOO: [Planted; 17] = [
     Planted { id: "no-sync", bug: Bug::NoSync, invariant: "AckMeansDurable" },
     Planted {
         id: "checksum-unverified",
@@ -62,6 +64,13 @@ const ZOO: [Planted; 14] = [
         bug: Bug::LatestAtFirstPull,
         invariant: "SubscribedMeansFromHere",
     },
+    Planted {
+        id: "refutes-without-raise",
+        bug: Bug::RefutesWithoutRaise,
+        invariant: "NoFalseFailed",
+    },
+    Planted { id: "old-failed-overrides", bug: Bug::OldFailedOverrides, invariant: "Converges" },
+    Planted { id: "join-told-once", bug: Bug::JoinToldOnce, invariant: "ChangeKnownWithin" },
 ];
 
 /// How many times each bug is sought, from other seeds each time, for the median.
@@ -108,9 +117,57 @@ impl Zoo {
     }
 }
 
+/// Where a bug is sought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum World {
+    /// Among whole nodes.
+    Nodes,
+    /// Among many machines of the membership alone.
+    Gossip,
+}
+
 impl Planted {
+    fn world(&self) -> World {
+        match self.bug {
+            Bug::RefutesWithoutRaise | Bug::OldFailedOverrides | Bug::JoinToldOnce => World::Gossip,
+            Bug::NoSync
+            | Bug::ChecksumUnverified
+            | Bug::WindowNotRebuilt
+            | Bug::ProducersNotRebuilt
+            | Bug::EpochResumed
+            | Bug::RepeatAnsweredEarly
+            | Bug::DelayIgnored
+            | Bug::TtlByTheWallClock
+            | Bug::RetentionByTheWallClock
+            | Bug::WindowWithoutBound
+            | Bug::LobbyWithoutBound
+            | Bug::LobbyWithoutShares
+            | Bug::BuriedAfterDone
+            | Bug::LatestAtFirstPull => World::Nodes,
+        }
+    }
+
     /// How many seeds from `from` on it took until its invariant spoke.
     fn seek(&self, from: u64) -> Option<u64> {
+        match self.world() {
+            World::Nodes => self.seek_among_nodes(from),
+            World::Gossip => self.seek_in_gossip(from),
+        }
+    }
+
+    fn seek_in_gossip(&self, from: u64) -> Option<u64> {
+        let caught = |seed: &u64| {
+            let outcome = apart(|| {
+                plant(Some(self.bug));
+                gossip::run(&gossip::Settings::of_seed(*seed))
+            });
+            outcome.violations.contains_key(self.invariant)
+        };
+        (from..from + SEEDS).find(caught).map(|seed| seed - from + 1)
+    }
+
+    /// How many seeds from `from` on it took until its invariant spoke.
+    fn seek_among_nodes(&self, from: u64) -> Option<u64> {
         let mut caught = None;
         let plant_it = |_| plant(Some(self.bug));
         sweep(

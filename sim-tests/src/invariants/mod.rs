@@ -42,7 +42,17 @@ pub(crate) use polls::{Page, check_page, check_skipped, check_sought};
 
 /// Whether the invariant is about progress rather than safety.
 pub(crate) fn is_liveness(name: &str) -> bool {
-    ["WritableWithin", "GroupsDrain", "EveryRequestResolves"].contains(&name)
+    [
+        "WritableWithin",
+        "GroupsDrain",
+        "EveryRequestResolves",
+        "ChangeKnownWithin",
+        "FailureDetectedWithin",
+        "LeaderWithin",
+        "Converges",
+        "ProposalsAgreed",
+    ]
+    .contains(&name)
 }
 
 /// What was found, and what checkers remember; shared by all that observe.

@@ -15,6 +15,7 @@ use crate::client::{self, Phase, Shared};
 use crate::disk::SimDisk;
 use crate::history::History;
 use crate::invariants::Findings;
+use crate::net::{self, Net};
 use crate::plan::{Draw, Keeping, Plan, What};
 use crate::trace::{Log, SimTrace};
 use process::Process;
@@ -24,6 +25,7 @@ use process::Process;
 enum Purpose {
     Disk = 1_000,
     Node = 1_001,
+    Net = 1_002,
     Publishers = 2_000,
     Subscribers = 3_000,
     Readers = 4_000,
@@ -31,6 +33,8 @@ enum Purpose {
     Greedy = 6_000,
 }
 
+/// How long anything takes between nodes, in microseconds.
+const LATENCY_US: (u64, u64) = (500, 5_000);
 /// How long a partition may take to be writable again when all is healed.
 const WRITABLE_LIMIT: Duration = Duration::from_secs(15);
 /// A run in which fewer messages were stored, or seen, says nothing.
@@ -96,6 +100,7 @@ pub(crate) fn run(plan: &Plan, watch: Watch) -> Outcome {
 struct World {
     plan: Plan,
     disk: SimDisk,
+    net: Net,
     process: Process,
     node: NodeHandle,
     /// The machine from which the world itself asks.
@@ -116,7 +121,10 @@ impl World {
         let dice = Draw::new(plan.seed, Purpose::Disk as u64);
         let disk = SimDisk::new(plan.disk.clone(), dice, findings.clone());
         let dice = Draw::new(plan.seed, Purpose::Node as u64);
-        let process = Process::new(disk.clone(), trace.clone(), plan.knobs.clone(), dice, began);
+        let quiet = net::Knobs::calm(LATENCY_US);
+        let net = Net::new(quiet, Draw::new(plan.seed, Purpose::Net as u64));
+        let hands = (disk.clone(), net.clone());
+        let process = Process::new(hands, trace.clone(), plan.knobs.clone(), dice, began);
         let running = process.clone();
         let node = Handle::current()
             .create_node()
@@ -132,6 +140,7 @@ impl World {
         let mut world = Self {
             plan,
             disk,
+            net,
             process,
             node,
             judge,
@@ -256,6 +265,9 @@ impl World {
     /// Kills the process, by itself or with the power, and starts it again.
     async fn restart(&mut self, down: Duration, power: bool) {
         let id: NodeId = self.node.id();
+        if power {
+            self.net.lose_power(process::ADDRESS.ip());
+        }
         Handle::current().kill(id);
         self.disk.abandon(power);
         self.process.killed();

@@ -1,25 +1,32 @@
 //! One process of a node: what `sprawl` does from its start to its end.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sprawl_core::broker::ShardOptions;
 use sprawl_io::data_dir::Name;
 use sprawl_io::handle::Ended;
-use sprawl_io::start::{Options, start};
+use sprawl_io::start::{Cluster, Options, start};
 use sprawl_server::serve::{Limits, Settings, serve};
 use tokio::net::TcpListener;
 
 use crate::clock::{SimClock, WallError};
 use crate::disk::SimDisk;
+use crate::net::Net;
 use crate::plan::{Draw, Knobs};
 use crate::trace::SimTrace;
+
+/// Where other nodes would reach the node.
+pub(super) const ADDRESS: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 7946);
 
 /// What the processes of one node have in common.
 #[derive(Clone)]
 pub(super) struct Process {
     disk: SimDisk,
     trace: SimTrace,
+    net: Net,
     knobs: Knobs,
     dice: Arc<Mutex<Draw>>,
     world: tokio::time::Instant,
@@ -33,7 +40,7 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn new(
-        disk: SimDisk,
+        (disk, net): (SimDisk, Net),
         trace: SimTrace,
         knobs: Knobs,
         dice: Draw,
@@ -42,6 +49,7 @@ impl Process {
         Self {
             disk,
             trace,
+            net,
             knobs,
             dice: Arc::new(Mutex::new(dice)),
             world,
@@ -69,8 +77,11 @@ impl Process {
             self.knobs;
         let budget =
             ShardOptions { cache_bytes, in_flight_bytes, waiting_bytes, checkpoint_entries };
-        let options = Options { name, shards, budget, entropy: self.entropy() };
-        let started = start(self.disk.clone(), clock, self.trace.clone(), options).await;
+        let cluster = Cluster::alone(ADDRESS, (ADDRESS.ip(), 9070).into());
+        let options = Options { name, shards, cluster, budget, entropy: self.entropy() };
+        let sockets = self.net.bind(ADDRESS).expect("the process before is dead");
+        let (disk, trace) = (self.disk.clone(), self.trace.clone());
+        let started = start(disk, clock, trace, sockets, options).await;
         let node = match started {
             Ok(node) => node,
             Err(error) => return format!("it does not start: {error}"),
@@ -81,7 +92,7 @@ impl Process {
             Err(error) => return format!("it does not listen: {error}"),
         };
         let settings = Settings {
-            address: "10.0.0.1:7946".to_owned(),
+            address: ADDRESS.to_string(),
             entropy: self.entropy(),
             host: None,
             limits: Limits::default(),

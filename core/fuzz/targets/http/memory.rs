@@ -1,13 +1,16 @@
-//! A disk that is memory: it keeps what a node needs while it runs, and never fails.
+//! A disk that is memory: it keeps what a node needs while it runs, and never fails; and sockets
+//! that reach nobody.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::WallTime;
+use sprawl_io::peer::{Halves, Sockets};
 use sprawl_io::storage::{
     Batch, Cell, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
 };
@@ -134,5 +137,34 @@ impl Disk for Memory {
 
     async fn open(&self) -> Result<Memory, OpenError> {
         Ok(self.clone())
+    }
+}
+
+/// Sockets that reach nobody.
+#[derive(Clone)]
+pub(crate) struct Nobody;
+
+impl Sockets for Nobody {
+    type Reader = tokio::io::Empty;
+    type Writer = tokio::io::Sink;
+
+    fn local(&self) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 7946))
+    }
+
+    async fn connect(&self, _: SocketAddr) -> io::Result<Halves<Self>> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    async fn accept(&self) -> io::Result<(SocketAddr, Halves<Self>)> {
+        std::future::pending().await
+    }
+
+    fn send_datagram(&self, _: SocketAddr, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn receive_datagram(&self, _: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        std::future::pending().await
     }
 }

@@ -7,14 +7,15 @@ use sprawl_core::broker::ShardOptions;
 use sprawl_core::machine::{Now, Time, WallTime};
 use sprawl_io::clock::Clock;
 use sprawl_io::data_dir::Name;
-use sprawl_io::start::{Options, start};
+use sprawl_io::peer::Sockets as _;
+use sprawl_io::start::{Cluster, Options, start};
 use sprawl_io::trace::Untraced;
 use sprawl_server::serve::{Limits, Settings, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Nobody};
 
 /// Where the node listens.
 const NODE: &str = "10.0.0.1:9070";
@@ -94,9 +95,10 @@ impl Drop for World {
 async fn live() {
     let name = Name::Default("node".to_owned());
     let budget = ShardOptions::default();
-    let options = Options { name, shards: 2, budget, entropy: [1; 32] };
+    let cluster = Cluster::alone(Nobody.local(), NODE.parse().expect("an address"));
+    let options = Options { name, shards: 2, cluster, budget, entropy: [1; 32] };
     let clock = WorldClock(Instant::now());
-    let started = start(Memory::default(), clock, Untraced, options).await;
+    let started = start(Memory::default(), clock, Untraced, Nobody, options).await;
     let node = started.expect("an empty disk starts");
     let listener = TcpListener::bind("0.0.0.0:9070").await.expect("the port is free");
     let limits = Limits { body_bytes_max: 64 << 10, ..Limits::default() };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
-use super::{Node, Partition, View};
+use super::{Node, Partition, Retired, View};
 use crate::cluster::pattern::TopicPattern;
 use crate::cluster::subscription::{Delivery, StartFrom, Subscription};
 use crate::cluster::topic::Topic;
@@ -31,12 +31,20 @@ const LENGTH_BYTES: usize = 4;
 /// One piece.
 #[derive(Serialize, Deserialize)]
 enum Piece {
-    Head { version: ChangeIndex, cluster: Option<ClusterId>, next_partition: PartitionId },
+    Head {
+        version: ChangeIndex,
+        cluster: Option<ClusterId>,
+        level: u32,
+        last_partition: PartitionId,
+    },
     Nodes(Vec<(DiskId, Node)>),
+    Retired(Vec<(DiskId, Retired)>),
     Topics(Vec<Topic>),
     Partitions(Vec<Stored>),
     Subscriptions(Vec<Held>),
-    End { digest: u64 },
+    End {
+        digest: u64,
+    },
 }
 
 /// A partition without what its topic says.
@@ -81,10 +89,12 @@ impl View {
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let (version, cluster) = (self.version, self.cluster);
-        push(&mut bytes, &Piece::Head { version, cluster, next_partition: self.next_partition });
+        let View { version, cluster, level, last_partition, .. } = *self;
+        push(&mut bytes, &Piece::Head { version, cluster, level, last_partition });
         let nodes = self.nodes.iter().map(|(disk, node)| (*disk, Node::clone(node)));
         push_all(&mut bytes, nodes, PIECE_ITEMS_MAX, Piece::Nodes);
+        let retired = self.retired.iter().map(|(disk, retired)| (*disk, Retired::clone(retired)));
+        push_all(&mut bytes, retired, PIECE_ITEMS_MAX, Piece::Retired);
         let topics = self.topics.values().map(|topic| Topic::clone(topic));
         push_all(&mut bytes, topics, PIECE_ITEMS_MAX, Piece::Topics);
         let partitions = self.partitions.values().map(|partition| Stored::of(partition));
@@ -185,15 +195,20 @@ impl Restoring {
     /// Takes a piece; gives it back when it is the last.
     fn take(&mut self, piece: Piece) -> Piece {
         match piece {
-            Piece::Head { version, cluster, next_partition } => {
-                self.view.version = version;
-                self.view.cluster = cluster;
-                self.view.next_partition = next_partition;
+            Piece::Head { version, cluster, level, last_partition } => {
+                self.view = View { version, cluster, level, last_partition, ..View::default() };
             }
             Piece::Nodes(nodes) => {
-                self.view
-                    .nodes
-                    .extend(nodes.into_iter().map(|(disk, node)| (disk, Arc::new(node))));
+                for (disk, node) in nodes {
+                    self.view.by_id.insert(node.id, disk);
+                    self.view.nodes.insert(disk, Arc::new(node));
+                }
+            }
+            Piece::Retired(retired) => {
+                for (disk, retired) in retired {
+                    self.view.by_id.insert(retired.id, disk);
+                    self.view.retired.insert(disk, Arc::new(retired));
+                }
             }
             Piece::Topics(topics) => {
                 let named = topics.into_iter().map(|topic| (topic.name.clone(), Arc::new(topic)));
@@ -227,7 +242,7 @@ impl Restoring {
     }
 
     fn place_partitions(&mut self) -> Result<(), BadSnapshot> {
-        for topic in self.view.topics.values() {
+        for topic in self.view.topics.clone().values() {
             let config = Arc::new(topic.config.clone());
             for (number, range) in (0..).zip(&topic.partitions) {
                 let id = range.partition;
@@ -247,6 +262,9 @@ impl Restoring {
                     replicas: stored.replicas,
                     in_sync: stored.in_sync,
                 };
+                for &disk in &partition.replicas {
+                    self.view.held.entry(disk).or_default().insert(id);
+                }
                 self.view.partitions.insert(id, Arc::new(partition));
             }
         }
@@ -282,8 +300,24 @@ impl Restoring {
 mod tests {
     use super::*;
     use crate::cluster::metadata::Change;
+    use crate::cluster::metadata::{CAPACITY_NORMAL, FEATURE_LEVEL, Leaving, Registration};
     use crate::cluster::topic::TopicConfig;
     use crate::ids::Boot;
+
+    fn registered(disk: u128, name: &str) -> Change {
+        let address = core::net::SocketAddr::from(([127, 0, 0, 1], 7946));
+        Change::Register(Registration {
+            disk: DiskId(disk),
+            boot: Boot(2),
+            run: 5,
+            name: name.to_owned(),
+            address,
+            http: address,
+            zone: "a".to_owned(),
+            capacity: CAPACITY_NORMAL,
+            level: FEATURE_LEVEL,
+        })
+    }
 
     /// A view with some of everything.
     fn view() -> View {
@@ -299,12 +333,15 @@ mod tests {
         };
         let changes = [
             Change::Found { cluster: ClusterId(9) },
-            Change::Register { disk: DiskId(7), boot: Boot(2), name: "n".to_owned() },
+            registered(7, "n"),
+            registered(8, "m"),
             Change::CreateTopic { name: name("orders.eu"), config },
             subscribe("all", &["orders.>", "later"]),
             subscribe("one", &["plain"]),
             Change::CreateTopic { name: name("orders.us"), config: TopicConfig::default() },
             Change::DeleteTopic { name: name("plain") },
+            Change::Decommission { disk: DiskId(8), how: Leaving::AtOnce },
+            Change::Retire { disk: DiskId(8), boot: Boot(2) },
         ];
         let mut view = View::default();
         for (index, change) in (1..).zip(&changes) {
@@ -329,6 +366,8 @@ mod tests {
         assert_eq!(second.subscribers, first.subscribers);
         assert_eq!(second.plain, first.plain);
         assert_eq!(second.patterned, first.patterned);
+        assert_eq!(second.by_id, first.by_id);
+        assert_eq!(second.held, first.held);
     }
 
     #[test]

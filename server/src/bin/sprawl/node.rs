@@ -1,10 +1,12 @@
 //! A node from its start to its end.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::{SocketAddr, TcpListener as BlockingListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit};
@@ -12,7 +14,9 @@ use sprawl_core::broker::ShardOptions;
 use sprawl_io::clock::SystemClock;
 use sprawl_io::data_dir::{DataDir, Name};
 use sprawl_io::handle::{Ended, NodeHandle};
-use sprawl_io::start::{self, Options};
+use sprawl_io::peer::tcp::TcpSockets;
+use sprawl_io::peer::{ClusterKey, Sockets as _};
+use sprawl_io::start::{self, Cluster, Options};
 use sprawl_io::storage::rocks::RocksOptions;
 use sprawl_io::trace::Untraced;
 use sprawl_server::VERSION;
@@ -25,6 +29,9 @@ use tracing_subscriber::EnvFilter;
 
 /// How many connections the kernel keeps until they are accepted; it may keep fewer.
 const ACCEPT_QUEUE_MAX: u32 = 1_024;
+/// For how long a starting node has clients wait for what it is about to serve. A node that waits
+/// for others says so, instead.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// What a process answers that was told to stop twice.
 const STOPPED_TWICE: i32 = 130;
 
@@ -61,7 +68,11 @@ fn serve_until_told(config: Config) -> anyhow::Result<()> {
 }
 
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level).context("the log level")?;
+    // What consensus says of itself is for those who ask for it by name.
+    let asked = config.log_level.contains("openraft");
+    let quiet = if asked { "" } else { ",openraft=error" };
+    let filter = EnvFilter::try_new(format!("{}{quiet}", config.log_level));
+    let filter = filter.context("the log level")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
@@ -78,11 +89,14 @@ async fn live(mut config: Config) -> anyhow::Result<()> {
         let port = config.http.port();
         anyhow!("cannot listen on {}: {error}; --http-port takes another than {port}", config.http)
     })?;
-    choose_bind_port(&mut config)?;
+    let sockets = bind(&mut config).await?;
     let mut told = Told::listen()?;
     let data = data_dir(&config);
-    let node = start_node(&config, &data).await?;
     let http = listener.local_addr().context("the listener has no address")?;
+    let cluster = cluster(&config, http).await?;
+    let node = start_node(&config, &data, sockets, cluster).await?;
+    // Whoever connects meanwhile waits in the listener's queue instead of being refused.
+    node.settled(SETTLE_MAX).await;
     announce(&config, &node, http, &data)?;
     let settings = Settings {
         address: advertised(&config),
@@ -135,18 +149,47 @@ fn limits(config: &Config) -> Limits {
     Limits { body_bytes_max: config.body_max_bytes, connections_max, ..default }
 }
 
-/// Takes a free port where 0 is configured. Nothing listens on it in this version: it is part of
-/// the node's name.
-fn choose_bind_port(config: &mut Config) -> anyhow::Result<()> {
-    if config.bind.port() == 0 {
-        let probe = BlockingListener::bind(config.bind);
-        let chosen = probe.and_then(|probe| probe.local_addr());
-        config.bind = chosen.with_context(|| format!("no free port on {}", config.bind.ip()))?;
-    }
+/// Takes the port for other nodes; a free one where 0 is configured.
+async fn bind(config: &mut Config) -> anyhow::Result<TcpSockets> {
+    let sockets = TcpSockets::bind(config.bind).await.map_err(|error| {
+        let port = config.bind.port();
+        anyhow!("cannot listen on {}: {error}; --bind-port takes another than {port}", config.bind)
+    })?;
+    config.bind = sockets.local();
     if config.advertise.1 == 0 {
         config.advertise.1 = config.bind.port();
     }
-    Ok(())
+    Ok(sockets)
+}
+
+/// How the node is reached, and finds its cluster.
+async fn cluster(config: &Config, http: SocketAddr) -> anyhow::Result<Cluster> {
+    let (host, port) = &config.advertise;
+    let address = resolve(host, *port).await?;
+    let mut seeds = BTreeSet::new();
+    for (host, port) in &config.seeds {
+        seeds.insert(resolve(host, *port).await?);
+    }
+    anyhow::ensure!(
+        seeds.is_empty() || !address.ip().is_unspecified(),
+        "{address} is no address that other nodes can reach; --advertise-addr names one"
+    );
+    let reached_at = if http.ip().is_unspecified() { address.ip() } else { http.ip() };
+    Ok(Cluster {
+        seeds,
+        founds: config.founds,
+        zone: config.zone.clone(),
+        capacity: config.capacity,
+        key: config.cluster_key.as_ref().and_then(|key| ClusterKey::new(key.0.as_bytes())),
+        ..Cluster::alone(address, SocketAddr::new(reached_at, http.port()))
+    })
+}
+
+/// The address behind a name; of several, the first.
+async fn resolve(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.with_context(|| format!("cannot find the address of '{host}'"))?.next();
+    found.with_context(|| format!("'{host}' has no address"))
 }
 
 fn advertised(config: &Config) -> String {
@@ -159,7 +202,12 @@ fn data_dir(config: &Config) -> PathBuf {
     config.data_dir.clone().unwrap_or_else(default)
 }
 
-async fn start_node(config: &Config, data: &Path) -> anyhow::Result<NodeHandle> {
+async fn start_node(
+    config: &Config,
+    data: &Path,
+    sockets: TcpSockets,
+    cluster: Cluster,
+) -> anyhow::Result<NodeHandle> {
     let options = RocksOptions { disk_max_bytes: config.disk_max_bytes };
     let disk = DataDir::open(data, options)?;
     let name = match &config.name {
@@ -168,11 +216,12 @@ async fn start_node(config: &Config, data: &Path) -> anyhow::Result<NodeHandle> 
     };
     let options = Options {
         name,
+        cluster,
         shards: config.shards,
         budget: ShardOptions { cache_bytes: config.memory_max_bytes, ..Default::default() },
         entropy: entropy()?,
     };
-    let started = start::start(disk, SystemClock::start(), Untraced, options).await;
+    let started = start::start(disk, SystemClock::start(), Untraced, sockets, options).await;
     started.with_context(|| format!("the data directory {}", data.display()))
 }
 

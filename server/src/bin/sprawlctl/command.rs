@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::client::Client;
 use crate::output::{self, Format};
-use crate::{bench, diagnose, fetch, publish, show, subscribe, test};
+use crate::{administer, bench, diagnose, fetch, publish, show, subscribe, test};
 
 /// Publishes to Sprawl, subscribes, and looks at its nodes.
 #[derive(Debug, Parser)]
@@ -47,6 +47,13 @@ enum Command {
     Subscriptions,
     /// Shows a node and its cluster
     Status,
+    /// Lists the nodes of the cluster, each with its state and its role
+    Nodes,
+    /// Shows where each topic is, by the hash of its name
+    Dht,
+    /// Changes which nodes the cluster has
+    #[command(subcommand)]
+    Cluster(administer::Command),
     /// Checks each endpoint of each node, says what is wrong and what to do
     Diagnose,
     /// Publishes at a steady rate, and says how long each message took from when it was due
@@ -122,6 +129,9 @@ fn carry_out(line: Line) -> anyhow::Result<bool> {
             Command::Topics => show::topics(&client, format).await,
             Command::Subscriptions => show::subscriptions(&client, format).await,
             Command::Status => show::status(&client, format).await,
+            Command::Nodes => show::nodes(&client, format).await,
+            Command::Dht => show::dht(&client, format).await,
+            Command::Cluster(command) => administer::administer(&client, command, format).await,
             Command::Diagnose => diagnose::diagnose(&client, format).await,
             Command::Bench(arguments) => bench::bench(client, arguments, format).await,
             Command::Test(arguments) => test::test(client, arguments, format).await,

@@ -1,5 +1,7 @@
 //! `sprawlctl diagnose`: asks each endpoint of each node, says what is wrong and what to do.
 
+mod cluster;
+
 use std::time::Duration;
 
 use reqwest::Method;
@@ -8,12 +10,18 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Client, Failure};
 use crate::output::{self, Format};
 
+/// The endpoint that shows the whole cluster.
+const CLUSTER: &str = "/cluster/status";
+
 /// What is checked: the endpoint, and what to do when it does not answer as it should.
-const CHECKS: [(&str, &str); 9] = [
+const CHECKS: [(&str, &str); 12] = [
     ("/health/live", "the process runs but the node has ended: look at its log, start it again"),
     ("/health/ready", "wait until recovery is through; if it lasts, look at the node's log"),
     ("/health", "look at the findings above"),
     ("/status", "the machine is overloaded, or the disk hangs: look at both"),
+    (CLUSTER, "the control machine does not answer: look at the node's log"),
+    ("/health/membership", "the machine is overloaded: look at its load"),
+    ("/dht", "the machine is overloaded: look at its load"),
     ("/topics", "the machine is overloaded, or the disk hangs: look at both"),
     ("/subscriptions", "the machine is overloaded: look at its load"),
     ("/metrics?format=json", "the machine is overloaded, or the disk hangs: look at both"),
@@ -33,16 +41,28 @@ struct Finding {
 /// Checks; gives whether nothing is wrong. A warning is not wrong.
 pub(crate) async fn diagnose(client: &Client, format: Format) -> anyhow::Result<bool> {
     let mut findings = Vec::new();
+    let mut clusters = Vec::new();
     for node in client.nodes() {
         for (path, advice) in CHECKS {
             let asked = client.ask_at(node, Method::GET, path, None, Duration::ZERO).await;
             let unreachable = matches!(asked, Err(Failure::Unreachable { .. }));
+            if let Ok(answer) = &asked
+                && answer.status.is_success()
+                && path == CLUSTER
+            {
+                clusters.push((node.as_str(), answer.body.clone()));
+            }
             findings.extend(judge(node, path, advice, asked));
             if unreachable {
                 break;
             }
         }
     }
+    for (node, status) in &clusters {
+        findings.extend(cluster::wrongs(status).into_iter().map(|wrong| of_cluster(node, wrong)));
+    }
+    let all: Vec<Value> = clusters.into_iter().map(|(_, status)| status).collect();
+    findings.extend(cluster::differences(&all).into_iter().map(|wrong| of_cluster("", wrong)));
     let wrong = findings.iter().filter(|finding| finding.level == "critical").count();
     match format {
         Format::Json => {
@@ -61,6 +81,16 @@ pub(crate) async fn diagnose(client: &Client, format: Format) -> anyhow::Result<
         }
     }
     Ok(wrong == 0)
+}
+
+fn of_cluster(node: &str, (detail, advice): (String, &str)) -> Finding {
+    Finding {
+        node: node.to_owned(),
+        subject: CLUSTER.to_owned(),
+        level: "critical",
+        detail,
+        advice: advice.to_owned(),
+    }
 }
 
 fn judge(node: &str, path: &str, advice: &str, asked: Result<Answer, Failure>) -> Vec<Finding> {

@@ -1,6 +1,8 @@
 //! `sprawlctl`: publishes, subscribes, and looks at nodes, over their HTTP API.
 
 #[cfg(not(madsim))]
+mod administer;
+#[cfg(not(madsim))]
 mod bench;
 #[cfg(not(madsim))]
 mod client;

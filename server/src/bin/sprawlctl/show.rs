@@ -1,4 +1,5 @@
-//! `sprawlctl topics`, `subscriptions`, `status`: what a node says, in lines or as it is.
+//! `sprawlctl topics`, `subscriptions`, `nodes`, `dht`, `status`: what a node says, in lines or as
+//! it is.
 
 use serde_json::Value;
 
@@ -9,25 +10,59 @@ use crate::output::{self, Format, plain};
 pub(crate) async fn topics(client: &Client, format: Format) -> anyhow::Result<bool> {
     let titles = ["TOPIC", "MESSAGES", "SUBSCRIBERS", "PARTITIONS", "NODES"];
     let fields = ["name", "message_count", "subscriber_count", "partitions", "nodes"];
-    list(client, "topics", titles, fields, format).await
+    list(client, ("/topics", "topics"), titles, fields, format).await
 }
 
 /// Lists the durable subscriptions.
 pub(crate) async fn subscriptions(client: &Client, format: Format) -> anyhow::Result<bool> {
     let titles = ["SUBSCRIPTION", "TOPICS", "FROM", "ACK WAIT, S"];
     let fields = ["id", "topics", "from", "ack_wait"];
-    list(client, "subscriptions", titles, fields, format).await
+    list(client, ("/subscriptions", "subscriptions"), titles, fields, format).await
 }
 
-/// Lists what the node has under a name: these fields of each, under these titles.
+/// Lists the nodes of the cluster.
+pub(crate) async fn nodes(client: &Client, format: Format) -> anyhow::Result<bool> {
+    let titles = ["NODE", "STATE", "ROLE", "DOWN SINCE", "LEAVING", "PARTITIONS", "HTTP", "ZONE"];
+    let fields =
+        ["node_id", "state", "role", "down_since", "leaving", "partitions", "http_address", "zone"];
+    list(client, ("/cluster/status", "nodes"), titles, fields, format).await
+}
+
+/// Shows where each topic is.
+pub(crate) async fn dht(client: &Client, format: Format) -> anyhow::Result<bool> {
+    let answer = client.get("/dht").await?;
+    match format {
+        Format::Json => output::line(&answer.to_string())?,
+        Format::Text => {
+            let titles = ["KEY", "TOPIC", "PARTITION", "EPOCH", "OWNERS"];
+            let mut rows = vec![titles.map(str::to_owned).to_vec()];
+            for (key, parts) in answer["topic_map"].as_object().into_iter().flatten() {
+                for part in parts.as_array().into_iter().flatten() {
+                    let fields = ["topic", "partition", "epoch", "owners"];
+                    let cells = fields.map(|field| plain(&part[field]));
+                    rows.push(
+                        [key.chars().take(KEY_CHARS).collect()].into_iter().chain(cells).collect(),
+                    );
+                }
+            }
+            output::table(&rows)?;
+        }
+    }
+    Ok(true)
+}
+
+/// How many digits of a key are shown in lines: enough to tell them apart.
+const KEY_CHARS: usize = 12;
+
+/// Lists what an endpoint has under a name: these fields of each, under these titles.
 async fn list<const N: usize>(
     client: &Client,
-    name: &str,
+    (path, name): (&str, &str),
     titles: [&str; N],
     fields: [&str; N],
     format: Format,
 ) -> anyhow::Result<bool> {
-    let answer = client.get(&format!("/{name}")).await?;
+    let answer = client.get(path).await?;
     match format {
         Format::Json => output::line(&answer.to_string())?,
         Format::Text => {

@@ -158,7 +158,7 @@ const CONFIGURE: [(&str, u16, &str); 16] = [
 const MESSAGES: &str = "/topics/{topic}/messages";
 const PULL: &str = "/subscriptions/{id}/messages";
 
-const FIELDS: [Field; 32] = [
+const FIELDS: [Field; 35] = [
     ("GET", MESSAGES, "?offset=x", "", 400, "offset: 'x'"),
     ("GET", MESSAGES, "?offset=-1", "", 400, "offset: '-1'"),
     ("GET", MESSAGES, "?offset=18446744073709551616", "", 400, "offset: "),
@@ -191,6 +191,9 @@ const FIELDS: [Field; 32] = [
     ("POST", "/topics/{topic}/redrive", "", "{}", 422, "no dead letter"),
     ("GET", "/subscriptions/{id}/ws", "", "", 426, "WebSocket"),
     ("GET", "/metrics", "?format=xml", "", 422, "format: 'xml'"),
+    ("GET", "/dht", "?detailed=yes", "", 422, "detailed: 'yes'"),
+    ("POST", "/cluster/leave", "?at_once=1", "", 422, "at_once: '1'"),
+    ("POST", "/cluster/leave", "", "", 409, "the last node"),
 ];
 
 /// The path of a template for a topic and a subscription of this name.

@@ -1,0 +1,162 @@
+//! What the control machines of different nodes send one another.
+
+use core::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::metadata::Registration;
+use crate::ids::{Boot, ChangeIndex, ClusterId, DiskId, NodeId};
+use crate::machine::WallTime;
+
+/// A message between control machines. Any of them may be lost, doubled, or come late: whoever
+/// waits for an answer asks again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ControlMessage {
+    /// From a node to every voter: I live.
+    Heartbeat(Heartbeat),
+    /// From a voter to whoever sent it a heartbeat.
+    HeartbeatAnswer(HeartbeatAnswer),
+    /// From a node whose run is not registered, to any node, which hands it on to the leader.
+    Join {
+        /// What the node says of itself.
+        said: Registration,
+        /// The cluster that it belonged to before.
+        cluster: Option<ClusterId>,
+        /// Who handed it on and will hand the answer back.
+        via: Option<DiskId>,
+    },
+    /// What came of a `Join`, to the node or to whoever handed it on.
+    JoinAnswer {
+        /// The node that asked.
+        disk: DiskId,
+        /// Its run.
+        boot: Boot,
+        /// What came of it.
+        answer: JoinAnswer,
+    },
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// When it was sent by the sender's monotone clock, in microseconds; it comes back.
+    pub sent: u64,
+    /// What the sender's wall clock shows.
+    pub wall: WallTime,
+    /// How far the sender has applied the metadata.
+    pub applied: ChangeIndex,
+}
+
+/// What a voter answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HeartbeatAnswer {
+    /// [`Heartbeat::sent`], as it came.
+    pub sent: u64,
+    /// What the voter's wall clock shows.
+    pub wall: WallTime,
+    /// What the voter takes for cluster time, in microseconds.
+    pub time: u64,
+    /// What the voter knows of the node that asks.
+    pub known: Known,
+}
+
+/// What a voter's metadata say of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Known {
+    /// Nothing.
+    Unknown,
+    /// This run of it has registered.
+    Run(Boot),
+    /// It was retired.
+    Retired,
+}
+
+/// What came of a `Join`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum JoinAnswer {
+    /// The run is registered.
+    Joined(Joined),
+    /// It is not, and why.
+    Refused(JoinRefused),
+    /// Whoever was asked does not lead, and does not know who does.
+    Elsewhere,
+}
+
+/// A registered run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Joined {
+    /// The node's Raft id.
+    pub node: NodeId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The view that the node must have reached before it acts.
+    pub index: ChangeIndex,
+    /// Cluster time, in microseconds.
+    pub time: u64,
+    /// The nodes of the cluster, at most `NODES_MAX`.
+    pub members: Vec<MemberAddress>,
+}
+
+/// Where a node of the cluster is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MemberAddress {
+    /// Its Raft id.
+    pub node: NodeId,
+    /// Its identity.
+    pub disk: DiskId,
+    /// Where other nodes reach it.
+    pub address: SocketAddr,
+}
+
+/// Why a run is not registered. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum JoinRefused {
+    /// The directory belongs to another cluster.
+    #[error("this data directory belongs to cluster {0}, these nodes are cluster {1}")]
+    OtherCluster(ClusterId, ClusterId),
+    /// The identity was retired: another directory took its name, or it left.
+    #[error("this data directory's identity was retired from the cluster; start with an empty one")]
+    Retired,
+    /// The same or a later start of this identity has registered.
+    #[error(
+        "this data directory is a copy or was rolled back: its start {asked} is not newer than \
+         start {known}, which the cluster knows"
+    )]
+    OldBoot {
+        /// The run that asks.
+        asked: Boot,
+        /// The registered one.
+        known: Boot,
+    },
+    /// Another process with the same identity lives elsewhere.
+    #[error("another node with this data directory's identity is running at {0}")]
+    Copied(SocketAddr),
+    /// Another node of the name lives.
+    #[error("a node of the name '{0}' is running at {1}")]
+    NameTaken(String, SocketAddr),
+    /// The cluster has as many nodes as it takes.
+    #[error("the cluster has as many nodes as it takes")]
+    Full,
+    /// The node does not understand what the cluster uses.
+    #[error("the cluster uses feature level {0}, which this version does not know")]
+    Level(u32),
+    /// A name, a zone or a capacity is out of range.
+    #[error("the node's name, zone or capacity is out of range")]
+    Range,
+}
+
+impl JoinRefused {
+    /// Whether waiting can help: whoever is in the way may have died a moment ago.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Copied(_) | Self::NameTaken(..) => true,
+            Self::OtherCluster(..)
+            | Self::Retired
+            | Self::OldBoot { .. }
+            | Self::Full
+            | Self::Level(_)
+            | Self::Range => false,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! GET /cluster/status: the whole cluster as this node sees it.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use sprawl_core::cluster::metadata::View;
+use sprawl_core::machine::{ControlRequest, ControlResponse, ControlStatus};
+use utoipa::ToSchema;
+
+use super::nodes::{self, NodeShown};
+use super::query::NoQuery;
+use super::{ANSWER_WAIT_MAX, Face, json};
+use crate::duration;
+use crate::problem::{Problem, ProblemDocument};
+
+/// How many partitions a list names at most.
+const NAMED_MAX: usize = 100;
+
+/// The cluster.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ClusterShown {
+    /// The node that says so.
+    node_id: String,
+    /// The identity of the cluster; none before it is founded.
+    cluster_id: Option<String>,
+    /// The node that decides about the metadata; none while nobody does.
+    leader: Option<String>,
+    /// The reign of that node.
+    term: u64,
+    /// Whether this node decides for the cluster.
+    acts: bool,
+    /// Whether this run of the node is registered.
+    registered: bool,
+    /// Cluster time.
+    time: String,
+    /// By how many seconds this node's clock differs from it, if that is too much.
+    clock_off: Option<f64>,
+    /// The version of the metadata.
+    metadata_version: u64,
+    /// The nodes.
+    nodes: Vec<NodeShown>,
+    /// Who has been heard when, on a node that votes; nobody elsewhere.
+    sessions: Vec<SessionShown>,
+    /// The partitions.
+    partitions: PartitionsShown,
+}
+
+/// A node as its heartbeats show it.
+#[derive(Serialize, ToSchema)]
+struct SessionShown {
+    /// The node.
+    node_id: String,
+    /// For how many seconds it has been silent.
+    silent: f64,
+    /// How far it has applied the metadata.
+    metadata_version: u64,
+}
+
+/// The partitions.
+#[derive(Serialize, ToSchema)]
+struct PartitionsShown {
+    /// How many there are.
+    count: usize,
+    /// How many have an owner that is down.
+    leaderless: usize,
+    /// Those, as `TOPIC/NUMBER`, at most 100 of them.
+    leaderless_partitions: Vec<String>,
+}
+
+/// Shows the whole cluster.
+#[utoipa::path(
+    get, path = "/cluster/status", tag = "cluster",
+    responses(
+        (status = 200, description = "The cluster", body = ClusterShown),
+        (status = 503, description = "Try again", body = ProblemDocument),
+        (status = 504, description = "Try again", body = ProblemDocument),
+    )
+)]
+pub(super) async fn status(State(face): State<Face>, _: NoQuery) -> Result<Response, Problem> {
+    let control = control_status(&face).await?;
+    let view = face.0.node.view();
+    let leader = control.raft.leader.and_then(|id| view.disk_of(id));
+    let sessions = control.sessions.iter().map(|session| SessionShown {
+        node_id: nodes::name(&view, session.disk),
+        silent: session.silent.as_secs_f64(),
+        metadata_version: session.applied.0,
+    });
+    let shown = ClusterShown {
+        node_id: face.node_id().to_owned(),
+        cluster_id: view.cluster.map(|cluster| cluster.to_string()),
+        leader: leader.map(|disk| nodes::name(&view, disk)),
+        term: control.raft.term,
+        acts: control.acts,
+        registered: control.is_registered,
+        time: duration::rfc3339(control.time),
+        clock_off: control.clock_off.map(|off| off.as_secs_f64()),
+        metadata_version: view.version.0,
+        nodes: nodes::all(&face, &view),
+        sessions: sessions.collect(),
+        partitions: PartitionsShown::of(&view),
+    };
+    Ok(json(StatusCode::OK, &shown))
+}
+
+/// How the control plane stands.
+///
+/// # Errors
+///
+/// 503 or 504 when it does not say.
+pub(super) async fn control_status(face: &Face) -> Result<ControlStatus, Problem> {
+    let asked = face.0.node.control(ControlRequest::Status);
+    let answered = tokio::time::timeout(ANSWER_WAIT_MAX, asked).await;
+    match answered.unwrap_or(ControlResponse::Unknown) {
+        ControlResponse::Status(status) => Ok(status),
+        ControlResponse::Refused(refused) => Err(refused.into()),
+        ControlResponse::Unknown => Err(Problem::outcome_unknown()),
+        ControlResponse::Done | ControlResponse::Subscribed { .. } => {
+            panic!("a question was answered as a change")
+        }
+    }
+}
+
+impl PartitionsShown {
+    fn of(view: &View) -> Self {
+        let is_down = |disk| view.nodes.get(disk).is_none_or(|node| node.down.is_some());
+        let all = view.partitions.values();
+        let leaderless: Vec<_> = all.filter(|partition| is_down(&partition.leader)).collect();
+        let named = leaderless.iter().take(NAMED_MAX);
+        Self {
+            count: view.partitions.len(),
+            leaderless: leaderless.len(),
+            leaderless_partitions: named
+                .map(|partition| format!("{}/{}", partition.topic, partition.number))
+                .collect(),
+        }
+    }
+}

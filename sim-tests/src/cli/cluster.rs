@@ -1,0 +1,266 @@
+//! `cluster`: many seeds of clusters, or one of them again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+
+use super::run::Profile;
+use super::{commit, exit, span};
+use crate::cluster::{self, ClusterPlan, Outcome, VERSION};
+use crate::invariants::is_liveness;
+use crate::trace::Log;
+use crate::world::apart;
+
+/// In so many seeds everything happens that is to be shown.
+const SEEDS_FOR_ALL: u64 = 50;
+
+/// What is printed while one seed runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// Nothing
+    None,
+    /// Faults, starts, elections and what is decided
+    Short,
+    /// Each input of each control machine, and each deed of each member
+    Full,
+}
+
+#[derive(Args)]
+pub(super) struct Cluster {
+    /// How many nodes there are at first [default: as the seed says]
+    #[arg(long)]
+    nodes: Option<u32>,
+    /// How many seeds
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Run this seed alone, and print what happens
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run this plan alone, and print what happens
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// What to print of a run alone
+    #[arg(long, value_enum, default_value = "short")]
+    log: Shown,
+    /// Which faults
+    #[arg(long, value_enum, default_value = "swarm")]
+    profile: Profile,
+    /// How many at once [default: one a core]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Begin no seed after this long
+    #[arg(long, value_parser = span)]
+    budget: Option<Duration>,
+}
+
+impl Cluster {
+    pub(super) fn run(self) -> u8 {
+        let alone = match (&self.plan, self.seed) {
+            (Some(path), _) => Some(read(path)),
+            (None, Some(seed)) => Some(Ok(self.plan_of(seed))),
+            (None, None) => None,
+        };
+        match alone {
+            None => self.sweep(),
+            Some(Ok(plan)) => self.replay(&plan),
+            Some(Err(why)) => {
+                eprintln!("{why}");
+                exit::USAGE
+            }
+        }
+    }
+
+    fn plan_of(&self, seed: u64) -> ClusterPlan {
+        ClusterPlan::of_seed(seed, self.nodes, self.profile == Profile::Calm)
+    }
+
+    fn replay(&self, plan: &ClusterPlan) -> u8 {
+        let log = match self.log {
+            Shown::None => Log::None,
+            Shown::Short => Log::Short,
+            Shown::Full => Log::Full,
+        };
+        let outcome = apart(|| cluster::run(plan, log));
+        let mut sum = Sum::default();
+        sum.add(&outcome);
+        sum.print(1);
+        println!("chain: {:016x} over {} events", outcome.chain, outcome.events);
+        for (invariant, detail) in &outcome.violations {
+            println!("{invariant}: {detail}");
+        }
+        sum.code()
+    }
+
+    fn sweep(&self) -> u8 {
+        let bar = ProgressBar::new(self.seeds);
+        let jobs = self.jobs.or(std::thread::available_parallelism().ok().map(Into::into));
+        let (next, began) = (AtomicU64::new(self.from), Instant::now());
+        let end = self.from.saturating_add(self.seeds);
+        let sum = Mutex::new(Sum::default());
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.unwrap_or(1).max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        let late = self.budget.is_some_and(|budget| began.elapsed() > budget);
+                        if seed >= end || late {
+                            return;
+                        }
+                        let plan = self.plan_of(seed);
+                        let outcome = apart(|| cluster::run(&plan, Log::None));
+                        bar.inc(1);
+                        bar.suspend(|| self.report(&plan, &outcome));
+                        let mut sum = sum.lock().unwrap_or_else(|poison| poison.into_inner());
+                        sum.add(&outcome);
+                    }
+                });
+            }
+        });
+        bar.finish_and_clear();
+        let mut sum = sum.into_inner().unwrap_or_else(|poison| poison.into_inner());
+        println!("took: {:.1} s", began.elapsed().as_secs_f64());
+        sum.print(self.seeds);
+        sum.code()
+    }
+
+    /// Prints a failure, first the command that repeats it, and keeps its plan.
+    fn report(&self, plan: &ClusterPlan, outcome: &Outcome) {
+        if outcome.violations.is_empty() {
+            return;
+        }
+        let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let calm = if self.profile == Profile::Calm { " --profile calm" } else { "" };
+        println!("cargo sim cluster --seed {}{nodes}{calm}   # at commit {}", plan.seed, commit());
+        match keep(plan) {
+            Ok(path) => println!("  or: cargo sim cluster --plan {}", path.display()),
+            Err(why) => println!("  its plan could not be kept: {why}"),
+        }
+        for (invariant, detail) in &outcome.violations {
+            println!("  {invariant}: {detail}");
+        }
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<ClusterPlan, String> {
+    let at = path.display();
+    let text = std::fs::read(path).map_err(|error| format!("'{at}' is no file: {error}"))?;
+    let plan: ClusterPlan =
+        serde_json::from_slice(&text).map_err(|error| format!("'{at}' is no plan: {error}"))?;
+    match plan.version {
+        VERSION => Ok(plan),
+        other => Err(format!("plan version {other}; this build runs {VERSION}")),
+    }
+}
+
+fn keep(plan: &ClusterPlan) -> std::io::Result<PathBuf> {
+    let folder = PathBuf::from("target/sim-failures");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("cluster-{}.json", plan.seed));
+    std::fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is data"))?;
+    Ok(path)
+}
+
+/// What many runs came to.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    nodes: u64,
+    simulated: Duration,
+    events: u64,
+    counts: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<&'static str, u64>,
+    forbidden: u64,
+    violations: BTreeMap<&'static str, u64>,
+    led_after: Vec<Duration>,
+    settled_after: Vec<Duration>,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.nodes += outcome.nodes;
+        self.simulated += outcome.simulated;
+        self.events += outcome.events;
+        self.forbidden += outcome.forbidden;
+        self.led_after.push(outcome.led_after);
+        self.settled_after.push(outcome.settled_after);
+        let raft = &outcome.raft;
+        let wipes = ["wipe", "first wiped and alone"];
+        let wipes = wipes.iter().filter_map(|class| outcome.faults.get(class)).sum();
+        for (what, count) in [
+            ("changes agreed", outcome.agreed),
+            ("changes of unknown fate", outcome.unknown),
+            ("elections", raft.elections),
+            ("entries committed", raft.commits),
+            ("logs cut back", raft.truncations),
+            ("membership changes", raft.membership_changes),
+            ("purges", raft.purges),
+            ("snapshots installed", raft.snapshots_installed),
+            ("starts", raft.starts),
+            ("views compared", outcome.compared),
+            ("votes for others", raft.votes),
+            ("wipes", wipes),
+        ] {
+            *self.counts.entry(what).or_insert(0) += count;
+        }
+        for (&class, count) in &outcome.faults {
+            *self.faults.entry(class).or_insert(0) += count;
+        }
+        for &invariant in outcome.violations.keys() {
+            *self.violations.entry(invariant).or_insert(0) += 1;
+        }
+    }
+
+    /// What never happened, where there were seeds enough for all to happen.
+    fn missing(&self) -> Vec<&'static str> {
+        let enough = self.seeds >= SEEDS_FOR_ALL && !self.faults.is_empty();
+        let never = self.counts.iter().filter(|(_, count)| enough && **count == 0);
+        never.map(|(what, _)| *what).collect()
+    }
+
+    fn print(&mut self, asked: u64) {
+        let list = |of: &BTreeMap<&'static str, u64>| {
+            let all: Vec<_> = of.iter().map(|(what, count)| format!("{what} {count}")).collect();
+            if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+        };
+        println!("summary: {} seeds of {asked}, {} nodes", self.seeds, self.nodes);
+        let hours = self.simulated.as_secs_f64() / 3_600.0;
+        println!("simulated: {hours:.1} h, events: {}", self.events);
+        println!("of them: {}", list(&self.counts));
+        println!("faults: {}; forbidden: {}", list(&self.faults), self.forbidden);
+        for (what, all) in [("led", &mut self.led_after), ("settled", &mut self.settled_after)] {
+            all.sort();
+            let last = all.len().saturating_sub(1);
+            let at = |part: usize| all.get(last * part / 100).copied().unwrap_or_default();
+            let (p50, p99, max) = (at(50), at(99), at(100));
+            println!("{what} after healing: p50 {p50:.2?}, p99 {p99:.2?}, max {max:.2?}");
+        }
+        for what in self.missing() {
+            println!("vacuous: in no seed was there any of: {what}");
+        }
+        println!("violated: {}", list(&self.violations));
+    }
+
+    fn code(&self) -> u8 {
+        let has = |name: &str| self.violations.contains_key(name);
+        if self.seeds == 0 || !self.missing().is_empty() {
+            exit::COVERAGE
+        } else if self.violations.keys().any(|name| !is_liveness(name) && *name != "NoPanic") {
+            exit::SAFETY
+        } else if has("NoPanic") {
+            exit::PANIC
+        } else if self.violations.is_empty() {
+            0
+        } else {
+            exit::LIVENESS
+        }
+    }
+}

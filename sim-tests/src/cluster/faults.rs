@@ -1,0 +1,213 @@
+//! What goes wrong in a cluster, and the atlas of what may: a fault that the protocol cannot
+//! survive is dropped and counted.
+//!
+//! The disks of a minority of voters may be destroyed, in every set of voters whose majority may
+//! matter; while that minority is not replaced, no other.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sprawl_core::cluster::metadata::Leaving;
+use sprawl_core::machine::ControlRequest;
+
+use super::machine::{Machine, Standing, ip};
+use super::plan::Event;
+use super::world::World;
+
+/// A cluster does not shrink below so many nodes by leaving.
+const NODES_MIN: usize = 3;
+/// Nor does it grow beyond so many by joining.
+const NODES_MAX: usize = 15;
+
+impl World {
+    pub(super) fn strike(&mut self, what: &Event) {
+        self.watch.world(&format!("{what:?}"));
+        if self.allowed_and_done(what).is_some() {
+            *self.outcome.faults.entry(what.class()).or_insert(0) += 1;
+        } else {
+            self.outcome.forbidden += 1;
+            self.watch.world("the atlas forbids it");
+        }
+    }
+
+    fn allowed_and_done(&mut self, what: &Event) -> Option<()> {
+        let ms = Duration::from_millis;
+        match *what {
+            Event::Crash { node, down_ms } => self.pick(node)?.restart(false, ms(down_ms)),
+            Event::PowerFailure { node, down_ms } => self.pick(node)?.restart(true, ms(down_ms)),
+            Event::PowerSome { draw, down_ms } => {
+                for machine in self.some(draw) {
+                    machine.restart(true, ms(down_ms + 97 * machine.number as u64));
+                }
+            }
+            Event::PowerAll { down_ms } => {
+                for machine in self.some(u64::MAX) {
+                    machine.restart(true, ms(down_ms));
+                }
+            }
+            Event::Pause { node, for_ms } => pause(self.pick(node)?, ms(for_ms)),
+            Event::Wipe { node, down_ms } => {
+                let machine = self.pick(node)?;
+                self.wipe(&machine)?;
+                machine.start_after(ms(down_ms));
+            }
+            Event::WipeFirst { for_ms } => {
+                let machine = self.machines.first().cloned()?;
+                (machine.standing() == Standing::Up).then_some(())?;
+                self.wipe(&machine)?;
+                self.part(&[ip(0)], ms(for_ms), (true, true));
+                machine.start_after(Duration::from_millis(50));
+            }
+            Event::ClockJump { node, by_ms } => self.pick(node)?.jump(by_ms),
+            Event::Halves { draw, for_ms } => {
+                let some: Vec<IpAddr> = self.some(draw).iter().map(|m| ip(m.number)).collect();
+                self.part(&some, ms(for_ms), (true, true));
+            }
+            Event::Isolate { node, for_ms } => {
+                let one = ip(self.pick(node)?.number);
+                self.part(&[one], ms(for_ms), (true, true));
+            }
+            Event::OneWay { node, deaf, for_ms } => {
+                let one = ip(self.pick(node)?.number);
+                self.part(&[one], ms(for_ms), (deaf, !deaf));
+            }
+            Event::Ragged { draw, for_ms } => self.ragged(draw, ms(for_ms)),
+            Event::Flap { node, times, each_ms } => {
+                let one = ip(self.pick(node)?.number);
+                self.flap(one, times, ms(each_ms));
+            }
+            Event::Lossy { permille, for_ms } => self.lossy(permille, ms(for_ms)),
+            Event::Join => {
+                (self.machines.len() < NODES_MAX).then_some(())?;
+                self.machine().start();
+            }
+            Event::Leave { node } => self.leave(&self.pick(node)?)?,
+        }
+        Some(())
+    }
+
+    fn up(&self) -> Vec<Machine> {
+        let up = |machine: &&Machine| machine.standing() == Standing::Up;
+        self.machines.iter().filter(up).cloned().collect()
+    }
+
+    fn pick(&self, draw: u64) -> Option<Machine> {
+        let up = self.up();
+        let at = (draw as usize).checked_rem(up.len())?;
+        up.get(at).cloned()
+    }
+
+    /// Those that run and whose bit is set.
+    fn some(&self, draw: u64) -> Vec<Machine> {
+        let mut up = self.up();
+        up.retain(|machine| draw >> (machine.number % 32) & 1 == 1);
+        up
+    }
+
+    /// Destroys a disk, if enough others are whole.
+    fn wipe(&mut self, machine: &Machine) -> Option<()> {
+        let member = self.watch.member(machine.number);
+        let mut destroyed = self.destroyed.clone();
+        destroyed.extend(member);
+        let majority_lives = self.watch.voters().iter().all(|voters| {
+            let lost = voters.intersection(&destroyed).count();
+            lost * 2 < voters.len()
+        });
+        // A node that has just founded a cluster is not known for it yet.
+        (majority_lives && member.is_some()).then_some(())?;
+        self.destroyed = destroyed;
+        machine.stands(Standing::Struck);
+        machine.kill(true);
+        machine.wipe();
+        Some(())
+    }
+
+    /// Nothing gets to some, or from them, or both, for a while.
+    fn part(&self, some: &[IpAddr], span: Duration, (to, from): (bool, bool)) {
+        let mut links = Vec::new();
+        for other in self.machines.iter().map(|machine| ip(machine.number)) {
+            if !some.contains(&other) {
+                for &one in some {
+                    links.extend(to.then_some((other, one)));
+                    links.extend(from.then_some((one, other)));
+                }
+            }
+        }
+        self.cut(links, span);
+    }
+
+    fn ragged(&self, draw: u64, span: Duration) {
+        let mut links = Vec::new();
+        for from in 0..self.machines.len() {
+            for to in 0..self.machines.len() {
+                let bit = draw.rotate_left((from * 7 + to * 3) as u32 % 64);
+                if from != to && bit & 3 == 0 {
+                    links.push((ip(from), ip(to)));
+                }
+            }
+        }
+        self.cut(links, span);
+    }
+
+    fn cut(&self, links: Vec<(IpAddr, IpAddr)>, span: Duration) {
+        let net = self.net.clone();
+        links.iter().for_each(|&(from, to)| net.cut(from, to));
+        tokio::spawn(async move {
+            tokio::time::sleep(span).await;
+            links.iter().for_each(|&(from, to)| net.set(from, to, |knobs| knobs.cut = false));
+        });
+    }
+
+    fn flap(&self, one: IpAddr, times: u64, each: Duration) {
+        let (net, others) = (self.net.clone(), self.machines.clone());
+        tokio::spawn(async move {
+            for turn in 0..times * 2 {
+                let cut = turn % 2 == 0;
+                for other in others.iter().map(|machine| ip(machine.number)) {
+                    net.set(one, other, |knobs| knobs.cut = cut);
+                    net.set(other, one, |knobs| knobs.cut = cut);
+                }
+                tokio::time::sleep(each).await;
+            }
+        });
+    }
+
+    fn lossy(&self, permille: u64, span: Duration) {
+        let (net, count) = (self.net.clone(), self.machines.len());
+        let usual = self.plan.link.loss_permille;
+        let set = move |permille: u64| {
+            for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
+                net.set(ip(from), ip(to), |knobs| knobs.loss_permille = permille);
+            }
+        };
+        set(permille);
+        tokio::spawn(async move {
+            tokio::time::sleep(span).await;
+            set(usual);
+        });
+    }
+
+    /// A node is told to leave, if enough stay.
+    fn leave(&self, machine: &Machine) -> Option<()> {
+        let node = machine.handle()?;
+        let disk = node.identity().disk;
+        let view = node.view();
+        let staying = view.nodes.values().filter(|node| node.leaving.is_none()).count();
+        (staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
+        let request = ControlRequest::Decommission { disk, how: Leaving::AtOnce };
+        tokio::spawn(async move { node.control(request).await });
+        Some(())
+    }
+}
+
+fn pause(machine: Machine, span: Duration) {
+    machine.stands(Standing::Struck);
+    machine.pause(true);
+    tokio::spawn(async move {
+        tokio::time::sleep(span).await;
+        if machine.standing() == Standing::Struck {
+            machine.pause(false);
+            machine.stands(Standing::Up);
+        }
+    });
+}

@@ -1,0 +1,123 @@
+//! When all has healed: there is a leader soon, all that live agree, and every node takes changes.
+
+use std::time::Duration;
+
+use sprawl_core::ids::TopicName;
+use sprawl_io::handle::NodeHandle;
+
+use super::clients::Fate;
+use super::machine::{Machine, Standing};
+use super::world::World;
+
+/// How long it may take until somebody leads.
+const LEADER_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take until all nodes are registered and have one view.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// How often a change is tried through a node, of which the first may meet an election.
+const TRIES: u32 = 3;
+
+pub(super) async fn judge(world: &mut World) {
+    let healed = world.began.elapsed();
+    let led = until(world, healed + LEADER_LIMIT, |world| leads(world).then_some(())).await;
+    world.outcome.led_after = world.began.elapsed() - healed;
+    if led.is_none() {
+        let detail = format!("nobody leads {LEADER_LIMIT:?} after healing");
+        world.findings.violated("LeaderWithin", detail);
+    }
+    let settled =
+        until(world, healed + SETTLE_LIMIT, |world| differs(world).is_none().then_some(()));
+    let settled = settled.await;
+    world.outcome.settled_after = world.began.elapsed() - healed;
+    if settled.is_none() {
+        let why = differs(world).unwrap_or_default();
+        world.findings.violated("Converges", format!("after {SETTLE_LIMIT:?}: {why}"));
+        return;
+    }
+    propose_everywhere(world).await;
+    for (machine, node) in live(world) {
+        world.book.check(machine.number, &node);
+    }
+}
+
+async fn propose_everywhere(world: &mut World) {
+    for (machine, _) in live(world) {
+        let mut fate = Fate::Unknown;
+        for attempt in 0..TRIES {
+            let name = format!("last-{}-{attempt}", machine.number);
+            let name: TopicName = name.parse().expect("a good name");
+            fate = world.book.ask(&machine, &name, true).await;
+            if fate == Fate::Agreed || machine.standing() == Standing::Gone {
+                break;
+            }
+            world.pass_until(world.began.elapsed() + Duration::from_millis(500)).await;
+        }
+        if fate != Fate::Agreed && machine.standing() != Standing::Gone {
+            let detail = format!("no change is agreed through machine {}", machine.number);
+            world.findings.violated("ProposalsAgreed", detail);
+        }
+    }
+    let limit = world.began.elapsed() + LEADER_LIMIT;
+    if until(world, limit, |world| differs(world).is_none().then_some(())).await.is_none() {
+        let why = differs(world).unwrap_or_default();
+        world.findings.violated("Converges", format!("after the last changes: {why}"));
+    }
+}
+
+/// Lets time pass until something is so.
+async fn until<T>(
+    world: &mut World,
+    limit: Duration,
+    look: impl Fn(&World) -> Option<T>,
+) -> Option<T> {
+    loop {
+        if let Some(found) = look(world) {
+            return Some(found);
+        }
+        if world.began.elapsed() >= limit {
+            return None;
+        }
+        world.pass_until(world.began.elapsed() + Duration::from_millis(50)).await;
+    }
+}
+
+fn live(world: &World) -> Vec<(Machine, NodeHandle)> {
+    let handle = |machine: &Machine| Some((machine.clone(), machine.handle()?));
+    world.machines.iter().filter_map(handle).collect()
+}
+
+fn leads(world: &World) -> bool {
+    live(world).iter().any(|(_, node)| node.group().is_leader_ready)
+}
+
+/// Why the nodes are not of one mind, if they are not.
+fn differs(world: &World) -> Option<String> {
+    let staying: Vec<_> =
+        world.machines.iter().filter(|machine| machine.standing() != Standing::Gone).collect();
+    let live = live(world);
+    if live.len() < staying.len() {
+        let missing = staying.iter().find(|machine| machine.handle().is_none())?;
+        return Some(format!("machine {} does not run", missing.number));
+    }
+    let newest = live.iter().map(|(_, node)| node.view().version).max()?;
+    for (machine, node) in &live {
+        let (view, number) = (node.view(), machine.number);
+        if let Some(why) = node.waits() {
+            return Some(format!("machine {number} waits: {why}"));
+        }
+        if view.version != newest {
+            return Some(format!("machine {number} is at {}, {newest} is known", view.version));
+        }
+        let identity = node.identity();
+        match view.nodes.get(&identity.disk) {
+            None => return Some(format!("machine {number} is not registered")),
+            Some(known) if known.boot != identity.boot => {
+                return Some(format!("another run of machine {number} is registered"));
+            }
+            Some(known) if known.down.is_some() => {
+                return Some(format!("machine {number} is held for down"));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}

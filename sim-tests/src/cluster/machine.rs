@@ -1,0 +1,252 @@
+//! A machine of the cluster: its disk, its clock, and the process that runs on it, if one does.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use madsim::runtime::Handle;
+use sprawl_core::broker::ShardOptions;
+use sprawl_io::data_dir::Name;
+use sprawl_io::handle::{Ended, NodeHandle};
+use sprawl_io::start::{Cluster, Options, start};
+
+use super::plan::ClusterPlan;
+use super::watch::Watch;
+use crate::clock::{SimClock, WallError};
+use crate::disk::SimDisk;
+use crate::invariants::Findings;
+use crate::net::Net;
+use crate::plan::Draw;
+
+/// The port between nodes.
+const PORT: u16 = 7_946;
+/// The port for clients, at which nobody listens in this world.
+const HTTP_PORT: u16 = 9_070;
+
+/// Whether a fault may meet a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not started.
+    New,
+    /// It runs, as far as the world knows.
+    Up,
+    /// A fault has it.
+    Struck,
+    /// It has left the cluster.
+    Gone,
+}
+
+/// Where a machine of this number is reached.
+pub(super) fn ip(number: usize) -> IpAddr {
+    [10, 1, (number / 200) as u8, (number % 200) as u8 + 1].into()
+}
+
+/// A machine. A clone is the same one.
+#[derive(Clone)]
+pub(super) struct Machine {
+    pub(super) number: usize,
+    plan: Arc<ClusterPlan>,
+    pub(super) net: Net,
+    pub(super) watch: Watch,
+    began: tokio::time::Instant,
+    wall_error: WallError,
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    standing: Standing,
+    id: Option<madsim::task::NodeId>,
+    disk: SimDisk,
+    dice: Draw,
+    handle: Option<NodeHandle>,
+    exit: Option<String>,
+    /// How often something was done to it from outside.
+    touched: u64,
+}
+
+impl Machine {
+    pub(super) fn new(
+        number: usize,
+        plan: &Arc<ClusterPlan>,
+        (net, watch): (&Net, &Watch),
+        began: tokio::time::Instant,
+    ) -> Self {
+        let mut dice = Draw::new(plan.seed, 20_000 + number as u64);
+        let disk = empty(plan, &mut dice);
+        let (standing, id, handle, exit) = (Standing::New, None, None, None);
+        let inner = Inner { standing, id, disk, dice, handle, exit, touched: 0 };
+        Self {
+            number,
+            plan: plan.clone(),
+            net: net.clone(),
+            watch: watch.clone(),
+            began,
+            wall_error: Arc::new(AtomicI64::new(0)),
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.lock().standing
+    }
+
+    pub(super) fn stands(&self, standing: Standing) {
+        self.lock().standing = standing;
+    }
+
+    /// The node that runs on it, if one does.
+    pub(super) fn handle(&self) -> Option<NodeHandle> {
+        self.lock().handle.clone()
+    }
+
+    pub(super) fn touched(&self) -> u64 {
+        self.lock().touched
+    }
+
+    pub(super) fn id(&self) -> Option<madsim::task::NodeId> {
+        self.lock().id
+    }
+
+    /// Why the process ended by itself, if it did; said once.
+    pub(super) fn take_exit(&self) -> Option<String> {
+        self.lock().exit.take()
+    }
+
+    /// Starts a process, the first one or another.
+    pub(super) fn start(&self) {
+        self.watch.world(&format!("machine {} starts", self.number));
+        let id = {
+            let mut inner = self.lock();
+            inner.standing = Standing::Up;
+            inner.touched += 1;
+            inner.id
+        };
+        if let Some(id) = id {
+            return Handle::current().restart(id);
+        }
+        let process = self.clone();
+        let node = Handle::current()
+            .create_node()
+            .name(format!("node-{}", self.number))
+            .ip(ip(self.number))
+            .init(move || process.clone().live())
+            .build();
+        self.lock().id = Some(node.id());
+    }
+
+    /// Kills the process, by itself or with the power.
+    pub(super) fn kill(&self, power: bool) {
+        if power {
+            self.net.lose_power(ip(self.number));
+        }
+        let (id, disk) = {
+            let mut inner = self.lock();
+            (inner.handle, inner.exit) = (None, None);
+            inner.touched += 1;
+            (inner.id, inner.disk.clone())
+        };
+        if let Some(id) = id {
+            Handle::current().kill(id);
+        }
+        disk.abandon(power);
+    }
+
+    /// Kills it, and starts it again after a while.
+    pub(super) fn restart(&self, power: bool, down: Duration) {
+        self.stands(Standing::Struck);
+        self.kill(power);
+        self.start_after(down);
+    }
+
+    pub(super) fn start_after(&self, down: Duration) {
+        let machine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(down).await;
+            // Healing may have started it.
+            if machine.standing() == Standing::Struck {
+                machine.start();
+            }
+        });
+    }
+
+    /// Puts an empty disk in the place of its own. The process must be dead.
+    pub(super) fn wipe(&self) {
+        let mut inner = self.lock();
+        let mut dice = inner.dice.clone();
+        inner.disk = empty(&self.plan, &mut dice);
+        inner.dice = dice;
+        drop(inner);
+        self.watch.wiped(self.number);
+    }
+
+    pub(super) fn pause(&self, on: bool) {
+        self.lock().touched += 1;
+        match self.id() {
+            Some(id) if on => Handle::current().pause(id),
+            Some(id) => Handle::current().resume(id),
+            None => {}
+        }
+    }
+
+    pub(super) fn jump(&self, by_ms: i64) {
+        self.wall_error.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    async fn live(self) {
+        let reason = self.serve().await;
+        self.watch.world(&format!("machine {}: {reason}", self.number));
+        {
+            let mut inner = self.lock();
+            (inner.handle, inner.exit) = (None, Some(reason));
+            inner.touched += 1;
+        }
+        // The world kills what is left of the process.
+        std::future::pending::<()>().await;
+    }
+
+    async fn serve(&self) -> String {
+        let clock = SimClock::start(self.began, self.wall_error.clone());
+        let address: SocketAddr = (ip(self.number), PORT).into();
+        let seeds: BTreeSet<SocketAddr> =
+            (0..self.plan.starts_ms.len()).map(|seed| (ip(seed), PORT).into()).collect();
+        let alone = Cluster::alone(address, (ip(self.number), HTTP_PORT).into());
+        let cluster = Cluster {
+            seeds,
+            zone: format!("z{}", self.number % self.plan.zones.max(1) as usize),
+            snapshot_entries: self.plan.snapshot_entries,
+            ..alone
+        };
+        let name = Name::Given(format!("n{}", self.number));
+        let (disk, entropy) = {
+            let mut inner = self.lock();
+            let entropy = inner.dice.bytes(32).try_into().expect("32 bytes were drawn");
+            (inner.disk.clone(), entropy)
+        };
+        let budget = ShardOptions::default();
+        let options = Options { name, shards: 1, cluster, budget, entropy };
+        let sockets = self.net.bind(address).expect("the process before is dead");
+        let trace = self.watch.of(self.number);
+        let node = match start(disk, clock, trace, sockets, options).await {
+            Ok(node) => node,
+            Err(error) => return format!("it does not start: {error}"),
+        };
+        self.lock().handle = Some(node.clone());
+        match node.ended().await {
+            Ended::Shutdown => "it was shut down".to_owned(),
+            Ended::DiskFailed(reason) => format!("the disk failed: {reason}"),
+            Ended::Halted(reason) => format!("it halted: {reason}"),
+        }
+    }
+}
+
+fn empty(plan: &ClusterPlan, dice: &mut Draw) -> SimDisk {
+    let own = Draw::new(plan.seed, dice.range(1 << 20, 1 << 40));
+    // Messages are not this world's matter: each disk is its own witness, and nobody asks it.
+    SimDisk::new(plan.disk.clone(), own, Findings::default())
+}

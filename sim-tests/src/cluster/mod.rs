@@ -1,0 +1,68 @@
+//! Clusters of whole nodes: they find each other, agree on the metadata, and go on through faults.
+//!
+//! What is stored and served beside the metadata is the other world's matter (`world/`).
+
+mod clients;
+mod faults;
+mod judgement;
+mod machine;
+mod plan;
+mod watch;
+mod world;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use madsim::runtime::Runtime;
+use sprawl_core::cluster::raft::RaftCounts;
+
+pub(crate) use plan::{ClusterPlan, VERSION};
+use watch::Watch;
+use world::World;
+
+use crate::invariants::Findings;
+use crate::trace::Log;
+
+/// What became of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) violations: BTreeMap<&'static str, String>,
+    pub(crate) chain: u64,
+    pub(crate) events: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) nodes: u64,
+    /// What the group did, over all nodes.
+    pub(crate) raft: RaftCounts,
+    /// Views of one version that were compared between nodes.
+    pub(crate) compared: u64,
+    /// Changes that were acknowledged, and those of which nobody knows.
+    pub(crate) agreed: u64,
+    pub(crate) unknown: u64,
+    /// Faults that happened, by class, and those that the atlas forbade.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    pub(crate) forbidden: u64,
+    /// How long it took from healing until there was a leader, and until all agreed.
+    pub(crate) led_after: Duration,
+    pub(crate) settled_after: Duration,
+}
+
+/// Runs a plan on this thread, from its first event to its judgement.
+pub(crate) fn run(plan: &ClusterPlan, log: Log) -> Outcome {
+    let findings = Findings::default();
+    let watch = Watch::new(findings.clone(), log);
+    let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(World::live(plan.clone(), findings.clone(), watch.clone()))
+    }));
+    let mut outcome = ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        findings.violated("NoPanic", text.to_owned());
+        Outcome::default()
+    });
+    (outcome.chain, outcome.events) = watch.chain();
+    (outcome.raft, outcome.compared) = watch.counts();
+    outcome.violations = findings.violations();
+    outcome
+}

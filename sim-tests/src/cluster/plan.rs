@@ -1,0 +1,287 @@
+//! What happens in a run of a cluster, expanded from its seed. Each class of faults is off in half
+//! of the seeds, and then draws nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{DiskPace, Draw};
+
+/// Plans of another version are not run.
+pub(crate) const VERSION: u32 = 1;
+
+/// How long faults and work last.
+const CHAOS_MS: u64 = 60_000;
+
+/// The purposes of the dice.
+#[repr(u64)]
+enum Purpose {
+    Nodes = 10_000,
+    Net = 10_001,
+    Disk = 10_002,
+    Work = 10_003,
+    /// The classes follow, one stream each.
+    Faults = 10_016,
+}
+
+/// A run of a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterPlan {
+    pub(crate) version: u32,
+    pub(crate) seed: u64,
+    /// When each of the first nodes starts; each lists all of them as seeds.
+    pub(crate) starts_ms: Vec<u64>,
+    /// Over how many zones the nodes are spread.
+    pub(crate) zones: u32,
+    /// After how many entries the metadata are stored as a snapshot.
+    pub(crate) snapshot_entries: u64,
+    pub(crate) link: LinkPlan,
+    pub(crate) disk: DiskPace,
+    /// Who changes the metadata: how many at once, with what pause between two changes.
+    pub(crate) clients: u32,
+    pub(crate) pause_ms: u64,
+    pub(crate) chaos_ms: u64,
+    pub(crate) faults: Vec<ClusterFault>,
+}
+
+/// How good every link is when nothing else is wrong with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LinkPlan {
+    pub(crate) latency_us: (u64, u64),
+    pub(crate) tail_permille: u64,
+    pub(crate) tail_us_max: u64,
+    pub(crate) loss_permille: u64,
+    pub(crate) duplicate_permille: u64,
+}
+
+/// Something that happens at a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterFault {
+    pub(crate) at_ms: u64,
+    pub(crate) what: Event,
+}
+
+/// What happens. A `node` is a draw: which of those that are there it means, their number decides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Event {
+    /// A process is killed; its machine goes on.
+    Crash { node: u64, down_ms: u64 },
+    /// A machine loses power.
+    PowerFailure { node: u64, down_ms: u64 },
+    /// Some machines lose power at once, each after its own draw, and come back apart.
+    PowerSome { draw: u64, down_ms: u64 },
+    /// All machines lose power at once.
+    PowerAll { down_ms: u64 },
+    /// A process stands still.
+    Pause { node: u64, for_ms: u64 },
+    /// A node's disk is replaced by an empty one; it comes back under its name.
+    Wipe { node: u64, down_ms: u64 },
+    /// The first node's disk is replaced by an empty one, and it reaches nobody for a while.
+    WipeFirst { for_ms: u64 },
+    /// A wall clock jumps.
+    ClockJump { node: u64, by_ms: i64 },
+    /// Two parts do not reach one another.
+    Halves { draw: u64, for_ms: u64 },
+    /// A node reaches nobody, and nobody reaches it.
+    Isolate { node: u64, for_ms: u64 },
+    /// A node hears nobody, or nobody hears it.
+    OneWay { node: u64, deaf: bool, for_ms: u64 },
+    /// Some links are cut in one direction each.
+    Ragged { draw: u64, for_ms: u64 },
+    /// A node is cut off and not, by turns.
+    Flap { node: u64, times: u64, each_ms: u64 },
+    /// All links lose much.
+    Lossy { permille: u64, for_ms: u64 },
+    /// Another node joins.
+    Join,
+    /// A node is told to leave for good.
+    Leave { node: u64 },
+}
+
+impl Event {
+    /// The class that the swarm turns on and off, and that the summary counts.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Event::Crash { .. } => "crash",
+            Event::PowerFailure { .. } => "power failure",
+            Event::PowerSome { .. } => "power failure of some",
+            Event::PowerAll { .. } => "power failure of all",
+            Event::Pause { .. } => "pause",
+            Event::Wipe { .. } => "wipe",
+            Event::WipeFirst { .. } => "first wiped and alone",
+            Event::ClockJump { .. } => "clock jump",
+            Event::Halves { .. } => "halves",
+            Event::Isolate { .. } => "isolated",
+            Event::OneWay { .. } => "one-way",
+            Event::Ragged { .. } => "ragged",
+            Event::Flap { .. } => "flapping",
+            Event::Lossy { .. } => "lossy",
+            Event::Join => "join",
+            Event::Leave { .. } => "leave",
+        }
+    }
+}
+
+/// A class of events: how many a run has at most, and how one is drawn.
+struct Class {
+    most: u64,
+    draw: fn(&mut Draw) -> Event,
+}
+
+fn any(dice: &mut Draw) -> u64 {
+    dice.range(0, 1 << 32)
+}
+
+const CLASSES: [Class; 16] = [
+    Class {
+        most: 10,
+        draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
+    },
+    Class {
+        most: 8,
+        draw: |dice| Event::PowerFailure { node: any(dice), down_ms: dice.log_range(50, 8_000) },
+    },
+    Class {
+        most: 4,
+        draw: |dice| Event::PowerSome { draw: any(dice), down_ms: dice.log_range(50, 6_000) },
+    },
+    Class { most: 2, draw: |dice| Event::PowerAll { down_ms: dice.log_range(50, 5_000) } },
+    Class {
+        most: 6,
+        draw: |dice| Event::Pause { node: any(dice), for_ms: dice.log_range(20, 15_000) },
+    },
+    Class {
+        most: 3,
+        draw: |dice| Event::Wipe { node: any(dice), down_ms: dice.log_range(50, 8_000) },
+    },
+    Class { most: 1, draw: |dice| Event::WipeFirst { for_ms: dice.log_range(1_000, 15_000) } },
+    Class { most: 6, draw: jump },
+    Class {
+        most: 3,
+        draw: |dice| Event::Halves { draw: any(dice), for_ms: dice.log_range(200, 15_000) },
+    },
+    Class {
+        most: 4,
+        draw: |dice| Event::Isolate { node: any(dice), for_ms: dice.log_range(200, 15_000) },
+    },
+    Class { most: 4, draw: one_way },
+    Class {
+        most: 3,
+        draw: |dice| Event::Ragged { draw: any(dice), for_ms: dice.log_range(200, 15_000) },
+    },
+    Class { most: 2, draw: flap },
+    Class {
+        most: 2,
+        draw: |dice| Event::Lossy {
+            permille: dice.range(50, 400),
+            for_ms: dice.log_range(500, 15_000),
+        },
+    },
+    Class { most: 3, draw: |_| Event::Join },
+    Class { most: 2, draw: |dice| Event::Leave { node: any(dice) } },
+];
+
+fn jump(dice: &mut Draw) -> Event {
+    let far = dice.log_range(10, 3_600_000) as i64;
+    Event::ClockJump { node: any(dice), by_ms: if dice.percent(50) { far } else { -far } }
+}
+
+fn one_way(dice: &mut Draw) -> Event {
+    let (node, deaf) = (any(dice), dice.percent(50));
+    Event::OneWay { node, deaf, for_ms: dice.log_range(200, 15_000) }
+}
+
+fn flap(dice: &mut Draw) -> Event {
+    let (node, times) = (any(dice), dice.range(3, 12));
+    Event::Flap { node, times, each_ms: dice.log_range(50, 1_500) }
+}
+
+impl ClusterPlan {
+    /// The plan of a seed, for so many nodes, or as many as the seed says; `calm` leaves all faults
+    /// out.
+    pub(crate) fn of_seed(seed: u64, nodes: Option<u32>, calm: bool) -> Self {
+        let mut dice = Draw::new(seed, Purpose::Nodes as u64);
+        let drawn = dice.pick(&[1, 2, 3, 3, 3, 4, 5, 5, 6, 7, 9]);
+        let nodes = nodes.unwrap_or(drawn);
+        let within = dice.pick(&[1, 500, 5_000]);
+        let starts_ms = (0..nodes).map(|_| dice.range(0, within)).collect();
+        let zones = dice.pick(&[1, 1, 3]);
+        let snapshot_entries = dice.pick(&[8, 16, 64, 4_096]);
+        let mut work = Draw::new(seed, Purpose::Work as u64);
+        Self {
+            version: VERSION,
+            seed,
+            starts_ms,
+            zones,
+            snapshot_entries,
+            link: link(&mut Draw::new(seed, Purpose::Net as u64), calm),
+            disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
+            clients: work.range(1, 3) as u32,
+            pause_ms: work.log_range(50, 2_000),
+            chaos_ms: CHAOS_MS,
+            faults: if calm { Vec::new() } else { faults(seed) },
+        }
+    }
+}
+
+fn link(dice: &mut Draw, calm: bool) -> LinkPlan {
+    let most = dice.log_range(500, 20_000);
+    let latency_us = (dice.log_range(50, most), most);
+    let mut knob = |some: &[u64]| if calm { 0 } else { dice.pick(some) };
+    LinkPlan {
+        latency_us,
+        tail_permille: knob(&[0, 0, 5, 30]),
+        tail_us_max: knob(&[100_000, 1_000_000, 5_000_000]),
+        loss_permille: knob(&[0, 0, 10, 50]),
+        duplicate_permille: knob(&[0, 10, 100]),
+    }
+}
+
+fn pace(dice: &mut Draw) -> DiskPace {
+    let sync_us_min = dice.log_range(50, 5_000);
+    let sync_us_max = dice.log_range(sync_us_min, 40_000);
+    DiskPace { sync_us_min, sync_us_max, read_us_max: dice.log_range(50, 5_000) }
+}
+
+fn faults(seed: u64) -> Vec<ClusterFault> {
+    let mut faults = Vec::new();
+    for (class, Class { most, draw }) in (0..).zip(CLASSES) {
+        let mut dice = Draw::new(seed, Purpose::Faults as u64 + class);
+        if dice.percent(50) {
+            continue;
+        }
+        for _ in 0..dice.log_range(1, most) {
+            let at_ms = dice.range(0, CHAOS_MS);
+            faults.push(ClusterFault { at_ms, what: draw(&mut dice) });
+        }
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_one_plan_and_a_plan_survives_its_text() {
+        for seed in 0..200 {
+            let plan = ClusterPlan::of_seed(seed, None, false);
+            assert_eq!(plan, ClusterPlan::of_seed(seed, None, false));
+            let text = serde_json::to_string(&plan).expect("a plan is data");
+            assert_eq!(serde_json::from_str::<ClusterPlan>(&text).expect("it was a plan"), plan);
+        }
+    }
+
+    #[test]
+    fn every_class_is_on_in_some_seeds_and_off_in_others() {
+        for (at, Class { draw, .. }) in (0..).zip(CLASSES) {
+            let class = draw(&mut Draw::new(1, at)).class();
+            let has = |seed| faults(seed).iter().any(|fault| fault.what.class() == class);
+            let on = (0..100).filter(|&seed| has(seed)).count();
+            assert!((25..75).contains(&on), "{class} is on in {on} of 100");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What is seen of the nodes of a cluster: every step of every control machine and every deed of
+//! every member of the group, in one chain hash and past the checkers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sprawl_core::broker::Shard;
+use sprawl_core::cluster::Control;
+use sprawl_core::cluster::metadata::View;
+use sprawl_core::cluster::placement::PlacementWatch;
+use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
+use sprawl_core::ids::{ChangeIndex, ClusterId, NodeId};
+use sprawl_core::machine::{
+    Broken, ControlEffect, ControlInput, Digest, Now, ShardEffect, ShardInput,
+};
+use sprawl_io::trace::{Observer, Trace, TraceRaft};
+
+use crate::invariants::{BoundsHold, Findings};
+use crate::trace::Log;
+
+/// Watches all nodes of a run. A clone is the same one.
+#[derive(Clone)]
+pub(super) struct Watch {
+    inner: Arc<Mutex<Watched>>,
+}
+
+struct Watched {
+    chain: Digest,
+    events: u64,
+    log: Log,
+    findings: Findings,
+    raft: RaftModel,
+    /// The fingerprint of each version of the metadata that a node has shown.
+    views: BTreeMap<ChangeIndex, u64>,
+    compared: u64,
+    clusters: BTreeSet<ClusterId>,
+    placement: PlacementWatch,
+    /// Who votes by which entry of the log, from the newest committed one on.
+    voters: BTreeMap<u64, Voters>,
+    /// Which member of the group a machine is.
+    members: BTreeMap<usize, NodeId>,
+}
+
+impl Watch {
+    pub(super) fn new(findings: Findings, log: Log) -> Self {
+        let watched = Watched {
+            chain: Digest::default(),
+            events: 0,
+            log,
+            findings,
+            raft: RaftModel::default(),
+            views: BTreeMap::new(),
+            compared: 0,
+            clusters: BTreeSet::new(),
+            placement: PlacementWatch::default(),
+            voters: BTreeMap::new(),
+            members: BTreeMap::new(),
+        };
+        Self { inner: Arc::new(Mutex::new(watched)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What watches one machine.
+    pub(super) fn of(&self, machine: usize) -> NodeTrace {
+        NodeTrace { watch: self.clone(), machine }
+    }
+
+    /// Something that the world did.
+    pub(super) fn world(&self, event: &str) {
+        let mut watched = self.lock();
+        watched.event(event);
+        if watched.log != Log::None {
+            watched.print("world", event);
+        }
+    }
+
+    /// Something that a client saw.
+    pub(super) fn client(&self, event: &str) {
+        let mut watched = self.lock();
+        watched.event(event);
+        if watched.log != Log::None {
+            watched.print("client", event);
+        }
+    }
+
+    /// The chain hash so far, and over how many events.
+    pub(super) fn chain(&self) -> (u64, u64) {
+        let watched = self.lock();
+        (watched.chain.finish(), watched.events)
+    }
+
+    /// What the group did, and how often views were compared.
+    pub(super) fn counts(&self) -> (RaftCounts, u64) {
+        let watched = self.lock();
+        (watched.raft.counts(), watched.compared)
+    }
+
+    /// Every set of voters whose majority may matter now.
+    pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        self.lock().voters.values().flatten().cloned().collect()
+    }
+
+    /// Which member of the group a machine is, if it is one.
+    pub(super) fn member(&self, machine: usize) -> Option<NodeId> {
+        self.lock().members.get(&machine).copied()
+    }
+
+    /// A machine has an empty disk.
+    pub(super) fn wiped(&self, machine: usize) {
+        self.lock().members.remove(&machine);
+    }
+}
+
+impl Watched {
+    fn event(&mut self, event: impl Hash) {
+        self.events += 1;
+        event.hash(&mut self.chain);
+    }
+
+    fn print(&self, who: &str, what: &str) {
+        let elapsed = madsim::time::TimeHandle::current().elapsed();
+        println!("{elapsed:>12.3?} {who:<10} {what}");
+    }
+
+    fn check(&mut self, checked: Result<(), Broken>) {
+        if let Err(Broken { invariant, detail }) = checked {
+            if self.log != Log::None {
+                self.print("VIOLATED", &format!("{invariant}: {detail}"));
+            }
+            self.findings.violated(invariant, detail);
+        }
+    }
+
+    fn raft(&mut self, machine: usize, node: NodeId, event: &RaftEvent) {
+        self.event((machine, node, event));
+        self.members.insert(machine, node);
+        let quiet = matches!(
+            event,
+            RaftEvent::Applied { .. }
+                | RaftEvent::Committed(_)
+                | RaftEvent::Flushed(_)
+                | RaftEvent::Appended(_)
+                | RaftEvent::Recovered(_)
+                | RaftEvent::Purged { .. }
+        );
+        if self.log == Log::Full || (self.log == Log::Short && !quiet) {
+            self.print(&format!("member {node}"), &format!("{event:?}"));
+        }
+        match event {
+            RaftEvent::Appended(entries) => {
+                for entry in entries {
+                    self.voters.split_off(&entry.id.index);
+                    if let Some(voters) = &entry.voters {
+                        self.voters.insert(entry.id.index, voters.clone());
+                    }
+                }
+            }
+            RaftEvent::Committed(last) => {
+                let newest = self.voters.range(..=last.index).next_back();
+                if let Some(newest) = newest.map(|(index, _)| *index) {
+                    self.voters = self.voters.split_off(&newest);
+                }
+            }
+            RaftEvent::Started
+            | RaftEvent::Recovered(_)
+            | RaftEvent::VoteStored { .. }
+            | RaftEvent::LeaderStored { .. }
+            | RaftEvent::VoteAnswered { .. }
+            | RaftEvent::Elected { .. }
+            | RaftEvent::Flushed(_)
+            | RaftEvent::AppendAnswered(_)
+            | RaftEvent::Truncated { .. }
+            | RaftEvent::SnapshotStored { .. }
+            | RaftEvent::Purged { .. }
+            | RaftEvent::Applied { .. } => {}
+        }
+        let checked = self.raft.observe(node, event);
+        self.check(checked);
+    }
+
+    /// ViewsArePrefixes: one version is one view, on all nodes. OneClusterPerSeeds.
+    fn shown(&mut self, view: &View) {
+        let mut hash = Digest::default();
+        view.snapshot().hash(&mut hash);
+        let found = hash.finish();
+        let known = *self.views.entry(view.version).or_insert(found);
+        self.compared += 1;
+        if known != found {
+            let detail = format!("two nodes have different views of version {}", view.version);
+            self.findings.violated("ViewsArePrefixes", detail);
+        }
+        self.clusters.extend(view.cluster);
+        if self.clusters.len() > 1 {
+            let detail = format!("there are the clusters {:?}", self.clusters);
+            self.findings.violated("OneClusterPerSeeds", detail);
+        }
+        let checked = self.placement.shown(view);
+        self.check(checked);
+    }
+}
+
+/// What watches one machine.
+#[derive(Clone)]
+pub(super) struct NodeTrace {
+    watch: Watch,
+    machine: usize,
+}
+
+impl TraceRaft for NodeTrace {
+    fn raft(&self) -> Observer {
+        let Self { watch, machine } = self.clone();
+        Observer::new(move |node, event| watch.lock().raft(machine, node, &event))
+    }
+}
+
+impl Trace<Control> for NodeTrace {
+    fn input(&self, _: &Control, now: Now, input: &ControlInput) {
+        let mut watched = self.watch.lock();
+        watched.event((self.machine, now, input));
+        if watched.log == Log::Full {
+            watched.print(&format!("control {}", self.machine), &format!("<- {input:?}"));
+        }
+    }
+
+    fn handled(&self, control: &Control, effects: &[ControlEffect]) {
+        let mut watched = self.watch.lock();
+        watched.event(effects);
+        for effect in effects {
+            match effect {
+                ControlEffect::Show(view) => watched.shown(view),
+                ControlEffect::Halt(_)
+                | ControlEffect::Decide(_)
+                | ControlEffect::Reconfigure(_)
+                | ControlEffect::Joined(_) => {
+                    if watched.log != Log::None {
+                        watched.print(&format!("control {}", self.machine), &format!("{effect:?}"));
+                    }
+                }
+                ControlEffect::Propose(_)
+                | ControlEffect::Send { .. }
+                | ControlEffect::Tell(_)
+                | ControlEffect::Reply { .. } => {}
+            }
+        }
+        BoundsHold::stepped(control, &watched.findings);
+    }
+}
+
+impl Trace<Shard> for NodeTrace {
+    fn input(&self, _: &Shard, now: Now, input: &ShardInput) {
+        self.watch.lock().event((self.machine, now, input));
+    }
+
+    fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {
+        let mut watched = self.watch.lock();
+        watched.event(effects);
+        BoundsHold::stepped(shard, &watched.findings);
+    }
+}

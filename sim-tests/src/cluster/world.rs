@@ -1,0 +1,159 @@
+//! The world of a cluster: machines start, chaos passes, all heals, and what is left is judged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use madsim::runtime::Handle;
+
+use super::clients::{self, Book};
+use super::machine::{Machine, Standing};
+use super::plan::ClusterPlan;
+use super::watch::Watch;
+use super::{Outcome, judgement};
+use crate::invariants::Findings;
+use crate::net::{Knobs, Net};
+use crate::plan::Draw;
+
+/// The purposes of the dice that a run uses beside its plan's.
+#[repr(u64)]
+enum Purpose {
+    Net = 30_000,
+    Clients = 31_000,
+}
+
+/// After how long a process that has ended by itself is started again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often the world looks around.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The world of a run.
+pub(super) struct World {
+    pub(super) plan: Arc<ClusterPlan>,
+    pub(super) net: Net,
+    pub(super) watch: Watch,
+    pub(super) findings: Findings,
+    pub(super) machines: Vec<Machine>,
+    pub(super) book: Book,
+    pub(super) outcome: Outcome,
+    /// Members of the group whose disks were destroyed.
+    pub(super) destroyed: std::collections::BTreeSet<sprawl_core::ids::NodeId>,
+    pub(super) began: tokio::time::Instant,
+}
+
+impl World {
+    pub(super) async fn live(plan: ClusterPlan, findings: Findings, watch: Watch) -> Outcome {
+        let began = tokio::time::Instant::now();
+        let link = &plan.link;
+        let knobs = Knobs {
+            tail_permille: link.tail_permille,
+            tail_us_max: link.tail_us_max,
+            loss_permille: link.loss_permille,
+            duplicate_permille: link.duplicate_permille,
+            ..Knobs::calm(link.latency_us)
+        };
+        let net = Net::new(knobs, Draw::new(plan.seed, Purpose::Net as u64));
+        let plan = Arc::new(plan);
+        let book = Book::new(findings.clone(), watch.clone());
+        let mut world = Self {
+            plan,
+            net,
+            watch,
+            findings,
+            machines: Vec::new(),
+            book,
+            outcome: Outcome::default(),
+            destroyed: Default::default(),
+            began,
+        };
+        world.begin();
+        for fault in world.plan.faults.clone() {
+            world.pass_until(Duration::from_millis(fault.at_ms)).await;
+            world.strike(&fault.what);
+        }
+        world.pass_until(Duration::from_millis(world.plan.chaos_ms)).await;
+        world.heal();
+        judgement::judge(&mut world).await;
+        world.end().await
+    }
+
+    /// Another machine, not started yet.
+    pub(super) fn machine(&mut self) -> Machine {
+        let number = self.machines.len();
+        let machine = Machine::new(number, &self.plan, (&self.net, &self.watch), self.began);
+        self.machines.push(machine.clone());
+        self.book.knows(&machine);
+        machine
+    }
+
+    fn begin(&mut self) {
+        for start_ms in self.plan.starts_ms.clone() {
+            let machine = self.machine();
+            machine.stands(Standing::Struck);
+            machine.start_after(Duration::from_millis(start_ms));
+        }
+        for client in 0..u64::from(self.plan.clients) {
+            let dice = Draw::new(self.plan.seed, Purpose::Clients as u64 + client);
+            tokio::spawn(clients::change(self.book.clone(), client, self.plan.pause_ms, dice));
+        }
+    }
+
+    /// Lets time pass; a process that exited is started again after a moment.
+    pub(super) async fn pass_until(&mut self, time: Duration) {
+        while self.began.elapsed() < time {
+            self.look_after();
+            let left = time.saturating_sub(self.began.elapsed());
+            tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+
+    fn look_after(&mut self) {
+        for machine in &self.machines {
+            let Some(reason) = machine.take_exit() else { continue };
+            if reason.contains("consensus on the metadata failed")
+                || reason.contains("does not start")
+            {
+                let detail = format!("machine {}: {reason}", machine.number);
+                self.findings.violated("NodesGoOn", detail);
+            }
+            if reason.contains("retired") {
+                machine.kill(false);
+                machine.stands(Standing::Gone);
+            } else if machine.standing() == Standing::Up {
+                machine.restart(false, AGAIN);
+            }
+        }
+    }
+
+    /// Ends every fault.
+    fn heal(&mut self) {
+        self.watch.world("all heals");
+        self.book.close();
+        self.net.heal();
+        for machine in &self.machines {
+            match machine.standing() {
+                // It is paused, or its process is dead.
+                Standing::Struck if machine.handle().is_some() => {
+                    machine.pause(false);
+                    machine.stands(Standing::Up);
+                }
+                Standing::Struck | Standing::New => machine.start(),
+                Standing::Up | Standing::Gone => {}
+            }
+        }
+    }
+
+    async fn end(mut self) -> Outcome {
+        for machine in &self.machines {
+            machine.kill(false);
+        }
+        if let Some(id) = self.machines.first().and_then(Machine::id) {
+            Handle::current().kill(id);
+        }
+        // What a task holds is freed when it is killed, not with the runtime.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        self.outcome.nodes = self.machines.len() as u64;
+        (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
+        self.outcome.simulated = self.began.elapsed();
+        self.outcome
+    }
+}
