@@ -12,7 +12,6 @@ use indicatif::ProgressBar;
 use super::run::Profile;
 use super::{commit, exit, span};
 use crate::cluster::{self, ClusterPlan, Outcome, VERSION};
-use crate::invariants::is_liveness;
 use crate::trace::Log;
 use crate::world::apart;
 
@@ -250,17 +249,9 @@ impl Sum {
     }
 
     fn code(&self) -> u8 {
-        let has = |name: &str| self.violations.contains_key(name);
-        if self.seeds == 0 || !self.missing().is_empty() {
-            exit::COVERAGE
-        } else if self.violations.keys().any(|name| !is_liveness(name) && *name != "NoPanic") {
-            exit::SAFETY
-        } else if has("NoPanic") {
-            exit::PANIC
-        } else if self.violations.is_empty() {
-            0
-        } else {
-            exit::LIVENESS
+        match exit::of_violations(self.violations.keys().copied()) {
+            0 if self.seeds == 0 || !self.missing().is_empty() => exit::COVERAGE,
+            code => code,
         }
     }
 }

@@ -7,7 +7,6 @@ use sprawl_core::cluster::gossip::MemberEventKind;
 
 use super::{commit, exit, span};
 use crate::gossip::{Outcome, Profile, Settings, Spans, Tally, run};
-use crate::invariants::is_liveness;
 use crate::world::apart;
 
 /// Within how long 99 of 100 changes are known to every live node, in runs without faults.
@@ -52,13 +51,9 @@ pub(super) struct Gossip {
 impl Gossip {
     pub(super) fn run(self) -> u8 {
         #[cfg(zoo)]
-        let planted = match self.bug.as_deref().map(|bug| super::zoo::find(bug).ok_or(bug)) {
-            None => None,
-            Some(Ok(planted)) => Some(planted.bug),
-            Some(Err(bug)) => {
-                eprintln!("there is no planted bug '{bug}'");
-                return exit::USAGE;
-            }
+        let planted = match super::zoo::planted(self.bug.as_deref()) {
+            Ok(planted) => planted,
+            Err(code) => return code,
         };
         let live = |settings: &Settings| {
             apart(|| {
@@ -206,17 +201,11 @@ impl Sum {
     }
 
     fn code(&self) -> u8 {
-        let safety = |name: &&'static str| *name != "NoPanic" && !is_liveness(name);
-        if self.violations.keys().any(safety) {
-            exit::SAFETY
-        } else if self.violations.contains_key("NoPanic") {
-            exit::PANIC
-        } else if !self.violations.is_empty() {
-            exit::LIVENESS
-        } else if self.tally.changes() + self.churned.changes() == 0 || self.known_nothing() {
-            exit::COVERAGE
-        } else {
-            0
+        match exit::of_violations(self.violations.keys().copied()) {
+            0 if self.tally.changes() + self.churned.changes() == 0 || self.known_nothing() => {
+                exit::COVERAGE
+            }
+            code => code,
         }
     }
 

@@ -28,6 +28,20 @@ pub(crate) mod exit {
     pub(crate) const COVERAGE: u8 = 14;
     /// The command itself was wrong.
     pub(crate) const USAGE: u8 = 2;
+
+    /// The code of the worst of some violations, by their invariants; 0 where there is none.
+    pub(super) fn of_violations<'a>(invariants: impl Iterator<Item = &'a str> + Clone) -> u8 {
+        let safety = |name: &str| name != "NoPanic" && !crate::invariants::is_liveness(name);
+        if invariants.clone().any(safety) {
+            SAFETY
+        } else if invariants.clone().any(|name| name == "NoPanic") {
+            PANIC
+        } else if invariants.count() > 0 {
+            LIVENESS
+        } else {
+            0
+        }
+    }
 }
 
 #[derive(Parser)]

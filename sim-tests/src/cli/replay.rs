@@ -55,13 +55,9 @@ impl Replay {
             }
         };
         #[cfg(zoo)]
-        let planted = match self.bug.as_deref().map(|bug| super::zoo::find(bug).ok_or(bug)) {
-            None => None,
-            Some(Ok(planted)) => Some(planted.bug),
-            Some(Err(bug)) => {
-                eprintln!("there is no planted bug '{bug}'");
-                return exit::USAGE;
-            }
+        let planted = match super::zoo::planted(self.bug.as_deref()) {
+            Ok(planted) => planted,
+            Err(code) => return code,
         };
         let log = match self.log {
             _ if self.hash => Log::None,

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::{commit, exit};
 use crate::history::KINDS;
-use crate::invariants::is_liveness;
 use crate::plan::Plan;
 use crate::world::Outcome;
 
@@ -78,17 +77,9 @@ impl Summary {
 
     /// The worst that was found, as an exit code.
     pub(super) fn code(&self) -> u8 {
-        let safety = |name: &&'static str| *name != "NoPanic" && !is_liveness(name);
-        if self.violations.keys().any(safety) {
-            exit::SAFETY
-        } else if self.violations.contains_key("NoPanic") {
-            exit::PANIC
-        } else if !self.violations.is_empty() {
-            exit::LIVENESS
-        } else if self.vacuous > 0 || !self.missing().is_empty() {
-            exit::COVERAGE
-        } else {
-            0
+        match exit::of_violations(self.violations.keys().copied()) {
+            0 if self.vacuous > 0 || !self.missing().is_empty() => exit::COVERAGE,
+            code => code,
         }
     }
 

@@ -78,8 +78,20 @@ const STARTS: u64 = 10;
 /// How far apart the starts are.
 const STRIDE: u64 = 10_000;
 
+/// The bug to plant, where one is named; the exit code, where there is none of the name.
+pub(super) fn planted(id: Option<&str>) -> Result<Option<Bug>, u8> {
+    let Some(id) = id else { return Ok(None) };
+    match find(id) {
+        Some(planted) => Ok(Some(planted.bug)),
+        None => {
+            eprintln!("there is no planted bug '{id}'");
+            Err(exit::USAGE)
+        }
+    }
+}
+
 /// The planted bug of this name.
-pub(super) fn find(id: &str) -> Option<&'static Planted> {
+fn find(id: &str) -> Option<&'static Planted> {
     ZOO.iter().find(|planted| planted.id == id)
 }
 

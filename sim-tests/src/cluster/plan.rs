@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{DiskPace, Draw};
+use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
 pub(crate) const VERSION: u32 = 1;
@@ -124,17 +124,11 @@ impl Event {
     }
 }
 
-/// A class of events: how many a run has at most, and how one is drawn.
-struct Class {
-    most: u64,
-    draw: fn(&mut Draw) -> Event,
-}
-
 fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class; 16] = [
+const CLASSES: [Class<Event>; 16] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -246,19 +240,9 @@ fn pace(dice: &mut Draw) -> DiskPace {
 }
 
 fn faults(seed: u64) -> Vec<ClusterFault> {
-    let mut faults = Vec::new();
-    for (class, Class { most, draw }) in (0..).zip(CLASSES) {
-        let mut dice = Draw::new(seed, Purpose::Faults as u64 + class);
-        if dice.percent(50) {
-            continue;
-        }
-        for _ in 0..dice.log_range(1, most) {
-            let at_ms = dice.range(0, CHAOS_MS);
-            faults.push(ClusterFault { at_ms, what: draw(&mut dice) });
-        }
-    }
-    faults.sort_by_key(|fault| fault.at_ms);
-    faults
+    let times = (0, CHAOS_MS);
+    let faults = schedule(seed, Purpose::Faults as u64, &CLASSES, times);
+    faults.into_iter().map(|(at_ms, what)| ClusterFault { at_ms, what }).collect()
 }
 
 #[cfg(test)]

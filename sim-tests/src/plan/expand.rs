@@ -1,7 +1,9 @@
 //! From a seed to a plan. Each class of faults is off in half of the seeds, and then draws nothing.
 
-use super::{DiskPace, Draw, Fault, Keeping, Knobs, Mix, Plan, Publisher, Subscriber, VERSION};
-use super::{What, features};
+use super::{
+    Class, DiskPace, Draw, Fault, Keeping, Knobs, Mix, Plan, Publisher, Subscriber, VERSION,
+};
+use super::{What, features, schedule};
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -18,13 +20,7 @@ enum Purpose {
     Faults = 16,
 }
 
-/// A class of faults: how many a run has at most, and how one is drawn.
-struct Class {
-    most: u64,
-    draw: fn(&mut Draw) -> What,
-}
-
-const CLASSES: [Class; 9] = [
+const CLASSES: [Class<What>; 9] = [
     Class { most: 8, draw: |dice| What::Crash { down_ms: dice.log_range(10, 4_000) } },
     Class { most: 8, draw: |dice| What::PowerFailure { down_ms: dice.log_range(50, 6_000) } },
     Class { most: 5, draw: |dice| What::Pause { for_ms: dice.log_range(20, 8_000) } },
@@ -141,19 +137,9 @@ fn pace(dice: &mut Draw) -> DiskPace {
 }
 
 fn faults(seed: u64) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for (class, Class { most, draw }) in (0..).zip(CLASSES) {
-        let mut dice = Draw::new(seed, Purpose::Faults as u64 + class);
-        if dice.percent(50) {
-            continue;
-        }
-        for _ in 0..dice.log_range(1, most) {
-            let at_ms = dice.range(FIRST_FAULT_MS, CHAOS_MS);
-            faults.push(Fault { at_ms, what: draw(&mut dice) });
-        }
-    }
-    faults.sort_by_key(|fault| fault.at_ms);
-    faults
+    let times = (FIRST_FAULT_MS, CHAOS_MS);
+    let faults = schedule(seed, Purpose::Faults as u64, &CLASSES, times);
+    faults.into_iter().map(|(at_ms, what)| Fault { at_ms, what }).collect()
 }
 
 #[cfg(test)]

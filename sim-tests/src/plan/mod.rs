@@ -1,5 +1,6 @@
 //! What a run does, as data: a seed is expanded to a plan, and the plan is what is replayed.
 
+mod classes;
 mod draw;
 mod expand;
 mod features;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use classes::{Class, schedule};
 pub(crate) use draw::Draw;
 
 /// The format of plans; a plan of another one is refused.
