@@ -38,6 +38,16 @@ pub enum Bug {
     PlacementUnordered,
     /// Owners are chosen without regard to their zones.
     ZoneIgnored,
+    /// A member grants its vote before it is stored.
+    VoteAnsweredEarly,
+    /// A member says that it has entries before they are synced.
+    AppendAnsweredEarly,
+    /// What a snapshot covers is stored before the snapshot.
+    SnapshotHeadFirst,
+    /// All voters wait equally long before they stand for election.
+    ElectionWithoutJitter,
+    /// A node whose disk was replaced goes on as the member that it was.
+    WipedKeepsIdentity,
     /// How long a node has been silent is judged by the wall clock.
     SessionsByTheWallClock,
     /// A member that objects to a suspicion does not raise its incarnation.

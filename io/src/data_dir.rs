@@ -4,6 +4,7 @@
 //! boot number is raised durably before anything else is done with the directory.
 
 use sprawl_core::ids::{Boot, DiskId, NUMBER_MAX};
+use sprawl_core::zoo::{Bug, planted};
 
 use crate::storage::Files;
 
@@ -85,7 +86,7 @@ pub async fn enter<F: Files>(
         None if files.holds_data().await? => return Err(IdentityError::Missing),
         None => {
             let (Name::Given(name) | Name::Default(name)) = name;
-            Identity { disk: DiskId(fresh), boot: Boot(0), name: name.clone() }
+            born(name, fresh)
         }
     };
     if let Name::Given(given) = name
@@ -97,6 +98,17 @@ pub async fn enter<F: Files>(
     identity.boot = identity.boot.next();
     files.replace(IDENTITY_FILE, render(&identity).as_bytes()).await?;
     Ok(identity)
+}
+
+/// The identity of a directory that has none. It is of the disk and never of the name: who comes
+/// back with an empty disk is another node.
+fn born(name: &str, fresh: u128) -> Identity {
+    let name = name.to_owned();
+    if planted(Bug::WipedKeepsIdentity) {
+        let disk = name.bytes().fold(1, |disk, byte| disk << 8 | u128::from(byte));
+        return Identity { disk: DiskId(disk), boot: Boot(fresh as u64 >> 32), name };
+    }
+    Identity { disk: DiskId(fresh), boot: Boot(0), name }
 }
 
 fn render(identity: &Identity) -> String {

@@ -18,7 +18,8 @@ use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
 use sprawl_core::machine::{Unreadable, WallTime};
 use sprawl_io::storage::{
-    Batch, Cell, CommitError, Disk, Files, OpenError, ReadError, ReadRange, Storage, Usage,
+    Batch, Cell, CommitError, Disk, Files, MetadataWrite, OpenError, ReadError, ReadRange, Storage,
+    Usage,
 };
 
 pub(crate) use atlas::Atlas;
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub(crate) platters: Platters,
     pub(crate) atlas: Atlas,
     pub(crate) findings: Findings,
+    /// Who is told of each step of the metadata log, when it is written and when it is synced.
+    witness: Option<Witness>,
     pace: DiskPace,
     dice: Draw,
     /// Which process has it open; an older one's writes and answers are lost.
@@ -53,6 +56,17 @@ pub(crate) struct State {
     pub(crate) fail_next_sync: bool,
     pub(crate) stalled_until: Option<tokio::time::Instant>,
 }
+
+/// How far a step has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// The disk may lose it.
+    Written,
+    /// It stays.
+    Synced,
+}
+
+type Witness = Arc<dyn Fn(Moment, &MetadataWrite) + Send + Sync>;
 
 /// A handle to the disk of one node.
 #[derive(Clone)]
@@ -73,6 +87,7 @@ impl SimDisk {
             platters: Platters::default(),
             atlas: Atlas::default(),
             findings,
+            witness: None,
             pace,
             dice,
             opened: 0,
@@ -81,6 +96,15 @@ impl SimDisk {
             stalled_until: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Has somebody told of each step of the metadata log.
+    pub(crate) fn witnessed(
+        self,
+        witness: impl Fn(Moment, &MetadataWrite) + Send + Sync + 'static,
+    ) -> Self {
+        self.lock().witness = Some(Arc::new(witness));
+        self
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

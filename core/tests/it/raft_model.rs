@@ -136,7 +136,9 @@ fn two_votes_in_a_term_are_noticed() {
 #[test]
 fn a_vote_that_is_not_on_the_disk_is_noticed() {
     let mut history = History::begun();
-    history.bad(3, voted(2, 2), "VoteDurable");
+    history.bad(3, voted(2, 2), "OneVotePerTerm");
+    let mut history = History::begun();
+    history.bad(2, RaftEvent::Elected { term: 2 }, "OneVotePerTerm");
     let mut history = History::begun();
     history.good(3, stored(5, 2));
     history.bad(3, stored(4, 2), "VoteDurable");
@@ -176,6 +178,7 @@ fn a_leader_that_lacks_what_was_committed_is_noticed() {
         history.good(node, RaftEvent::Flushed(id(1, 3)));
     }
     history.good(1, RaftEvent::Committed(id(1, 3)));
+    history.good(3, stored(2, 3));
     history.bad(3, RaftEvent::Elected { term: 2 }, "LeaderCompleteness");
     history.bad(2, RaftEvent::Truncated { from: 3 }, "LeaderCompleteness");
 }

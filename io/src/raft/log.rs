@@ -13,6 +13,7 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use sprawl_core::cluster::raft::RaftEvent;
 use sprawl_core::ids::ChangeIndex;
+use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::oneshot;
 
 use super::kinds::{Entry, Kinds, LogId, Vote};
@@ -130,8 +131,11 @@ impl RaftLogStorage<Kinds> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.observed.leads(vote);
-        self.disk.sync(vec![stored::write_cell(Cell::Vote, vote)]).await?;
-        self.observed.voted(vote);
+        let stored = vec![stored::write_cell(Cell::Vote, vote)];
+        match planted(Bug::VoteAnsweredEarly) {
+            true => self.disk.write(stored, || {}).await?,
+            false => self.disk.sync(stored).await?,
+        }
         self.held().vote = Some(*vote);
         Ok(())
     }
@@ -159,7 +163,6 @@ impl RaftLogStorage<Kinds> for Log {
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
         self.observed.appended(&entries);
-        let last = entries.last().map(|entry| entry.log_id);
         let mut metadata = Vec::new();
         {
             let mut held = self.held();
@@ -169,14 +172,11 @@ impl RaftLogStorage<Kinds> for Log {
                 held.log.insert(entry.log_id.index, entry);
             }
         }
-        let observed = self.observed.clone();
-        let done = move || {
-            if let Some(last) = last {
-                observed.tell(|| RaftEvent::Flushed(of_log(last)));
-            }
+        if planted(Bug::AppendAnsweredEarly) {
             flushed.io_completed(Ok(()));
-        };
-        self.disk.write(metadata, done).await
+            return self.disk.write(metadata, || {}).await;
+        }
+        self.disk.write(metadata, move || flushed.io_completed(Ok(()))).await
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

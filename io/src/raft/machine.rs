@@ -10,6 +10,7 @@ use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use sprawl_core::cluster::metadata::{Change, View};
 use sprawl_core::ids::ChangeIndex;
+use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::mpsc;
 
 use super::kinds::{Kinds, LogId, Members, Snapshot, SnapshotMeta};
@@ -53,6 +54,10 @@ impl Metadata {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn snapshot(&self) -> MutexGuard<'_, Option<StoredSnapshot>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, decision: Decision) {
         // Control is gone only when the node has ended.
         let _ = self.decisions.send(decision);
@@ -60,9 +65,15 @@ impl Metadata {
 
     /// Stores a snapshot; it is the newest one when it is durable.
     async fn keep(&self, snapshot: StoredSnapshot, is_installed: bool) -> io::Result<()> {
+        if planted(Bug::SnapshotHeadFirst) {
+            let body = self.snapshot().as_ref().map(|held| held.view.clone());
+            let view = body.unwrap_or_else(|| View::default().snapshot().into());
+            let head = StoredSnapshot { meta: snapshot.meta.clone(), view };
+            self.disk.sync(vec![stored::write_snapshot(&head)]).await?;
+        }
         self.disk.sync(vec![stored::write_snapshot(&snapshot)]).await?;
         self.observed.keeps(&snapshot, is_installed);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        *self.snapshot() = Some(snapshot);
         Ok(())
     }
 }
@@ -133,7 +144,7 @@ impl RaftStateMachine<Kinds> for Metadata {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let held = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.snapshot();
         Ok(held
             .as_ref()
             .map(|held| Snapshot { meta: held.meta.clone(), snapshot: held.view.clone() }))

@@ -15,7 +15,8 @@ use sprawl_core::machine::Digest;
 use sprawl_core::wire;
 
 use super::kinds::{Entry, LogId, SnapshotMeta, Vote};
-use super::stored::{Stored, StoredSnapshot};
+use super::stored::{self, Stored, StoredSnapshot};
+use crate::storage::{Cell, MetadataWrite};
 use crate::trace::Observer;
 
 /// An observer, and whom it observes. A clone is the same one.
@@ -47,15 +48,6 @@ impl Observed {
         }
     }
 
-    /// A vote is on the disk, or who was elected.
-    pub(super) fn voted(&self, vote: &Vote) {
-        let (term, candidate) = of_vote(vote);
-        self.tell(|| match vote.committed {
-            true => RaftEvent::LeaderStored { term, leader: candidate },
-            false => RaftEvent::VoteStored { term, candidate },
-        });
-    }
-
     /// A vote was granted to another member.
     pub(super) fn granted(&self, vote: &Vote) {
         let (term, candidate) = of_vote(vote);
@@ -65,6 +57,13 @@ impl Observed {
     /// What the disk holds when the process starts, if anybody wants to know.
     pub(super) fn recovered(&self, stored: &Stored) -> Recovered {
         if self.observer.is_somebody() { found(stored) } else { Recovered::default() }
+    }
+
+    /// Entries were taken from the leader, and it is told so.
+    pub(super) fn vouched(&self, last: Option<LogId>) {
+        if let Some(last) = last {
+            self.tell(|| RaftEvent::AppendAnswered(of_log(last)));
+        }
     }
 
     pub(super) fn appended(&self, entries: &[Entry]) {
@@ -79,6 +78,27 @@ impl Observed {
     pub(super) fn keeps(&self, snapshot: &StoredSnapshot, is_installed: bool) {
         let (last, voters) = of_snapshot(&snapshot.meta);
         self.tell(|| RaftEvent::SnapshotStored { last, voters, is_installed });
+    }
+}
+
+/// What a step of the metadata log means to the model once the disk has synced it. Only the disk
+/// can say when that is; what else the model wants to know of it, the member tells.
+#[must_use]
+pub fn synced(step: &MetadataWrite) -> Option<RaftEvent> {
+    match step {
+        MetadataWrite::Entry(index, bytes) => {
+            let entry = stored::read_entry(*index, bytes).ok()?;
+            Some(RaftEvent::Flushed(of_log(entry.log_id)))
+        }
+        MetadataWrite::Cell(Cell::Vote, bytes) => {
+            let vote: Vote = stored::read_cell(Cell::Vote, bytes).ok()?;
+            let (term, candidate) = of_vote(&vote);
+            Some(match vote.committed {
+                true => RaftEvent::LeaderStored { term, leader: candidate },
+                false => RaftEvent::VoteStored { term, candidate },
+            })
+        }
+        MetadataWrite::Cell(..) | MetadataWrite::Truncate(_) | MetadataWrite::Purge(_) => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What other members ask of this one.
 
+use openraft::raft::AppendEntriesResponse;
 use sprawl_core::wire;
 
 use super::Raft;
@@ -28,7 +29,15 @@ impl Serving {
         let (raft, observed) = (self.raft.clone(), self.observed.clone());
         tokio::spawn(async move {
             let told = match ask {
-                Ask::Append(request) => told(raft.append_entries(request).await),
+                Ask::Append(request) => {
+                    let last = request.entries.last().map(|entry| entry.log_id);
+                    let last = last.or(request.prev_log_id);
+                    let answer = raft.append_entries(request).await;
+                    if matches!(answer, Ok(AppendEntriesResponse::Success)) {
+                        observed.vouched(last);
+                    }
+                    told(answer)
+                }
                 Ask::Vote(request) => {
                     let vote = request.vote;
                     let answer = raft.vote(request).await;

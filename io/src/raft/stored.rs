@@ -234,6 +234,22 @@ pub(super) fn write_snapshot(StoredSnapshot { meta, view }: &StoredSnapshot) -> 
     MetadataWrite::Cell(Cell::Snapshot, seal(place(kind(Cell::Snapshot), 0), &bytes))
 }
 
+/// An entry, as it was written at its place.
+pub(super) fn read_entry(ChangeIndex(index): ChangeIndex, bytes: &[u8]) -> Result<Entry, String> {
+    let frame = open(place(ENTRY, index), bytes)?;
+    let entry: Entry = wire::decode(frame).map_err(|error| error.to_string())?;
+    match entry.log_id.index {
+        own if own == index => Ok(entry),
+        other => Err(format!("it is entry {other}")),
+    }
+}
+
+/// A cell's value, as it was written.
+pub(super) fn read_cell<T: DeserializeOwned>(cell: Cell, bytes: &[u8]) -> Result<T, String> {
+    let frame = open(place(kind(cell), 0), bytes)?;
+    wire::decode(frame).map_err(|error| error.to_string())
+}
+
 async fn read<S: Storage, T: DeserializeOwned>(
     storage: &S,
     cell: Cell,
@@ -242,8 +258,7 @@ async fn read<S: Storage, T: DeserializeOwned>(
     let Some(bytes) = storage.cell(cell).await? else {
         return Ok(None);
     };
-    let frame = open(place(kind(cell), 0), &bytes).map_err(|why| damaged(what, &why))?;
-    wire::decode(frame).map(Some).map_err(|error| damaged(what, &error.to_string()))
+    read_cell(cell, &bytes).map(Some).map_err(|why| damaged(what, &why))
 }
 
 async fn snapshot<S: Storage>(storage: &S) -> Result<Option<StoredSnapshot>, BadMetadata> {
@@ -267,14 +282,10 @@ async fn log<S: Storage>(storage: &S) -> Result<BTreeMap<u64, Entry>, BadMetadat
         if part.is_empty() {
             return Ok(log);
         }
-        for (ChangeIndex(index), bytes) in part {
-            let damaged = |why: &str| damaged(&format!("entry {index}"), why);
-            let frame = open(place(ENTRY, index), &bytes).map_err(|why| damaged(&why))?;
-            let entry: Entry = wire::decode(frame).map_err(|error| damaged(&error.to_string()))?;
-            if entry.log_id.index != index {
-                return Err(damaged(&format!("it is entry {}", entry.log_id.index)));
-            }
-            log.insert(index, entry);
+        for (index, bytes) in part {
+            let entry = read_entry(index, &bytes);
+            let entry = entry.map_err(|why| damaged(&format!("entry {index}"), &why))?;
+            log.insert(index.0, entry);
         }
     }
 }

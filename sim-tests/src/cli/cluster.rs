@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::ProgressBar;
 
 use super::run::Profile;
-use super::{commit, exit, span};
+use super::sweep::Sweep;
+use super::{commit, exit};
 use crate::cluster::{self, ClusterPlan, Outcome, VERSION};
 use crate::trace::Log;
 use crate::world::apart;
@@ -34,12 +32,8 @@ pub(super) struct Cluster {
     /// How many nodes there are at first [default: as the seed says]
     #[arg(long)]
     nodes: Option<u32>,
-    /// How many seeds
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
-    /// The first seed
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    #[command(flatten)]
+    sweep: Sweep,
     /// Run this seed alone, and print what happens
     #[arg(long)]
     seed: Option<u64>,
@@ -52,24 +46,34 @@ pub(super) struct Cluster {
     /// Which faults
     #[arg(long, value_enum, default_value = "swarm")]
     profile: Profile,
-    /// How many at once [default: one a core]
+    /// Of a run alone, print nothing but the chain hash over all events
     #[arg(long)]
-    jobs: Option<usize>,
-    /// Begin no seed after this long
-    #[arg(long, value_parser = span)]
-    budget: Option<Duration>,
+    hash: bool,
+    /// Plant this bug (see `cargo sim-zoo zoo --help`)
+    #[cfg(zoo)]
+    #[arg(long)]
+    bug: Option<String>,
 }
 
 impl Cluster {
     pub(super) fn run(self) -> u8 {
+        #[cfg(zoo)]
+        let planted = match super::zoo::planted(self.bug.as_deref()) {
+            Ok(planted) => planted,
+            Err(code) => return code,
+        };
+        let plant = || {
+            #[cfg(zoo)]
+            sprawl_core::zoo::plant(planted);
+        };
         let alone = match (&self.plan, self.seed) {
             (Some(path), _) => Some(read(path)),
             (None, Some(seed)) => Some(Ok(self.plan_of(seed))),
             (None, None) => None,
         };
         match alone {
-            None => self.sweep(),
-            Some(Ok(plan)) => self.replay(&plan),
+            None => self.sweep(&plant),
+            Some(Ok(plan)) => self.replay(&plan, &plant),
             Some(Err(why)) => {
                 eprintln!("{why}");
                 exit::USAGE
@@ -77,20 +81,32 @@ impl Cluster {
         }
     }
 
-    fn plan_of(&self, seed: u64) -> ClusterPlan {
-        ClusterPlan::of_seed(seed, self.nodes, self.profile == Profile::Calm)
+    fn is_calm(&self) -> bool {
+        self.profile == Profile::Calm
     }
 
-    fn replay(&self, plan: &ClusterPlan) -> u8 {
+    fn plan_of(&self, seed: u64) -> ClusterPlan {
+        ClusterPlan::of_seed(seed, self.nodes, self.is_calm())
+    }
+
+    fn replay(&self, plan: &ClusterPlan, plant: &(impl Fn() + Sync)) -> u8 {
         let log = match self.log {
+            _ if self.hash => Log::None,
             Shown::None => Log::None,
             Shown::Short => Log::Short,
             Shown::Full => Log::Full,
         };
-        let outcome = apart(|| cluster::run(plan, log));
+        let outcome = apart(|| {
+            plant();
+            cluster::run(plan, log)
+        });
+        if self.hash {
+            println!("{:016x} {}", outcome.chain, outcome.events);
+            return 0;
+        }
         let mut sum = Sum::default();
         sum.add(&outcome);
-        sum.print(1);
+        sum.print();
         println!("chain: {:016x} over {} events", outcome.chain, outcome.events);
         for (invariant, detail) in &outcome.violations {
             println!("{invariant}: {detail}");
@@ -98,53 +114,37 @@ impl Cluster {
         sum.code()
     }
 
-    fn sweep(&self) -> u8 {
-        let bar = ProgressBar::new(self.seeds);
-        let jobs = self.jobs.or(std::thread::available_parallelism().ok().map(Into::into));
-        let (next, began) = (AtomicU64::new(self.from), Instant::now());
-        let end = self.from.saturating_add(self.seeds);
-        let sum = Mutex::new(Sum::default());
-        std::thread::scope(|scope| {
-            for _ in 0..jobs.unwrap_or(1).max(1) {
-                scope.spawn(|| {
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        let late = self.budget.is_some_and(|budget| began.elapsed() > budget);
-                        if seed >= end || late {
-                            return;
-                        }
-                        let plan = self.plan_of(seed);
-                        let outcome = apart(|| cluster::run(&plan, Log::None));
-                        bar.inc(1);
-                        bar.suspend(|| self.report(&plan, &outcome));
-                        let mut sum = sum.lock().unwrap_or_else(|poison| poison.into_inner());
-                        sum.add(&outcome);
-                    }
-                });
-            }
+    fn sweep(&self, plant: &(impl Fn() + Sync)) -> u8 {
+        let mut sum = Sum::default();
+        let live = |seed| {
+            plant();
+            let plan = self.plan_of(seed);
+            let outcome = cluster::run(&plan, Log::None);
+            (plan, outcome)
+        };
+        self.sweep.run(live, |_, (plan, outcome)| {
+            report(&plan, (self.nodes, self.is_calm()), &outcome);
+            sum.add(&outcome);
         });
-        bar.finish_and_clear();
-        let mut sum = sum.into_inner().unwrap_or_else(|poison| poison.into_inner());
-        println!("took: {:.1} s", began.elapsed().as_secs_f64());
-        sum.print(self.seeds);
+        sum.print();
         sum.code()
     }
+}
 
-    /// Prints a failure, first the command that repeats it, and keeps its plan.
-    fn report(&self, plan: &ClusterPlan, outcome: &Outcome) {
-        if outcome.violations.is_empty() {
-            return;
-        }
-        let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-        let calm = if self.profile == Profile::Calm { " --profile calm" } else { "" };
-        println!("cargo sim cluster --seed {}{nodes}{calm}   # at commit {}", plan.seed, commit());
-        match keep(plan) {
-            Ok(path) => println!("  or: cargo sim cluster --plan {}", path.display()),
-            Err(why) => println!("  its plan could not be kept: {why}"),
-        }
-        for (invariant, detail) in &outcome.violations {
-            println!("  {invariant}: {detail}");
-        }
+/// Prints a failure, first the command that repeats it, and keeps its plan.
+pub(super) fn report(plan: &ClusterPlan, (nodes, calm): (Option<u32>, bool), outcome: &Outcome) {
+    if outcome.violations.is_empty() {
+        return;
+    }
+    let nodes = nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+    let calm = if calm { " --profile calm" } else { "" };
+    println!("cargo sim cluster --seed {}{nodes}{calm}   # at commit {}", plan.seed, commit());
+    match keep(plan) {
+        Ok(path) => println!("  or: cargo sim cluster --plan {}", path.display()),
+        Err(why) => println!("  its plan could not be kept: {why}"),
+    }
+    for (invariant, detail) in &outcome.violations {
+        println!("  {invariant}: {detail}");
     }
 }
 
@@ -169,7 +169,7 @@ fn keep(plan: &ClusterPlan) -> std::io::Result<PathBuf> {
 
 /// What many runs came to.
 #[derive(Default)]
-struct Sum {
+pub(super) struct Sum {
     seeds: u64,
     nodes: u64,
     simulated: Duration,
@@ -183,7 +183,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, outcome: &Outcome) {
+    pub(super) fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.nodes += outcome.nodes;
         self.simulated += outcome.simulated;
@@ -225,12 +225,12 @@ impl Sum {
         never.map(|(what, _)| *what).collect()
     }
 
-    fn print(&mut self, asked: u64) {
+    pub(super) fn print(&mut self) {
         let list = |of: &BTreeMap<&'static str, u64>| {
             let all: Vec<_> = of.iter().map(|(what, count)| format!("{what} {count}")).collect();
             if all.is_empty() { "none".to_owned() } else { all.join(", ") }
         };
-        println!("summary: {} seeds of {asked}, {} nodes", self.seeds, self.nodes);
+        println!("summary: {} seeds, {} nodes", self.seeds, self.nodes);
         let hours = self.simulated.as_secs_f64() / 3_600.0;
         println!("simulated: {hours:.1} h, events: {}", self.events);
         println!("of them: {}", list(&self.counts));
@@ -248,7 +248,7 @@ impl Sum {
         println!("violated: {}", list(&self.violations));
     }
 
-    fn code(&self) -> u8 {
+    pub(super) fn code(&self) -> u8 {
         match exit::of_violations(self.violations.keys().copied()) {
             0 if self.seeds == 0 || !self.missing().is_empty() => exit::COVERAGE,
             code => code,

@@ -1,5 +1,5 @@
-//! `check-determinism`: the same seed twice, in processes of their own, gives the same events; the
-//! second time after another seed, because `run` has many in one process.
+//! `check-determinism`: the same seed twice, in processes of their own, gives the same events; a
+//! node's the second time after another seed, because `run` has many in one process.
 
 use clap::Args;
 use indicatif::ProgressBar;
@@ -31,19 +31,22 @@ impl Determinism {
         let bar = ProgressBar::new(self.seeds);
         let mut different = 0;
         for seed in self.from..self.from + self.seeds {
-            let before = (seed + 1).to_string();
-            let (first, second) = pair(seed, &["--after", &before])?;
-            if first != second {
-                different += 1;
-                bar.suspend(|| {
-                    println!("cargo sim replay {seed} --log full   # twice, and compare");
-                    println!("  seed {seed}: {first} and {second}");
-                });
+            let (number, before) = (seed.to_string(), (seed + 1).to_string());
+            let node = pair(&["replay", &number], &["--after", &before])?;
+            let cluster = pair(&["cluster", "--seed", &number], &[])?;
+            for (how, (first, second)) in [("replay", node), ("cluster --seed", cluster)] {
+                if first != second {
+                    different += 1;
+                    bar.suspend(|| {
+                        println!("cargo sim {how} {seed} --log full   # twice, and compare");
+                        println!("  seed {seed}: {first} and {second}");
+                    });
+                }
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
-        let (plain, tampered) = pair(self.from, &["--tamper"])?;
+        let (plain, tampered) = pair(&["replay", &self.from.to_string()], &["--tamper"])?;
         let noticed = plain != tampered;
         println!("seeds: {}, different: {different}", self.seeds);
         println!(
@@ -57,11 +60,11 @@ impl Determinism {
     }
 }
 
-/// The chain hashes of a seed in two processes, the second with more arguments.
-fn pair(seed: u64, more: &[&str]) -> std::io::Result<(String, String)> {
+/// The chain hashes of a run in two processes, the second with more arguments.
+fn pair(run: &[&str], more: &[&str]) -> std::io::Result<(String, String)> {
     let run = |more: &[&str]| {
         let mut command = std::process::Command::new(std::env::current_exe()?);
-        let command = command.args(["replay", &seed.to_string(), "--hash"]).args(more);
+        let command = command.args(run).arg("--hash").args(more);
         command.stdout(std::process::Stdio::piped()).spawn()
     };
     let (first, second) = (run(&[])?, run(more)?);

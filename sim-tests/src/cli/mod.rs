@@ -6,6 +6,7 @@ mod gossip;
 mod replay;
 mod run;
 mod summary;
+mod sweep;
 #[cfg(zoo)]
 mod zoo;
 

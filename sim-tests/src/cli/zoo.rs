@@ -5,73 +5,76 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sprawl_core::zoo::{Bug, plant};
 
-use super::run::sweep;
+use super::sweep::first;
 use super::{exit, span};
-use crate::gossip;
-use crate::world::apart;
+use crate::cluster::ClusterPlan;
+use crate::gossip::{self, Settings};
+use crate::plan::Plan;
+use crate::trace::Log;
+use crate::world::{self, Watch};
 
-/// A planted bug, and who must catch it.
+/// A planted bug, and who must catch it where.
 pub(super) struct Planted {
     pub(super) id: &'static str,
     pub(super) bug: Bug,
     invariant: &'static str,
+    world: World,
+}
+
+/// Where a bug is sought.
+#[derive(Clone, Copy)]
+enum World {
+    /// In a node with its clients.
+    Node,
+    /// Among the nodes of a cluster.
+    Cluster,
+    /// Among many machines of the membership alone.
+    Gossip,
 }
 
 /// Within how many seeds each is caught.
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 17] = [
-    Planted { id: "no-sync", bug: Bug::NoSync, invariant: "AckMeansDurable" },
-    Planted {
-        id: "checksum-unverified",
-        bug: Bug::ChecksumUnverified,
-        invariant: "NoCorruptByteServed",
-    },
-    Planted { id: "window-not-rebuilt", bug: Bug::WindowNotRebuilt, invariant: "NoDuplicateId" },
-    Planted {
-        id: "producers-not-rebuilt",
-        bug: Bug::ProducersNotRebuilt,
-        invariant: "NumberStandsOnce",
-    },
-    Planted { id: "epoch-resumed", bug: Bug::EpochResumed, invariant: "EpochIndexNamesOneEntry" },
-    Planted {
-        id: "repeat-answered-early",
-        bug: Bug::RepeatAnsweredEarly,
-        invariant: "NothingAckedIsLost",
-    },
-    Planted { id: "delay-ignored", bug: Bug::DelayIgnored, invariant: "NotBeforeDelay" },
-    Planted {
-        id: "ttl-by-the-wall-clock",
-        bug: Bug::TtlByTheWallClock,
-        invariant: "NoExpiredDelivery",
-    },
-    Planted {
-        id: "retention-by-the-wall-clock",
-        bug: Bug::RetentionByTheWallClock,
-        invariant: "NothingUnexpiredDeleted",
-    },
-    Planted { id: "window-without-bound", bug: Bug::WindowWithoutBound, invariant: "BoundsHold" },
-    Planted { id: "lobby-without-bound", bug: Bug::LobbyWithoutBound, invariant: "BoundsHold" },
-    Planted {
-        id: "lobby-without-shares",
-        bug: Bug::LobbyWithoutShares,
-        invariant: "LightLoadIsServed",
-    },
-    Planted { id: "buried-after-done", bug: Bug::BuriedAfterDone, invariant: "AtLeastOnce" },
-    Planted {
-        id: "latest-at-first-pull",
-        bug: Bug::LatestAtFirstPull,
-        invariant: "SubscribedMeansFromHere",
-    },
-    Planted {
-        id: "refutes-without-raise",
-        bug: Bug::RefutesWithoutRaise,
-        invariant: "NoFalseFailed",
-    },
-    Planted { id: "old-failed-overrides", bug: Bug::OldFailedOverrides, invariant: "Converges" },
-    Planted { id: "join-told-once", bug: Bug::JoinToldOnce, invariant: "ChangeKnownWithin" },
+const ZOO: [Planted; 25] = [
+    node("no-sync", Bug::NoSync, "AckMeansDurable"),
+    node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
+    node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
+    node("producers-not-rebuilt", Bug::ProducersNotRebuilt, "NumberStandsOnce"),
+    node("epoch-resumed", Bug::EpochResumed, "EpochIndexNamesOneEntry"),
+    node("repeat-answered-early", Bug::RepeatAnsweredEarly, "NothingAckedIsLost"),
+    node("delay-ignored", Bug::DelayIgnored, "NotBeforeDelay"),
+    node("ttl-by-the-wall-clock", Bug::TtlByTheWallClock, "NoExpiredDelivery"),
+    node("retention-by-the-wall-clock", Bug::RetentionByTheWallClock, "NothingUnexpiredDeleted"),
+    node("window-without-bound", Bug::WindowWithoutBound, "BoundsHold"),
+    node("lobby-without-bound", Bug::LobbyWithoutBound, "BoundsHold"),
+    node("lobby-without-shares", Bug::LobbyWithoutShares, "LightLoadIsServed"),
+    node("buried-after-done", Bug::BuriedAfterDone, "AtLeastOnce"),
+    node("latest-at-first-pull", Bug::LatestAtFirstPull, "SubscribedMeansFromHere"),
+    gossip("refutes-without-raise", Bug::RefutesWithoutRaise, "NoFalseFailed"),
+    gossip("old-failed-overrides", Bug::OldFailedOverrides, "Converges"),
+    gossip("join-told-once", Bug::JoinToldOnce, "ChangeKnownWithin"),
+    cluster("placement-unordered", Bug::PlacementUnordered, "PlacementAgrees"),
+    cluster("zone-ignored", Bug::ZoneIgnored, "ReplicasSpread"),
+    cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),
+    cluster("vote-answered-early", Bug::VoteAnsweredEarly, "OneVotePerTerm"),
+    cluster("append-answered-early", Bug::AppendAnsweredEarly, "LogMatching"),
+    cluster("snapshot-head-first", Bug::SnapshotHeadFirst, "StateMachineSafety"),
+    cluster("election-without-jitter", Bug::ElectionWithoutJitter, "LeaderWithin"),
+    cluster("wiped-keeps-identity", Bug::WipedKeepsIdentity, "LeaderCompleteness"),
 ];
+
+const fn node(id: &'static str, bug: Bug, invariant: &'static str) -> Planted {
+    Planted { id, bug, invariant, world: World::Node }
+}
+
+const fn cluster(id: &'static str, bug: Bug, invariant: &'static str) -> Planted {
+    Planted { id, bug, invariant, world: World::Cluster }
+}
+
+const fn gossip(id: &'static str, bug: Bug, invariant: &'static str) -> Planted {
+    Planted { id, bug, invariant, world: World::Gossip }
+}
 
 /// How many times each bug is sought, from other seeds each time, for the median.
 const STARTS: u64 = 10;
@@ -129,77 +132,24 @@ impl Zoo {
     }
 }
 
-/// Where a bug is sought.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum World {
-    /// Among whole nodes.
-    Nodes,
-    /// Among many machines of the membership alone.
-    Gossip,
-}
-
 impl Planted {
-    fn world(&self) -> World {
-        match self.bug {
-            Bug::RefutesWithoutRaise | Bug::OldFailedOverrides | Bug::JoinToldOnce => World::Gossip,
-            Bug::NoSync
-            | Bug::ChecksumUnverified
-            | Bug::WindowNotRebuilt
-            | Bug::ProducersNotRebuilt
-            | Bug::EpochResumed
-            | Bug::RepeatAnsweredEarly
-            | Bug::DelayIgnored
-            | Bug::TtlByTheWallClock
-            | Bug::RetentionByTheWallClock
-            | Bug::WindowWithoutBound
-            | Bug::LobbyWithoutBound
-            | Bug::LobbyWithoutShares
-            | Bug::BuriedAfterDone
-            | Bug::LatestAtFirstPull
-            // These three break rules between nodes, and no entry seeks them among single ones.
-            | Bug::PlacementUnordered
-            | Bug::ZoneIgnored
-            | Bug::SessionsByTheWallClock => World::Nodes,
-        }
-    }
-
     /// How many seeds from `from` on it took until its invariant spoke.
     fn seek(&self, from: u64) -> Option<u64> {
-        match self.world() {
-            World::Nodes => self.seek_among_nodes(from),
-            World::Gossip => self.seek_in_gossip(from),
-        }
-    }
-
-    fn seek_in_gossip(&self, from: u64) -> Option<u64> {
-        let caught = |seed: &u64| {
-            let outcome = apart(|| {
-                plant(Some(self.bug));
-                gossip::run(&gossip::Settings::of_seed(*seed))
-            });
-            outcome.violations.contains_key(self.invariant)
-        };
-        (from..from + SEEDS).find(caught).map(|seed| seed - from + 1)
-    }
-
-    /// How many seeds from `from` on it took until its invariant spoke.
-    fn seek_among_nodes(&self, from: u64) -> Option<u64> {
-        let mut caught = None;
-        let plant_it = |_| plant(Some(self.bug));
-        sweep(
-            from..from + SEEDS,
-            None,
-            None,
-            plant_it,
-            |seed, outcome| {
-                if outcome.violations.contains_key(self.invariant) {
-                    caught = Some(caught.map_or(seed, |before: u64| before.min(seed)));
+        let violations = |seed| {
+            plant(Some(self.bug));
+            match self.world {
+                World::Node => {
+                    let watch = Watch { log: Log::None, tamper: false };
+                    world::run(&Plan::of_seed(seed, false), watch).violations
                 }
-                caught.is_none()
-            },
-            false,
-        );
-        caught.map(|seed| seed - from + 1)
+                World::Cluster => {
+                    let plan = ClusterPlan::of_seed(seed, None, false);
+                    crate::cluster::run(&plan, Log::None).violations
+                }
+                World::Gossip => gossip::run(&Settings::of_seed(seed)).violations,
+            }
+        };
+        first(from..from + SEEDS, violations, |found| found.contains_key(self.invariant))
     }
 
     fn judge(&self, found: &[Option<u64>]) -> u8 {

@@ -13,6 +13,7 @@ use sprawl_core::machine::ControlRequest;
 use super::machine::{Machine, Standing, ip};
 use super::plan::Event;
 use super::world::World;
+use crate::net::{Knobs, Net};
 
 /// A cluster does not shrink below so many nodes by leaving.
 const NODES_MIN: usize = 3;
@@ -23,7 +24,9 @@ impl World {
     pub(super) fn strike(&mut self, what: &Event) {
         self.watch.world(&format!("{what:?}"));
         if self.allowed_and_done(what).is_some() {
-            *self.outcome.faults.entry(what.class()).or_insert(0) += 1;
+            // A trap is counted when it springs.
+            let count = u64::from(!matches!(what, Event::PowerAt { .. }));
+            *self.outcome.faults.entry(what.class()).or_insert(0) += count;
         } else {
             self.outcome.forbidden += 1;
             self.watch.world("the atlas forbids it");
@@ -44,6 +47,17 @@ impl World {
                 for machine in self.some(u64::MAX) {
                     machine.restart(true, ms(down_ms));
                 }
+            }
+            Event::PowerAt { node, point, passes, down_ms } => {
+                let machine = self.pick(node)?;
+                let sprung = machine.trap.arm(point, passes);
+                tokio::spawn(async move {
+                    // One that is replaced or disarmed never springs.
+                    if sprung.await.is_ok() && machine.standing() == Standing::Up {
+                        machine.watch.springs(machine.number, point);
+                        machine.restart(true, ms(down_ms));
+                    }
+                });
             }
             Event::Pause { node, for_ms } => pause(self.pick(node)?, ms(for_ms)),
             Event::Wipe { node, down_ms } => {
@@ -123,7 +137,7 @@ impl World {
     }
 
     /// Nothing gets to some, or from them, or both, for a while.
-    fn part(&self, some: &[IpAddr], span: Duration, (to, from): (bool, bool)) {
+    fn part(&mut self, some: &[IpAddr], span: Duration, (to, from): (bool, bool)) {
         let mut links = Vec::new();
         for other in self.machines.iter().map(|machine| ip(machine.number)) {
             if !some.contains(&other) {
@@ -136,7 +150,7 @@ impl World {
         self.cut(links, span);
     }
 
-    fn ragged(&self, draw: u64, span: Duration) {
+    fn ragged(&mut self, draw: u64, span: Duration) {
         let mut links = Vec::new();
         for from in 0..self.machines.len() {
             for to in 0..self.machines.len() {
@@ -149,18 +163,18 @@ impl World {
         self.cut(links, span);
     }
 
-    fn cut(&self, links: Vec<(IpAddr, IpAddr)>, span: Duration) {
+    fn cut(&mut self, links: Vec<(IpAddr, IpAddr)>, span: Duration) {
         let net = self.net.clone();
         links.iter().for_each(|&(from, to)| net.cut(from, to));
-        tokio::spawn(async move {
+        self.until_healed(async move {
             tokio::time::sleep(span).await;
             links.iter().for_each(|&(from, to)| net.set(from, to, |knobs| knobs.cut = false));
         });
     }
 
-    fn flap(&self, one: IpAddr, times: u64, each: Duration) {
+    fn flap(&mut self, one: IpAddr, times: u64, each: Duration) {
         let (net, others) = (self.net.clone(), self.machines.clone());
-        tokio::spawn(async move {
+        self.until_healed(async move {
             for turn in 0..times * 2 {
                 let cut = turn % 2 == 0;
                 for other in others.iter().map(|machine| ip(machine.number)) {
@@ -172,18 +186,26 @@ impl World {
         });
     }
 
-    fn lossy(&self, permille: u64, span: Duration) {
+    fn lossy(&mut self, permille: u64, span: Duration) {
         let (net, count) = (self.net.clone(), self.machines.len());
         let usual = self.plan.link.loss_permille;
-        let set = move |permille: u64| {
-            for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
-                net.set(ip(from), ip(to), |knobs| knobs.loss_permille = permille);
-            }
-        };
+        let set = move |permille| every_link(&net, count, |knobs| knobs.loss_permille = permille);
         set(permille);
-        tokio::spawn(async move {
+        self.until_healed(async move {
             tokio::time::sleep(span).await;
             set(usual);
+        });
+    }
+
+    /// Goes on with a fault of the network until it ends, or all heals.
+    fn until_healed(&mut self, fault: impl Future<Output = ()> + Send + 'static) {
+        self.weather.push(tokio::spawn(fault));
+    }
+
+    /// Every link is as good as it can be from now on.
+    pub(super) fn calm_links(&self) {
+        every_link(&self.net, self.machines.len(), |knobs| {
+            (knobs.tail_permille, knobs.loss_permille, knobs.duplicate_permille) = (0, 0, 0);
         });
     }
 
@@ -197,6 +219,12 @@ impl World {
         let request = ControlRequest::Decommission { disk, how: Leaving::AtOnce };
         tokio::spawn(async move { node.control(request).await });
         Some(())
+    }
+}
+
+fn every_link(net: &Net, count: usize, change: impl Fn(&mut Knobs)) {
+    for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
+        net.set(ip(from), ip(to), &change);
     }
 }
 

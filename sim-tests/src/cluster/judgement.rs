@@ -13,6 +13,8 @@ use super::world::World;
 const LEADER_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take until all nodes are registered and have one view.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// For how long nothing happens then.
+const CALM: Duration = Duration::from_secs(8);
 /// How often a change is tried through a node, of which the first may meet an election.
 const TRIES: u32 = 3;
 
@@ -33,9 +35,31 @@ pub(super) async fn judge(world: &mut World) {
         world.findings.violated("Converges", format!("after {SETTLE_LIMIT:?}: {why}"));
         return;
     }
+    stay_calm(world).await;
     propose_everywhere(world).await;
     for (machine, node) in live(world) {
         world.book.check(machine.number, &node);
+    }
+}
+
+/// NoOscillation: where links are good and nothing happens nobody is declared down or back,
+/// whatever the clock on the leader's wall shows.
+async fn stay_calm(world: &mut World) {
+    world.calm_links();
+    // What is still on its way arrives, and what it led to passes.
+    world.pass_until(world.began.elapsed() + CALM).await;
+    let before = world.watch.verdicts();
+    let jumps: Vec<i64> = world.plan.faults.iter().filter_map(|fault| fault.what.jump()).collect();
+    for by_ms in jumps {
+        let leader = live(world).into_iter().find(|(_, node)| node.group().is_leader_ready);
+        leader.iter().for_each(|(machine, _)| machine.jump(by_ms));
+        world.pass_until(world.began.elapsed() + CALM / 4).await;
+    }
+    world.pass_until(world.began.elapsed() + CALM).await;
+    let verdicts = world.watch.verdicts() - before;
+    if verdicts > 0 {
+        let detail = format!("{verdicts} times somebody was declared down or back for nothing");
+        world.findings.violated("NoOscillation", detail);
     }
 }
 

@@ -13,9 +13,10 @@ use sprawl_io::handle::{Ended, NodeHandle};
 use sprawl_io::start::{Cluster, Options, start};
 
 use super::plan::ClusterPlan;
-use super::watch::Watch;
+use super::trap::Trap;
+use super::watch::{NodeTrace, Watch};
 use crate::clock::{SimClock, WallError};
-use crate::disk::SimDisk;
+use crate::disk::{Moment, SimDisk};
 use crate::invariants::Findings;
 use crate::net::Net;
 use crate::plan::Draw;
@@ -51,6 +52,8 @@ pub(super) struct Machine {
     pub(super) net: Net,
     pub(super) watch: Watch,
     began: tokio::time::Instant,
+    /// What cuts its power.
+    pub(super) trap: Trap,
     wall_error: WallError,
     inner: Arc<Mutex<Inner>>,
 }
@@ -74,7 +77,8 @@ impl Machine {
         began: tokio::time::Instant,
     ) -> Self {
         let mut dice = Draw::new(plan.seed, 20_000 + number as u64);
-        let disk = empty(plan, &mut dice);
+        let trap = Trap::default();
+        let disk = empty(plan, &mut dice, (watch.of(number), trap.clone()));
         let (standing, id, handle, exit) = (Standing::New, None, None, None);
         let inner = Inner { standing, id, disk, dice, handle, exit, touched: 0 };
         Self {
@@ -83,6 +87,7 @@ impl Machine {
             net: net.clone(),
             watch: watch.clone(),
             began,
+            trap,
             wall_error: Arc::new(AtomicI64::new(0)),
             inner: Arc::new(Mutex::new(inner)),
         }
@@ -179,7 +184,8 @@ impl Machine {
     pub(super) fn wipe(&self) {
         let mut inner = self.lock();
         let mut dice = inner.dice.clone();
-        inner.disk = empty(&self.plan, &mut dice);
+        let witnesses = (self.watch.of(self.number), self.trap.clone());
+        inner.disk = empty(&self.plan, &mut dice, witnesses);
         inner.dice = dice;
         drop(inner);
         self.watch.wiped(self.number);
@@ -245,8 +251,13 @@ impl Machine {
     }
 }
 
-fn empty(plan: &ClusterPlan, dice: &mut Draw) -> SimDisk {
+fn empty(plan: &ClusterPlan, dice: &mut Draw, (watch, trap): (NodeTrace, Trap)) -> SimDisk {
     let own = Draw::new(plan.seed, dice.range(1 << 20, 1 << 40));
     // Messages are not this world's matter: each disk is its own witness, and nobody asks it.
-    SimDisk::new(plan.disk.clone(), own, Findings::default())
+    SimDisk::new(plan.disk.clone(), own, Findings::default()).witnessed(move |moment, step| {
+        match moment {
+            Moment::Written => trap.written(step),
+            Moment::Synced => watch.synced(step),
+        }
+    })
 }

@@ -7,6 +7,7 @@ mod faults;
 mod judgement;
 mod machine;
 mod plan;
+mod trap;
 mod watch;
 mod world;
 

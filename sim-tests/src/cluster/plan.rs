@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -74,6 +74,9 @@ pub(crate) enum Event {
     PowerSome { draw: u64, down_ms: u64 },
     /// All machines lose power at once.
     PowerAll { down_ms: u64 },
+    /// A machine loses power when its disk has been handed such a step and has not synced it,
+    /// after so many that pass.
+    PowerAt { node: u64, point: Point, passes: u64, down_ms: u64 },
     /// A process stands still.
     Pause { node: u64, for_ms: u64 },
     /// A node's disk is replaced by an empty one; it comes back under its name.
@@ -100,6 +103,22 @@ pub(crate) enum Event {
     Leave { node: u64 },
 }
 
+/// A step of the group's that a disk is handed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Point {
+    /// A vote.
+    Vote,
+    /// An entry.
+    Entry,
+    /// The end of the log is cut off.
+    Cut,
+    /// The beginning of the log is removed.
+    Purge,
+    /// A snapshot.
+    Snapshot,
+}
+
 impl Event {
     /// The class that the swarm turns on and off, and that the summary counts.
     pub(crate) fn class(&self) -> &'static str {
@@ -108,6 +127,7 @@ impl Event {
             Event::PowerFailure { .. } => "power failure",
             Event::PowerSome { .. } => "power failure of some",
             Event::PowerAll { .. } => "power failure of all",
+            Event::PowerAt { .. } => "power failure at a write",
             Event::Pause { .. } => "pause",
             Event::Wipe { .. } => "wipe",
             Event::WipeFirst { .. } => "first wiped and alone",
@@ -124,11 +144,21 @@ impl Event {
     }
 }
 
+impl Event {
+    /// By how much a wall clock jumps, if that is what happens.
+    pub(super) fn jump(&self) -> Option<i64> {
+        match self {
+            Event::ClockJump { by_ms, .. } => Some(*by_ms),
+            _ => None,
+        }
+    }
+}
+
 fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 16] = [
+const CLASSES: [Class<Event>; 17] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -175,7 +205,14 @@ const CLASSES: [Class<Event>; 16] = [
     },
     Class { most: 3, draw: |_| Event::Join },
     Class { most: 2, draw: |dice| Event::Leave { node: any(dice) } },
+    Class { most: 8, draw: power_at },
 ];
+
+fn power_at(dice: &mut Draw) -> Event {
+    let (node, passes) = (any(dice), dice.log_range(1, 8) - 1);
+    let point = dice.pick(&[Point::Vote, Point::Entry, Point::Cut, Point::Purge, Point::Snapshot]);
+    Event::PowerAt { node, point, passes, down_ms: dice.log_range(50, 5_000) }
+}
 
 fn jump(dice: &mut Draw) -> Event {
     let far = dice.log_range(10, 3_600_000) as i64;

@@ -10,12 +10,15 @@ use sprawl_core::cluster::Control;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
-use sprawl_core::ids::{ChangeIndex, ClusterId, NodeId};
+use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId};
 use sprawl_core::machine::{
     Broken, ControlEffect, ControlInput, Digest, Now, ShardEffect, ShardInput,
 };
+use sprawl_io::raft;
+use sprawl_io::storage::MetadataWrite;
 use sprawl_io::trace::{Observer, Trace, TraceRaft};
 
+use super::plan::Point;
 use crate::invariants::{BoundsHold, Findings};
 use crate::trace::Log;
 
@@ -36,6 +39,9 @@ struct Watched {
     compared: u64,
     clusters: BTreeSet<ClusterId>,
     placement: PlacementWatch,
+    /// The newest version that was shown, who is down by it, and how often that has changed.
+    newest: (ChangeIndex, BTreeSet<DiskId>, u64),
+    sprung: u64,
     /// Who votes by which entry of the log, from the newest committed one on.
     voters: BTreeMap<u64, Voters>,
     /// Which member of the group a machine is.
@@ -54,6 +60,8 @@ impl Watch {
             compared: 0,
             clusters: BTreeSet::new(),
             placement: PlacementWatch::default(),
+            newest: Default::default(),
+            sprung: 0,
             voters: BTreeMap::new(),
             members: BTreeMap::new(),
         };
@@ -78,6 +86,17 @@ impl Watch {
         }
     }
 
+    /// A machine loses power at a point.
+    pub(super) fn springs(&self, machine: usize, point: Point) {
+        self.world(&format!("machine {machine} loses power at: {point:?}"));
+        self.lock().sprung += 1;
+    }
+
+    /// How often a machine has lost power at a point.
+    pub(super) fn sprung(&self) -> u64 {
+        self.lock().sprung
+    }
+
     /// Something that a client saw.
     pub(super) fn client(&self, event: &str) {
         let mut watched = self.lock();
@@ -97,6 +116,11 @@ impl Watch {
     pub(super) fn counts(&self) -> (RaftCounts, u64) {
         let watched = self.lock();
         (watched.raft.counts(), watched.compared)
+    }
+
+    /// How often a node was declared down, or back.
+    pub(super) fn verdicts(&self) -> u64 {
+        self.lock().newest.2
     }
 
     /// Every set of voters whose majority may matter now.
@@ -144,6 +168,7 @@ impl Watched {
                 | RaftEvent::Committed(_)
                 | RaftEvent::Flushed(_)
                 | RaftEvent::Appended(_)
+                | RaftEvent::AppendAnswered(_)
                 | RaftEvent::Recovered(_)
                 | RaftEvent::Purged { .. }
         );
@@ -200,6 +225,13 @@ impl Watched {
         }
         let checked = self.placement.shown(view);
         self.check(checked);
+        let (newest, down, verdicts) = &mut self.newest;
+        if view.version > *newest {
+            let found = view.nodes.iter().filter(|(_, node)| node.down.is_some());
+            let found: BTreeSet<DiskId> = found.map(|(disk, _)| *disk).collect();
+            *verdicts += found.symmetric_difference(down).count() as u64;
+            (*newest, *down) = (view.version, found);
+        }
     }
 }
 
@@ -208,6 +240,17 @@ impl Watched {
 pub(super) struct NodeTrace {
     watch: Watch,
     machine: usize,
+}
+
+impl NodeTrace {
+    /// The machine's disk has synced a step of the metadata log.
+    pub(super) fn synced(&self, step: &MetadataWrite) {
+        let mut watched = self.watch.lock();
+        let member = watched.members.get(&self.machine).copied();
+        if let (Some(event), Some(node)) = (raft::synced(step), member) {
+            watched.raft(self.machine, node, &event);
+        }
+    }
 }
 
 impl TraceRaft for NodeTrace {

@@ -23,6 +23,8 @@ enum Purpose {
 
 /// After how long a process that has ended by itself is started again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The class of faults that happen later than they are planned.
+const TRAP: &str = "power failure at a write";
 /// How often the world looks around.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -37,6 +39,8 @@ pub(super) struct World {
     pub(super) outcome: Outcome,
     /// Members of the group whose disks were destroyed.
     pub(super) destroyed: std::collections::BTreeSet<sprawl_core::ids::NodeId>,
+    /// Faults of the network that go on.
+    pub(super) weather: Vec<tokio::task::JoinHandle<()>>,
     pub(super) began: tokio::time::Instant,
 }
 
@@ -63,6 +67,7 @@ impl World {
             book,
             outcome: Outcome::default(),
             destroyed: Default::default(),
+            weather: Vec::new(),
             began,
         };
         world.begin();
@@ -128,8 +133,10 @@ impl World {
     fn heal(&mut self) {
         self.watch.world("all heals");
         self.book.close();
+        self.weather.drain(..).for_each(|fault| fault.abort());
         self.net.heal();
         for machine in &self.machines {
+            machine.trap.disarm();
             match machine.standing() {
                 // It is paused, or its process is dead.
                 Standing::Struck if machine.handle().is_some() => {
@@ -151,6 +158,7 @@ impl World {
         }
         // What a task holds is freed when it is killed, not with the runtime.
         tokio::time::sleep(Duration::from_millis(100)).await;
+        self.outcome.faults.entry(TRAP).and_modify(|count| *count += self.watch.sprung());
         self.outcome.nodes = self.machines.len() as u64;
         (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
         self.outcome.simulated = self.began.elapsed();

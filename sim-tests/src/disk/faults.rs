@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sprawl_io::storage::{Batch, MetadataWrite};
 
-use super::{SimDisk, State};
+use super::{Moment, SimDisk, State};
 
 impl State {
     /// A batch goes to the disk, synced or not: what it names is named for ever.
@@ -12,6 +12,9 @@ impl State {
             for record in &append.records {
                 self.findings.lock().log.written(append.partition, record);
             }
+        }
+        for step in &batch.metadata {
+            self.witness.iter().for_each(|tell| tell(Moment::Written, step));
         }
     }
 
@@ -38,6 +41,7 @@ impl State {
             self.platters.states.remove(erased);
         }
         for step in &batch.metadata {
+            self.witness.iter().for_each(|tell| tell(Moment::Synced, step));
             match step.clone() {
                 MetadataWrite::Entry(index, bytes) => {
                     self.platters.changes.insert(index, bytes);

@@ -51,6 +51,7 @@ pub(crate) fn is_liveness(name: &str) -> bool {
         "LeaderWithin",
         "Converges",
         "ProposalsAgreed",
+        "NoOscillation",
     ]
     .contains(&name)
 }

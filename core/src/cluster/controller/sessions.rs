@@ -107,8 +107,9 @@ impl Sessions {
     /// Whether this run has been heard for a while without a silence.
     pub(super) fn is_steady(&self, disk: DiskId, boot: Boot, now: Now) -> bool {
         let session = self.sessions.get(&disk).filter(|session| session.boot == boot);
-        let since = session.and_then(|session| session.since);
-        self.is_live(disk, now) && since.is_some_and(|since| clock(now).since(since) >= STEADY_MIN)
+        // One that is heard once, or in bursts with silence between them, is not.
+        let heard = session.and_then(|session| Some(session.heard.since(session.since?)));
+        self.is_live(disk, now) && heard.is_some_and(|span| span >= STEADY_MIN)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&DiskId, &Session)> {

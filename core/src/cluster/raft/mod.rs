@@ -266,8 +266,9 @@ impl RaftModel {
         if holds {
             return Ok(());
         }
+        // A restart would forget it, and vote again.
         let detail = format!("{node} voted for {candidate} in term {term}, stored is {stored:?}");
-        violated("VoteDurable", detail)
+        violated("OneVotePerTerm", detail)
     }
 
     fn elect(&mut self, node: NodeId, term: u64) -> Result<(), Broken> {
@@ -276,6 +277,12 @@ impl RaftModel {
             return violated("ElectionSafety", format!("{first} and {node} lead in term {term}"));
         }
         self.counts.elections += 1;
+        let server = self.servers.entry(node).or_default();
+        if server.vote != Some((term, node)) {
+            let detail =
+                format!("{node} leads in term {term}, its stored vote is {:?}", server.vote);
+            return violated("OneVotePerTerm", detail);
+        }
         let Some(last) = self.committed.values().next_back() else { return Ok(()) };
         if self.servers.entry(node).or_default().has(*last) {
             return Ok(());
