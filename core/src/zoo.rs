@@ -46,6 +46,8 @@ pub enum Bug {
     SnapshotHeadFirst,
     /// All voters wait equally long before they stand for election.
     ElectionWithoutJitter,
+    /// Metadata that are damaged are taken for none.
+    DamageTakenForNone,
     /// A node whose disk was replaced goes on as the member that it was.
     WipedKeepsIdentity,
     /// How long a node has been silent is judged by the wall clock.

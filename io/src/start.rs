@@ -10,7 +10,7 @@ use sprawl_core::broker::replica::{Recovery, Replica};
 use sprawl_core::broker::{Shard, ShardOptions, ShardSeed};
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::control::ControlSeed;
-use sprawl_core::cluster::gossip::{MEMBER_NAME_BYTES_MAX, ZONE_BYTES_MAX};
+use sprawl_core::cluster::gossip::{Gossip, MEMBER_NAME_BYTES_MAX, ZONE_BYTES_MAX};
 use sprawl_core::cluster::metadata::{CAPACITY_NORMAL, FEATURE_LEVEL, Registration, View};
 use sprawl_core::ids::{ClusterId, PartitionId, ShardId};
 use sprawl_core::machine::Now;
@@ -31,7 +31,7 @@ use crate::raft::{
 use crate::signal::{Follower, Signal};
 use crate::spawn::spawn;
 use crate::storage::{Disk, OpenError, ReadError, Storage};
-use crate::trace::{Trace, TraceRaft, Untraced};
+use crate::trace::{Trace, TraceRaft};
 use crate::transport::Neighbours;
 use crate::writer::{Job, Writer, WriterHandle};
 
@@ -129,7 +129,7 @@ where
     D: Disk,
     C: Clock,
     S: Sockets,
-    T: Trace<Control> + Trace<Shard> + TraceRaft,
+    T: Trace<Control> + Trace<Shard> + Trace<Gossip> + TraceRaft,
 {
     if !(1..=SHARDS_MAX).contains(&options.shards) {
         return Err(StartError::Shards(options.shards));
@@ -163,7 +163,7 @@ where
     let (member, group) = Member::new(stored, applied, search, reached, hands, stop.clone())?;
     spawn("sprawl-raft".to_owned(), member.run())?;
     let others = contacts::read(disk.files()).await;
-    let hands = (clock.clone(), Untraced, network.clone());
+    let hands = (clock.clone(), trace.clone(), network.clone());
     let seed = membership::seed(&said, known, others, &view, &options)?;
     let (gossiping, farewell) =
         membership::begin(seed, origin, hands, &mut inbound, stop.follow())?;

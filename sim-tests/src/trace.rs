@@ -9,10 +9,12 @@ use std::time::Duration;
 use sprawl_core::broker::Shard;
 use sprawl_core::broker::replica::{Draft, Submission};
 use sprawl_core::cluster::Control;
+use sprawl_core::cluster::gossip::Gossip;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{RequestId, ShardId, TopicName};
 use sprawl_core::machine::{
-    ControlEffect, ControlInput, Digest, Now, Request, Response, ShardEffect, ShardInput,
+    ControlEffect, ControlInput, Digest, GossipEffect, GossipInput, Now, Request, Response,
+    ShardEffect, ShardInput,
 };
 use sprawl_io::trace::{Trace, TraceRaft};
 
@@ -196,6 +198,18 @@ impl Trace<Shard> for SimTrace {
                 watched.print(&format!("shard {}", shard.id().0), &format!("-> {effect:?}"));
             }
         }
+    }
+}
+
+impl Trace<Gossip> for SimTrace {
+    fn input(&self, _: &Gossip, now: Now, input: &GossipInput) {
+        self.lock().event((now, input));
+    }
+
+    fn handled(&self, gossip: &Gossip, effects: &[GossipEffect]) {
+        let mut watched = self.lock();
+        watched.event(effects);
+        BoundsHold::stepped(gossip, &watched.findings);
     }
 }
 

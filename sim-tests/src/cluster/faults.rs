@@ -65,6 +65,13 @@ impl World {
                 self.wipe(&machine)?;
                 machine.start_after(ms(down_ms));
             }
+            Event::Spoil { node, draw, down_ms } => {
+                let machine = self.pick(node)?;
+                self.destroy(&machine)?;
+                let what = machine.spoil(draw).unwrap_or_default();
+                self.watch.world(&format!("machine {}: damaged is {what}", machine.number));
+                machine.start_after(ms(down_ms));
+            }
             Event::WipeFirst { for_ms } => {
                 let machine = self.machines.first().cloned()?;
                 (machine.standing() == Standing::Up).then_some(())?;
@@ -118,8 +125,15 @@ impl World {
         up
     }
 
-    /// Destroys a disk, if enough others are whole.
+    /// Puts an empty disk in the place of one, if enough others are whole.
     fn wipe(&mut self, machine: &Machine) -> Option<()> {
+        self.destroy(machine)?;
+        machine.wipe();
+        Some(())
+    }
+
+    /// Cuts the power of a machine whose disk is about to be destroyed, if enough others are whole.
+    fn destroy(&mut self, machine: &Machine) -> Option<()> {
         let member = self.watch.member(machine.number);
         let mut destroyed = self.destroyed.clone();
         destroyed.extend(member);
@@ -132,7 +146,6 @@ impl World {
         self.destroyed = destroyed;
         machine.stands(Standing::Struck);
         machine.kill(true);
-        machine.wipe();
         Some(())
     }
 

@@ -65,6 +65,8 @@ struct Inner {
     dice: Draw,
     handle: Option<NodeHandle>,
     exit: Option<String>,
+    /// What its disk cannot be started from any more, and what the process must say of it.
+    condemned: Option<&'static str>,
     /// How often something was done to it from outside.
     touched: u64,
 }
@@ -80,7 +82,8 @@ impl Machine {
         let trap = Trap::default();
         let disk = empty(plan, &mut dice, (watch.of(number), trap.clone()));
         let (standing, id, handle, exit) = (Standing::New, None, None, None);
-        let inner = Inner { standing, id, disk, dice, handle, exit, touched: 0 };
+        let (condemned, touched) = (None, 0);
+        let inner = Inner { standing, id, disk, dice, handle, exit, condemned, touched };
         Self {
             number,
             plan: plan.clone(),
@@ -186,9 +189,23 @@ impl Machine {
         let mut dice = inner.dice.clone();
         let witnesses = (self.watch.of(self.number), self.trap.clone());
         inner.disk = empty(&self.plan, &mut dice, witnesses);
-        inner.dice = dice;
+        (inner.dice, inner.condemned) = (dice, None);
         drop(inner);
         self.watch.wiped(self.number);
+    }
+
+    /// Turns a bit of the metadata on its disk over; gives of what. The process must be dead, and
+    /// the next one must see it.
+    pub(super) fn spoil(&self, draw: u64) -> Option<String> {
+        let mut inner = self.lock();
+        let what = inner.disk.spoil(draw)?;
+        inner.condemned = Some("the metadata are damaged");
+        Some(what)
+    }
+
+    /// What the process must say of its disk, instead of starting.
+    pub(super) fn condemned(&self) -> Option<&'static str> {
+        self.lock().condemned
     }
 
     pub(super) fn pause(&self, on: bool) {

@@ -81,6 +81,8 @@ pub(crate) enum Event {
     Pause { node: u64, for_ms: u64 },
     /// A node's disk is replaced by an empty one; it comes back under its name.
     Wipe { node: u64, down_ms: u64 },
+    /// A machine loses power, and a bit of the metadata on its disk turns over.
+    Spoil { node: u64, draw: u64, down_ms: u64 },
     /// The first node's disk is replaced by an empty one, and it reaches nobody for a while.
     WipeFirst { for_ms: u64 },
     /// A wall clock jumps.
@@ -130,6 +132,7 @@ impl Event {
             Event::PowerAt { .. } => "power failure at a write",
             Event::Pause { .. } => "pause",
             Event::Wipe { .. } => "wipe",
+            Event::Spoil { .. } => "damaged metadata",
             Event::WipeFirst { .. } => "first wiped and alone",
             Event::ClockJump { .. } => "clock jump",
             Event::Halves { .. } => "halves",
@@ -158,7 +161,7 @@ fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 17] = [
+const CLASSES: [Class<Event>; 18] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -206,7 +209,13 @@ const CLASSES: [Class<Event>; 17] = [
     Class { most: 3, draw: |_| Event::Join },
     Class { most: 2, draw: |dice| Event::Leave { node: any(dice) } },
     Class { most: 8, draw: power_at },
+    Class { most: 3, draw: spoil },
 ];
+
+fn spoil(dice: &mut Draw) -> Event {
+    let (node, draw) = (any(dice), dice.range(0, u64::MAX - 1));
+    Event::Spoil { node, draw, down_ms: dice.log_range(50, 5_000) }
+}
 
 fn power_at(dice: &mut Draw) -> Event {
     let (node, passes) = (any(dice), dice.log_range(1, 8) - 1);

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sprawl_core::broker::Shard;
 use sprawl_core::cluster::Control;
+use sprawl_core::cluster::gossip::Gossip;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
 use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId};
 use sprawl_core::machine::{
-    Broken, ControlEffect, ControlInput, Digest, Now, ShardEffect, ShardInput,
+    Broken, ControlEffect, ControlInput, Digest, GossipEffect, GossipInput, Now, ShardEffect,
+    ShardInput,
 };
 use sprawl_io::raft;
 use sprawl_io::storage::MetadataWrite;
@@ -290,6 +292,22 @@ impl Trace<Control> for NodeTrace {
             }
         }
         BoundsHold::stepped(control, &watched.findings);
+    }
+}
+
+impl Trace<Gossip> for NodeTrace {
+    fn input(&self, _: &Gossip, now: Now, input: &GossipInput) {
+        let mut watched = self.watch.lock();
+        watched.event((self.machine, now, input));
+        if watched.log == Log::Full {
+            watched.print(&format!("gossip {}", self.machine), &format!("<- {input:?}"));
+        }
+    }
+
+    fn handled(&self, gossip: &Gossip, effects: &[GossipEffect]) {
+        let mut watched = self.watch.lock();
+        watched.event(effects);
+        BoundsHold::stepped(gossip, &watched.findings);
     }
 }
 

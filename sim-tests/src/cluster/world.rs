@@ -113,6 +113,10 @@ impl World {
 
     fn look_after(&mut self) {
         for machine in &self.machines {
+            if let Some(expected) = machine.condemned() {
+                self.replace(machine, expected);
+                continue;
+            }
             let Some(reason) = machine.take_exit() else { continue };
             if reason.contains("consensus on the metadata failed")
                 || reason.contains("does not start")
@@ -127,6 +131,24 @@ impl World {
                 machine.restart(false, AGAIN);
             }
         }
+    }
+
+    /// The process on a disk that is not whole must say so and end; then the disk is replaced, as
+    /// it asks for.
+    fn replace(&self, machine: &Machine, expected: &str) {
+        if machine.handle().is_some() {
+            let detail = format!("machine {} runs, though {expected}", machine.number);
+            self.findings.violated("DamageStopsTheStart", detail);
+        }
+        let Some(reason) = machine.take_exit() else { return };
+        if !reason.contains(expected) {
+            let detail = format!("machine {}: {reason}, and not: {expected}", machine.number);
+            self.findings.violated("DamageStopsTheStart", detail);
+        }
+        machine.stands(Standing::Struck);
+        machine.kill(false);
+        machine.wipe();
+        machine.start_after(AGAIN);
     }
 
     /// Ends every fault.

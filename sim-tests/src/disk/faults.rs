@@ -1,9 +1,9 @@
 //! What happens to a disk that no program asked for, and what is noted about every write.
 
 use bytes::Bytes;
-use sprawl_io::storage::{Batch, MetadataWrite};
+use sprawl_io::storage::{Batch, Cell, MetadataWrite};
 
-use super::{Moment, SimDisk, State};
+use super::{Moment, Platters, SimDisk, State};
 
 impl State {
     /// A batch goes to the disk, synced or not: what it names is named for ever.
@@ -100,6 +100,28 @@ impl SimDisk {
             state.platters.states.insert(partition, flipped);
         }
         true
+    }
+}
+
+impl SimDisk {
+    /// Turns a bit of the metadata over: of a cell, mostly the snapshot where there is one, or of
+    /// an entry of their log. Gives what it was, if there was anything.
+    pub(crate) fn spoil(&self, pick: u64) -> Option<String> {
+        let mut state = self.lock();
+        let Platters { cells, changes, .. } = &mut state.platters;
+        let bit = pick.rotate_left(17);
+        if let Some(snapshot) = cells.get_mut(&Cell::Snapshot).filter(|_| pick & 3 < 2) {
+            *snapshot = turn(snapshot, bit);
+            return Some(format!("{:?}", Cell::Snapshot));
+        }
+        let at = (pick >> 2) as usize % (cells.len() + changes.len()).max(1);
+        if let Some((cell, bytes)) = cells.iter_mut().nth(at) {
+            *bytes = turn(bytes, bit);
+            return Some(format!("{cell:?}"));
+        }
+        let (index, bytes) = changes.iter_mut().nth(at - cells.len())?;
+        *bytes = turn(bytes, bit);
+        Some(format!("entry {index}"))
     }
 }
 
