@@ -7,6 +7,7 @@
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::error::{DecodeError, EncodeError};
+use bytes::BufMut;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -51,15 +52,14 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Panics
 ///
 /// As [`encode`].
-pub fn encode_behind<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
-    let before = bytes.len();
-    bytes.push(FORMAT);
-    match bincode::serde::encode_into_std_write(value, bytes, CONFIG) {
-        Ok(_) => {}
-        Err(error @ EncodeError::Io { .. }) => unreachable!("a Vec takes every byte: {error}"),
+pub fn encode_behind<T: Serialize>(value: &T, bytes: &mut impl BufMut) {
+    let mut behind = bytes.writer();
+    behind.get_mut().put_u8(FORMAT);
+    let length = match bincode::serde::encode_into_std_write(value, &mut behind, CONFIG) {
+        Ok(length) => 1 + length,
+        Err(error @ EncodeError::Io { .. }) => unreachable!("memory takes every byte: {error}"),
         Err(error) => panic!("a value without a wire form: {error}"),
-    }
-    let length = bytes.len() - before;
+    };
     assert!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
 }
 

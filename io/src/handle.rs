@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use sprawl_core::broker::replica::Submission;
-use sprawl_core::broker::routing::target_of;
+use sprawl_core::broker::routing::{Routed, target_of};
 use sprawl_core::cluster::consensus::RaftStatus;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{PartitionId, ShardId};
@@ -153,17 +153,20 @@ impl NodeHandle {
         let shards = u16::try_from(self.shards.len()).expect("shards are counted in u16");
         let view = self.view();
         let mut outcomes = vec![Response::Unknown; items.len()];
-        let mut parts: Vec<(Vec<usize>, Vec<Submission>)> = vec![Default::default(); shards.into()];
+        let nothing = Routed { version: view.version, partitions: Vec::new() };
+        let mut parts = vec![(Vec::new(), Vec::new(), nothing); shards.into()];
         for (at, item) in items.into_iter().enumerate() {
-            let door = target_of(&view, &item).map_or(ShardId(0), |id| shard_of(id, shards));
-            let (places, part) = &mut parts[usize::from(door.0)];
+            let partition = target_of(&view, &item);
+            let door = partition.map_or(ShardId(0), |id| shard_of(id, shards));
+            let (places, part, routed) = &mut parts[usize::from(door.0)];
             places.push(at);
             part.push(item);
+            routed.partitions.push(partition);
         }
-        let asked = (0..).zip(parts).filter(|(_, (places, _))| !places.is_empty());
+        let asked = (0..).zip(parts).filter(|(_, (places, ..))| !places.is_empty());
         // All are asked before the first answer is awaited.
-        let asked = asked.map(|(door, (places, part))| {
-            (places, self.hand_in(ShardId(door), Request::PublishBatch(part)))
+        let asked = asked.map(|(door, (places, part, routed))| {
+            (places, self.hand_in(ShardId(door), Request::PublishBatch(part, routed)))
         });
         for (places, answered) in asked.collect::<Vec<_>>() {
             match answered.await {

@@ -139,7 +139,7 @@ impl Watched {
             Request::Pull { subscription, .. } => {
                 self.pulls.began(id, subscription.as_str(), elapsed());
             }
-            Request::PublishBatch(_)
+            Request::PublishBatch(..)
             | Request::Fetch { .. }
             | Request::Trim { .. }
             | Request::Settle { .. }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::delivery::AckToken;
 use super::desk::ReplyTo;
 use super::replica::Submission;
-use super::routing::{BATCH_ITEMS_MAX, BATCHES_MAX, Batch, Forwarded, Verdicts, target_of};
+use super::routing::{BATCH_ITEMS_MAX, BATCHES_MAX, Batch, Forwarded, Routed, Verdicts, target_of};
 use super::shard::Shard;
 use crate::ids::{PartitionId, RequestId, ShardId, SubscriptionId};
 use crate::machine::{Now, Refused, Request, Response, ShardEffect, Verdict};
@@ -16,6 +16,7 @@ impl Shard {
         &mut self,
         reply: ReplyTo,
         items: Vec<Submission>,
+        routed: &Routed,
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
@@ -27,27 +28,37 @@ impl Shard {
         let (outcomes, missing) = (vec![None; items.len()], items.len());
         let parts = BTreeMap::new();
         self.routes.batches.insert(batch, Batch { reply, outcomes, missing, parts });
-        let mut here: BTreeMap<PartitionId, Vec<(ReplyTo, Submission)>> = BTreeMap::new();
+        let mut here: Vec<(PartitionId, u32)> = Vec::with_capacity(items.len());
         let mut away: BTreeMap<ShardId, (Vec<u32>, Vec<Submission>)> = BTreeMap::new();
-        for (at, submission) in (0..).zip(items) {
-            let reply = ReplyTo::Item(batch, at);
-            let Some(partition) = target_of(&self.view, &submission) else {
-                self.want(reply, submission, now, effects);
-                continue;
-            };
-            if let Some(shard) = self.elsewhere(partition) {
-                let (places, items) = away.entry(shard).or_default();
-                places.push(at);
-                items.push(submission);
-            } else {
-                here.entry(partition).or_default().push((reply, submission));
+        let mut items: Vec<Option<Submission>> = items.into_iter().map(Some).collect();
+        for (at, item) in (0..).zip(&mut items) {
+            let routed = routed.of(&self.view, at);
+            let partition = routed.or_else(|| target_of(&self.view, item.as_ref()?));
+            let elsewhere = partition.map(|partition| self.elsewhere(partition));
+            match (partition, elsewhere.flatten()) {
+                (Some(partition), None) => here.push((partition, at)),
+                (Some(_), Some(shard)) => {
+                    let (places, items) = away.entry(shard).or_default();
+                    places.push(at);
+                    items.extend(item.take());
+                }
+                (None, _) => {
+                    let reply = ReplyTo::Item(batch, at);
+                    item.take().map(|item| self.want(reply, item, now, effects));
+                }
             }
         }
-        for (partition, messages) in here {
-            self.enter(partition, messages, now, effects);
+        here.sort_unstable();
+        for part in here.chunk_by(|one, other| one.0 == other.0) {
+            let of = |&(_, at): &(PartitionId, u32)| {
+                Some((ReplyTo::Item(batch, at), items[at as usize].take()?))
+            };
+            let mut messages = Vec::with_capacity(part.len());
+            messages.extend(part.iter().filter_map(of));
+            self.enter(part[0].0, messages, now, effects);
         }
         for (shard, (places, items)) in away {
-            let request = Request::PublishBatch(items);
+            let request = Request::PublishBatch(items, Routed::default());
             match self.forward(shard, Forwarded::Part(batch), request, now, effects) {
                 Some(part) => {
                     let held = self.routes.batches.get_mut(&batch).expect("it is not answered");

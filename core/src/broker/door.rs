@@ -39,7 +39,7 @@ impl Shard {
                 self.pull_here(reply, &subscription, count_max, now, effects);
             }
             request @ (Request::Publish(_)
-            | Request::PublishBatch(_)
+            | Request::PublishBatch(..)
             | Request::Fetch { .. }
             | Request::Trim { .. }
             | Request::Settle { .. }
@@ -56,14 +56,16 @@ impl Shard {
     ) {
         let blind = self.view.version == ChangeIndex(0);
         let waits =
-            matches!(request, Request::Publish(_) | Request::PublishBatch(_) | Request::Describe);
+            matches!(request, Request::Publish(_) | Request::PublishBatch(..) | Request::Describe);
         if blind && !waits {
             // Without a view nobody can say what exists.
             return self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
         }
         match request {
             Request::Publish(submission) => self.publish(reply, submission, now, effects),
-            Request::PublishBatch(items) => self.publish_batch(reply, items, now, effects),
+            Request::PublishBatch(items, routed) => {
+                self.publish_batch(reply, items, &routed, now, effects);
+            }
             Request::Fetch { .. } | Request::Trim { .. } => {
                 self.serve_partition(reply, request, now, effects);
             }
@@ -117,7 +119,7 @@ impl Shard {
             }
             Request::Trim { below, .. } => held.trim(reply, below, desk),
             Request::Publish(_)
-            | Request::PublishBatch(_)
+            | Request::PublishBatch(..)
             | Request::Pull { .. }
             | Request::Settle { .. }
             | Request::Describe => panic!("this request names no partition"),
@@ -283,7 +285,9 @@ impl Shard {
 
     /// A view came: messages whose topics it brought go on.
     pub(super) fn retry_wanting(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
-        for wanting in std::mem::take(&mut self.routes.wanting) {
+        // Each is taken once, and stays in the memory in which all of them wait.
+        for _ in 0..self.routes.wanting.len() {
+            let wanting = self.routes.wanting.pop_front().expect("so many wait");
             if self.view.topics.contains_key(&wanting.submission.topic) {
                 let Wanting { reply, submission, .. } = wanting;
                 self.routes.wanting_bytes -= submission.draft.payload.len();

@@ -10,7 +10,7 @@ use super::delivery::AckToken;
 use super::desk::ReplyTo;
 use super::replica::{Envelope, Submission};
 use crate::cluster::metadata::View;
-use crate::ids::{IdHash, PartitionId, RequestId, ShardId, SubscriptionId};
+use crate::ids::{ChangeIndex, IdHash, PartitionId, RequestId, ShardId, SubscriptionId};
 use crate::machine::{Request, Response, Time};
 
 /// How long a message waits for its topic to be made.
@@ -33,7 +33,7 @@ pub const FORWARDS_MAX: usize = 16_384;
 pub fn target(view: &View, request: &Request) -> Option<PartitionId> {
     match request {
         Request::Publish(submission) => target_of(view, submission),
-        Request::PublishBatch(items) => items.first().and_then(|item| target_of(view, item)),
+        Request::PublishBatch(items, _) => items.first().and_then(|item| target_of(view, item)),
         Request::Fetch { topic, partition, .. } | Request::Trim { topic, partition, .. } => {
             view.partition_number(topic, *partition).map(|partition| partition.id)
         }
@@ -43,6 +43,24 @@ pub fn target(view: &View, request: &Request) -> Option<PartitionId> {
         }
         Request::Settle { tokens, .. } => tokens.first().map(|token| token.partition),
         Request::Describe => None,
+    }
+}
+
+/// Where the messages of a batch go, by one version of the view: who has the same need not look
+/// again. By default, nobody has looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Routed {
+    /// The version.
+    pub version: ChangeIndex,
+    /// The partition of each message; `None` where its topic does not exist.
+    pub partitions: Vec<Option<PartitionId>>,
+}
+
+impl Routed {
+    /// The partition of the message at this place, where the view is the one that was looked at.
+    pub(crate) fn of(&self, view: &View, at: u32) -> Option<PartitionId> {
+        let partitions = (self.version == view.version).then_some(&self.partitions)?;
+        partitions.get(at as usize).copied().flatten()
     }
 }
 

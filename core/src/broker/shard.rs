@@ -46,7 +46,8 @@ pub struct Shard {
     pub(super) shards: u16,
     pub(super) node: (DiskId, Boot),
     pub(super) view: Arc<View>,
-    pub(super) partitions: BTreeMap<PartitionId, Partition>,
+    /// Each in memory of its own: a node of the tree that is half full is not large then.
+    pub(super) partitions: BTreeMap<PartitionId, Box<Partition>>,
     /// What the disk holds of partitions that no view has shown yet.
     recovered: BTreeMap<PartitionId, Replica>,
     pub(super) routes: Routes,
@@ -59,26 +60,28 @@ pub struct Shard {
 }
 
 /// When to wake which partition.
+///
+/// What a partition waits for is put off and called off with each message, so a timer is moved only
+/// to an earlier time: one that goes off too early finds nothing due, and is set anew.
 #[derive(Debug, Default)]
-struct Timers {
-    order: BTreeSet<(Time, PartitionId)>,
-    set: BTreeMap<PartitionId, Time>,
-}
+struct Timers(BTreeSet<(Time, PartitionId)>);
 
 impl Timers {
-    fn arm(&mut self, partition: PartitionId, at: Option<Time>) {
-        let before = match at {
-            Some(at) => self.set.insert(partition, at),
-            None => self.set.remove(&partition),
-        };
-        if before != at {
-            before.map(|before| self.order.remove(&(before, partition)));
-            self.order.extend(at.map(|at| (at, partition)));
-        }
+    /// Makes sure that a partition is woken at this time, or before.
+    fn arm(&mut self, partition: PartitionId, set: &mut Option<Time>, at: Option<Time>) {
+        let Some(at) = at.filter(|&at| set.is_none_or(|set| at < set)) else { return };
+        self.disarm(partition, set.replace(at));
+        self.0.insert((at, partition));
     }
 
+    fn disarm(&mut self, partition: PartitionId, set: Option<Time>) {
+        set.map(|set| self.0.remove(&(set, partition)));
+    }
+
+    /// The partitions that are to be woken by now; their timers are not set any more.
     fn due(&mut self, now: Time) -> Vec<PartitionId> {
-        self.order.iter().take_while(|(at, _)| *at <= now).map(|&(_, id)| id).collect()
+        let later = self.0.split_off(&(Time(now.0 + 1), PartitionId(0)));
+        std::mem::replace(&mut self.0, later).into_iter().map(|(_, id)| id).collect()
     }
 }
 
@@ -117,7 +120,8 @@ impl Shard {
         let mut desk = self.bench.desk(now, effects);
         let result = work(partition, &self.view, &mut desk);
         let (disk, clock) = (self.bench.disk, self.bench.clock);
-        self.timers.arm(id, partition.wakeup(disk, &clock));
+        let wakeup = partition.wakeup(disk, &clock);
+        self.timers.arm(id, &mut partition.timer, wakeup);
         for (subscription, has_some) in partition.refresh() {
             self.watchers.note(subscription, id, has_some);
         }
@@ -172,7 +176,7 @@ impl Shard {
         }
         self.partitions.entry(id).or_insert_with(|| {
             let replica = self.recovered.remove(&id).unwrap_or_else(|| Replica::empty(id));
-            Partition::new(partition.clone(), replica)
+            Box::new(Partition::new(partition.clone(), replica))
         });
         let node = self.node;
         self.on(id, now, effects, |held, view, desk| {
@@ -244,11 +248,11 @@ impl Shard {
 
     /// A partition's topic is gone.
     fn dissolve(&mut self, id: PartitionId, now: Now, effects: &mut Vec<ShardEffect>) {
-        self.timers.arm(id, None);
         self.watchers.forget_partition(id);
         let Some(partition) = self.partitions.remove(&id) else {
             return;
         };
+        self.timers.disarm(id, partition.timer);
         let mut desk = self.bench.desk(now, effects);
         partition.dissolve(&mut desk);
     }
@@ -323,7 +327,10 @@ impl Shard {
 
     fn wake(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
         for id in self.timers.due(now.since_start) {
-            self.on(id, now, effects, |held, _, desk| held.wake(desk));
+            self.on(id, now, effects, |held, _, desk| {
+                held.timer = None;
+                held.wake(desk);
+            });
         }
         self.give_up(now, effects);
         self.send_away(now, effects);
@@ -358,7 +365,7 @@ impl Shard {
         ShardStatus {
             view: self.view.version,
             disk: self.bench.disk,
-            partitions: self.partitions.values().map(Partition::status).collect(),
+            partitions: self.partitions.values().map(|partition| partition.status()).collect(),
             counters: self.bench.counters.clone(),
             admission: self.admission.status(),
             in_flight_bytes: self.bench.ledger.in_flight as u64,
@@ -388,10 +395,12 @@ impl Machine for Shard {
                 }
                 Message::Ready { id } => self.ready(from, id, now, effects),
             },
-            ShardInput::Persisted { partition, index } => {
-                self.on(partition, now, effects, |held, view, desk| {
-                    held.persisted(index, view, desk);
-                });
+            ShardInput::Persisted(parts) => {
+                for (partition, index) in parts {
+                    self.on(partition, now, effects, |held, view, desk| {
+                        held.persisted(index, view, desk);
+                    });
+                }
             }
             ShardInput::ReadDone { read, result } => self.read_done(read, result, now, effects),
             ShardInput::Sought { read, result } => self.sought(read, result, now, effects),
@@ -420,7 +429,7 @@ impl Machine for Shard {
         if self.failed {
             return None;
         }
-        let partition = self.timers.order.first().map(|&(at, _)| at);
+        let partition = self.timers.0.first().map(|&(at, _)| at);
         [partition, self.routes.wakeup(), self.admission.wakeup()].into_iter().flatten().min()
     }
 
@@ -431,7 +440,7 @@ impl Machine for Shard {
 
     fn check(&self) -> Result<(), Broken> {
         let broken = |detail| Broken { invariant: "BoundsHold", detail };
-        self.partitions.values().try_for_each(Partition::check).map_err(broken)?;
+        self.partitions.values().try_for_each(|partition| partition.check()).map_err(broken)?;
         self.routes.check().map_err(broken)?;
         self.admission.check().map_err(broken)?;
         self.watchers.check().map_err(broken)

@@ -27,6 +27,7 @@ pub use time::{Now, Time, WallTime};
 
 use crate::broker::delivery::{AckToken, Delivered};
 use crate::broker::replica::{Checkpoint, Record, Submission};
+use crate::broker::routing::Routed;
 use crate::cluster::ClusterClock;
 use crate::cluster::metadata::View;
 use crate::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId};
@@ -86,13 +87,8 @@ pub enum ShardInput {
         /// What it sent.
         message: Message,
     },
-    /// Entries of a partition are on the disk, synced, up to and including this one.
-    Persisted {
-        /// The partition.
-        partition: PartitionId,
-        /// The last of them.
-        index: EntryIndex,
-    },
+    /// Entries of these partitions are on the disk, synced, up to and including the one named.
+    Persisted(Vec<(PartitionId, EntryIndex)>),
     /// A read that was asked for ended.
     ReadDone {
         /// The read.
@@ -215,7 +211,7 @@ pub enum Request {
     /// Store one message.
     Publish(Submission),
     /// Store several messages, each as if it had come alone; one answer for all of them.
-    PublishBatch(Vec<Submission>),
+    PublishBatch(Vec<Submission>, Routed),
     /// Read messages without a subscription.
     Fetch {
         /// The topic.

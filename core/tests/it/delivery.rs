@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sprawl_core::broker::delivery::AckToken;
 use sprawl_core::broker::replica::{Body, Submission, Terms};
+use sprawl_core::broker::routing::Routed;
 use sprawl_core::cluster::pattern::TopicPattern;
 use sprawl_core::cluster::subscription::{DeliveryAsked, Filter, StartFrom, Test};
 use sprawl_core::cluster::topic::ConfigPatch;
@@ -288,7 +289,7 @@ fn a_pattern_over_hundreds_of_topics_begins_at_a_time() {
             draft: crate::world::draft(&format!("{when}-{number}")),
             terms: Terms::default(),
         };
-        node.request(Request::PublishBatch((0..TOPICS).map(one).collect()));
+        node.request(Request::PublishBatch((0..TOPICS).map(one).collect(), Routed::default()));
         node.sync();
     };
     publish(&mut node, "before");
@@ -354,7 +355,7 @@ fn a_batch_is_answered_message_by_message() {
         item("a", "3", moved),
         item("c", "4", terms),
     ];
-    let id = node.request(Request::PublishBatch(items));
+    let id = node.request(Request::PublishBatch(items, Routed::default()));
     node.sync();
     let Some(Response::Batch(outcomes)) = node.answers.remove(&id) else {
         panic!("{:?}", node.answers);

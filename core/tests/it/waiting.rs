@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::{Submission, Terms};
+use sprawl_core::broker::routing::Routed;
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
 
@@ -43,7 +44,7 @@ fn a_clients_messages_keep_their_order_alone_and_in_batches() {
     for round in 0..5 {
         send(&mut node, &format!("{round}-a"), 1);
         let batch = ["b", "c"].map(|letter| submission(&format!("{round}-{letter}"), 1));
-        node.request(Request::PublishBatch(batch.into()));
+        node.request(Request::PublishBatch(batch.into(), Routed::default()));
         send(&mut node, &format!("{round}-d"), 1);
         node.sync_one();
     }
@@ -84,7 +85,10 @@ fn a_repeat_of_what_was_given_up_is_stored() {
 fn what_waits_for_a_topic_that_is_deleted_is_refused() {
     let (mut node, under_way) = busy(1 << 20);
     let (next, alone) = (send(&mut node, "a", 1), send(&mut node, "b", 1));
-    let batch = node.request(Request::PublishBatch(vec![submission("c", 1), submission("d", 1)]));
+    let batch = node.request(Request::PublishBatch(
+        vec![submission("c", 1), submission("d", 1)],
+        Routed::default(),
+    ));
     node.ask_control(ControlRequest::DeleteTopic { name: topic() });
     node.sync();
     assert_eq!(published(node.answers.get(&under_way)), Some((1, false)));

@@ -227,7 +227,7 @@ impl Node {
                     self.disk.states.insert(partition, state.bytes);
                 }
                 let index = EntryIndex(log.len() as u64);
-                self.shard(at, ShardInput::Persisted { partition, index });
+                self.shard(at, ShardInput::Persisted(vec![(partition, index)]));
             }
         }
     }

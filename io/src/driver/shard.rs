@@ -1,7 +1,5 @@
 //! The loop of one shard.
 
-use std::collections::BTreeMap;
-
 use sprawl_core::broker::Shard;
 use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{EntryIndex, Offset, PartitionId, ReadId, ShardId};
@@ -133,11 +131,9 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
 
     fn complete(&mut self, completion: Completion) {
         match completion {
-            Completion::Persisted(parts) => {
-                for (partition, index) in parts {
-                    self.handle(ShardInput::Persisted { partition, index });
-                }
-            }
+            // A batch that only stored a state, or erased, made no entry durable.
+            Completion::Persisted(parts) if parts.is_empty() => {}
+            Completion::Persisted(parts) => self.handle(ShardInput::Persisted(parts)),
             Completion::Read(read, result) => {
                 self.handle(ShardInput::ReadDone { read, result });
             }
@@ -183,16 +179,15 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
     }
 
     async fn append(&self, appends: Vec<Append>, erased: Vec<PartitionId>) {
-        let mut last = BTreeMap::new();
-        for append in &appends {
-            if let Some(record) = append.records.last() {
-                last.insert(append.partition, record.header().index);
-            }
-        }
+        let last = appends.iter().filter_map(|append| {
+            let record = append.records.last()?;
+            Some((append.partition, record.header().index))
+        });
+        let last: Vec<(PartitionId, EntryIndex)> = last.collect();
         let completions = self.completions.clone();
         let done = Box::new(move || {
             // The shard is gone only when the node has ended.
-            let _ = completions.send(Completion::Persisted(last.into_iter().collect()));
+            let _ = completions.send(Completion::Persisted(last));
         });
         // The writer is gone only when the disk has failed; then nothing is answered.
         let _ = self.writer.jobs.send(Job { appends, erased, metadata: Vec::new(), done }).await;

@@ -75,7 +75,8 @@ impl Proposals {
                 None => propose(&raft, agreed).await,
                 // What only this node may decide is not the other's to decide.
                 Some(_) if pending.proposal.only_here => return,
-                Some(place) => forward(&network, place, agreed).await,
+                // Apart, so that thousands of proposals at the leader itself take no room for it.
+                Some(place) => Box::pin(forward(&network, place, agreed)).await,
             };
             if proposed == Proposed::NotLeader && !pending.proposal.only_here {
                 tokio::time::sleep(AGAIN_PAUSE).await;

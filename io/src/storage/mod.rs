@@ -61,6 +61,13 @@ impl MetadataWrite {
 }
 
 impl Batch {
+    /// How many keys the batch touches, about.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        let of = |append: &Append| append.records.len() + 2;
+        self.appends.iter().map(of).sum::<usize>() + self.erased.len() + self.metadata.len()
+    }
+
     /// How many bytes the batch holds, without keys.
     #[must_use]
     pub fn bytes(&self) -> usize {

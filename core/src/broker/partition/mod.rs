@@ -35,6 +35,8 @@ pub(crate) struct Partition {
     /// Entries on their way to the disk, with their sizes.
     unsynced: VecDeque<(EntryIndex, usize)>,
     retention: retention::Retention,
+    /// When the shard will wake it, at the latest when it wants to be woken.
+    pub(super) timer: Option<Time>,
 }
 
 impl Partition {
@@ -47,6 +49,7 @@ impl Partition {
             fetches: BTreeMap::new(),
             unsynced: VecDeque::new(),
             retention: retention::Retention::default(),
+            timer: None,
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use super::Partition;
 use crate::broker::desk::{Desk, ReplyTo};
 use crate::broker::replica::{DELAYED_MAX, Draft, Known, Record, Submission, Terms};
@@ -12,6 +14,9 @@ use crate::zoo::{Bug, planted};
 
 /// How long a publish waits for its commit before its client is told that nobody knows.
 pub(in crate::broker) const PUBLISH_WAIT: Duration = Duration::from_secs(10);
+/// How many bytes entries share that are made together, at most: as long as readers or the cache
+/// hold one of them, they hold so much.
+const ROOM_BYTES_MAX: usize = 64 << 10;
 /// How many repeats of ids under way wait in a partition at most.
 pub(in crate::broker) const REPEATS_MAX: usize = 4_096;
 
@@ -44,8 +49,16 @@ impl Partition {
         desk: &mut Desk<'_>,
     ) {
         let mut records = Vec::with_capacity(messages.len());
+        let drafts = messages.iter().map(|(_, submission)| &submission.draft);
+        let mut to_come: usize = drafts.map(Draft::bytes_about).sum();
+        let mut room = BytesMut::new();
         for (reply, submission) in messages {
-            match self.accept(reply, submission, desk) {
+            let bytes = submission.draft.bytes_about();
+            if room.capacity() < bytes {
+                room = BytesMut::with_capacity(to_come.min(ROOM_BYTES_MAX));
+            }
+            to_come -= bytes;
+            match self.accept(reply, submission, &mut room, desk) {
                 Ok(record) => records.extend(record),
                 Err(refused) => desk.refuse(reply, refused),
             }
@@ -60,6 +73,7 @@ impl Partition {
         &mut self,
         reply: ReplyTo,
         submission: Submission,
+        room: &mut BytesMut,
         desk: &mut Desk<'_>,
     ) -> Result<Option<Record>, Refused> {
         if let Some(damage) = &self.replica.damaged {
@@ -94,7 +108,7 @@ impl Partition {
                 self.acceptable(draft.payload.len(), &terms, desk)?;
                 desk.counters().published_bytes += draft.payload.len() as u64;
                 let (ttl, now) = (self.view.config.ttl, desk.cluster_time);
-                let record = self.replica.append_message(draft, id, &terms, ttl, now);
+                let record = self.replica.append_message(draft, id, &terms, ttl, now, room);
                 let offset = record.header().offset;
                 self.publishes.firsts.push_back(Publish { reply, offset, deadline });
                 desk.account(self.view.id, &record);

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
@@ -32,6 +32,12 @@ pub const HEADER_BYTES: usize = 55;
 /// What an entry in memory takes beside its bytes: its header, its handles, the allocator's part.
 const FOOTPRINT_BYTES: usize = 176;
 
+/// What a note takes in memory while it is written, about.
+const NOTE_BYTES_ABOUT: usize = 128;
+/// What the frame of an envelope has beside its texts, at most: its version, lengths, numbers, and
+/// for each header two lengths.
+const ENVELOPE_BYTES: usize = 48;
+
 const FORMAT: u8 = 1;
 const KIND_MESSAGE: u8 = 1;
 const KIND_NOTE: u8 = 2;
@@ -43,6 +49,18 @@ pub struct Draft {
     pub envelope: Envelope,
     /// The payload; empty is legal.
     pub payload: Bytes,
+}
+
+impl Draft {
+    /// How many bytes its entry takes, at most about.
+    pub(crate) fn bytes_about(&self) -> usize {
+        let Envelope { id, key, sequence, content_type, headers } = &self.envelope;
+        let texts = [key, content_type].into_iter().flatten().map(String::len).sum::<usize>();
+        let producer = sequence.as_ref().map_or(0, |one| one.producer.as_str().len());
+        let of = |(name, value): &(String, String)| name.len() + value.len() + 10;
+        let envelope = id.as_str().len() + texts + producer + headers.iter().map(of).sum::<usize>();
+        HEADER_BYTES + 4 + ENVELOPE_BYTES + envelope + self.payload.len()
+    }
 }
 
 /// On which terms a message is to be stored and delivered.
@@ -247,14 +265,31 @@ impl Record {
     /// When the entry exceeds [`RECORD_BYTES_MAX`]: requests are bounded long before.
     #[must_use]
     pub fn seal(partition: PartitionId, header: Header, body: &Body) -> Self {
-        let (kind, frame, payload) = match body {
-            Body::Message(draft) => {
-                (KIND_MESSAGE, wire::encode(&draft.envelope), &draft.payload[..])
-            }
-            Body::Note(note) => (KIND_NOTE, wire::encode(note), &[][..]),
+        Self::seal_in(&mut BytesMut::new(), partition, header, body)
+    }
+
+    /// Does the same in memory that entries share which are made together, and go together: as
+    /// long as one of them is held, so is the memory of all. What does not fit has its own.
+    pub(crate) fn seal_in(
+        room: &mut BytesMut,
+        partition: PartitionId,
+        header: Header,
+        body: &Body,
+    ) -> Self {
+        let about = match body {
+            Body::Message(draft) => draft.bytes_about(),
+            Body::Note(_) => NOTE_BYTES_ABOUT,
         };
-        assert_eq!(header.is_message, kind == KIND_MESSAGE, "the header is that of the body");
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + 4 + frame.len() + payload.len());
+        let shared = room.capacity() >= about;
+        let mut own = if shared { BytesMut::new() } else { BytesMut::with_capacity(about) };
+        let bytes = if shared { room } else { &mut own };
+        Self::write(bytes, partition, &header, body);
+        Self { header, bytes: bytes.split().freeze() }
+    }
+
+    /// Writes an entry into memory that holds nothing else.
+    fn write(bytes: &mut BytesMut, partition: PartitionId, header: &Header, body: &Body) {
+        let kind = if header.is_message { KIND_MESSAGE } else { KIND_NOTE };
         bytes.extend_from_slice(&[FORMAT, kind, 0, 0, 0, 0]);
         let Timing { due, expires, priority } = header.timing;
         let expires = expires.unwrap_or_default();
@@ -262,15 +297,25 @@ impl Record {
         for number in [epoch.0, index.0, offset.0, time.0, due.0, expires.0] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.push(priority.number());
-        let frame_bytes = u32::try_from(frame.len()).expect("a frame is shorter than 4 GiB");
-        bytes.extend_from_slice(&frame_bytes.to_le_bytes());
-        bytes.extend_from_slice(&frame);
-        bytes.extend_from_slice(payload);
+        bytes.extend_from_slice(&[priority.number()]);
+        bytes.extend_from_slice(&[0; 4]);
+        match body {
+            Body::Message(draft) => wire::encode_behind(&draft.envelope, bytes),
+            Body::Note(note) => wire::encode_behind(note, bytes),
+        }
+        let frame_bytes = bytes.len() - HEADER_BYTES - 4;
+        let frame_bytes = u32::try_from(frame_bytes).expect("a frame is shorter than 4 GiB");
+        bytes[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&frame_bytes.to_le_bytes());
+        match body {
+            Body::Message(draft) => {
+                assert!(header.is_message, "the header is that of the body");
+                bytes.extend_from_slice(&draft.payload);
+            }
+            Body::Note(_) => assert!(!header.is_message, "the header is that of the body"),
+        }
         assert!(bytes.len() <= RECORD_BYTES_MAX, "an entry of {} bytes", bytes.len());
-        let checksum = checksum(partition, &bytes);
+        let checksum = checksum(partition, bytes);
         bytes[2..6].copy_from_slice(&checksum.to_le_bytes());
-        Self { header, bytes: bytes.into() }
     }
 
     /// Checks bytes that claim to be an entry of `partition`.

@@ -9,6 +9,7 @@
 mod blocks;
 mod cursor;
 mod entry;
+mod id_queue;
 mod memory;
 mod producers;
 mod recovery;
@@ -27,6 +28,7 @@ pub use entry::{
     Attempt, BadEntry, Body, Draft, Envelope, HEADER_BYTES, Header, Note, PAYLOAD_BYTES_MAX,
     RECORD_BYTES_MAX, Record, Submission, Terms, Timing, peek_offset,
 };
+use id_queue::IdQueue;
 pub(crate) use memory::{Found, Memory};
 pub use producers::PRODUCERS_MAX;
 use producers::{Newest, Producers};
@@ -35,6 +37,8 @@ pub(crate) use runs::Runs;
 pub use state::{Checkpoint, DELAYED_MAX, RANKED_MAX};
 pub(crate) use state::{State, Step, What};
 pub use window::{WINDOW_IDS_MAX, WINDOW_MILLIS_MAX};
+
+use bytes::BytesMut;
 
 use crate::cluster::metadata::Partition;
 use crate::ids::{DiskId, EntryIndex, Epoch, IdHash, Offset, PartitionId, Sequence};
@@ -79,7 +83,7 @@ pub struct Replica {
     next: (EntryIndex, Offset, WallTime),
     last_epoch: Epoch,
     steps: VecDeque<Step>,
-    overlay: BTreeMap<IdHash, Offset>,
+    overlay: IdQueue<Offset, OVERLAY_ROOM_KEPT>,
     /// The numbered messages among them.
     numbered: Producers,
     /// Who counts for commits, with the last entry that each is known to hold.
@@ -99,6 +103,8 @@ struct Checkpointed {
     due: bool,
 }
 
+/// For how many ids under way a partition keeps room that it does not need.
+const OVERLAY_ROOM_KEPT: usize = 2_048;
 /// After how many bytes of entries a state is stored again, at the latest.
 const CHECKPOINT_BYTES: usize = 16 << 20;
 
@@ -117,12 +123,14 @@ impl Replica {
     ) -> Self {
         let mut next = (state.applied.next(), state.end, state.time);
         let mut last_epoch = state.epoch;
-        let (mut overlay, mut numbered) = (BTreeMap::new(), Producers::default());
+        let (mut overlay, mut numbered) = (IdQueue::default(), Producers::default());
         for step in &steps {
             next = (step.index.next(), step.offset, step.time);
             last_epoch = step.epoch;
             if let What::Message(id, _, sequence) = &step.what {
-                overlay.insert(*id, step.offset);
+                if let Some(known) = overlay.push(*id, step.offset) {
+                    *known = step.offset;
+                }
                 sequence.iter().for_each(|sequence| numbered.insert(sequence, step.offset));
                 next.1 = step.offset.next();
             }
@@ -224,7 +232,7 @@ impl Replica {
         if let Some(offset) = self.state.window.find(id) {
             return Known::Committed(offset);
         }
-        self.overlay.get(&id).map_or(Known::New, |&offset| Known::UnderWay(offset))
+        self.overlay.find(id).map_or(Known::New, |&offset| Known::UnderWay(offset))
     }
 
     /// What the partition knows of a numbered message: a repeat of its producer's newest is known,
@@ -248,7 +256,8 @@ impl Replica {
         newest.map_or(Ok(Known::New), |newest| known(newest, Known::Committed))
     }
 
-    /// Gives a message its place in the log; it is nowhere durable yet. `id` is its id's hash.
+    /// Gives a message its place in the log; it is nowhere durable yet. `id` is its id's hash, and
+    /// `room` the memory of the entries that are made with it.
     pub(crate) fn append_message(
         &mut self,
         draft: Draft,
@@ -256,25 +265,26 @@ impl Replica {
         terms: &Terms,
         topic_ttl: Option<Duration>,
         now: WallTime,
+        room: &mut BytesMut,
     ) -> Record {
         let offset = self.log_end();
         let timing = Timing::of(terms, topic_ttl, self.next.2.max(now));
         let sequence = draft.envelope.sequence.clone();
         sequence.iter().for_each(|sequence| self.numbered.insert(sequence, offset));
         let what = What::Message(id, timing, sequence);
-        let record = self.append(&Body::Message(draft), what, now);
+        let record = self.append(&Body::Message(draft), what, now, room);
         self.next.1 = offset.next();
-        self.overlay.insert(id, offset);
+        self.overlay.push(id, offset);
         record
     }
 
     /// Gives a note its place in the log; it is nowhere durable yet.
     pub(crate) fn append_note(&mut self, note: Note, now: WallTime) -> Record {
         let what = What::Note(note.clone());
-        self.append(&Body::Note(note), what, now)
+        self.append(&Body::Note(note), what, now, &mut BytesMut::new())
     }
 
-    fn append(&mut self, body: &Body, what: What, now: WallTime) -> Record {
+    fn append(&mut self, body: &Body, what: What, now: WallTime, room: &mut BytesMut) -> Record {
         let Role::Leading { epoch, .. } = self.role else {
             panic!("only a leader appends: partition {}", self.id);
         };
@@ -285,7 +295,7 @@ impl Replica {
             What::Note(_) => (false, Timing::default()),
         };
         let header = Header { epoch, index, offset, time, is_message, timing };
-        let record = Record::seal(self.id, header, body);
+        let record = Record::seal_in(room, self.id, header, body);
         self.next = (index.next(), offset, time);
         self.last_epoch = epoch;
         self.checkpointed.bytes_since += record.len();
@@ -315,7 +325,7 @@ impl Replica {
         self.state.apply(&step);
         match &step.what {
             What::Message(id, _, sequence) => {
-                self.overlay.remove(id);
+                self.overlay.pop_if(*id);
                 sequence.iter().for_each(|one| self.numbered.remove(one, step.offset));
             }
             // What was removed gives its room back soon.
@@ -404,6 +414,7 @@ impl Replica {
         if self.steps.front().is_some_and(|step| step.index != self.commit().next()) {
             return Err(format!("steps do not follow commit {}", self.commit()));
         }
+        self.overlay.check()?;
         self.state.window.check()?;
         self.state.producers.check()?;
         self.state.blocks.check()?;

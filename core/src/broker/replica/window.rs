@@ -1,7 +1,6 @@
 //! The dedup window: which ids a partition still remembers, decided by its entries alone.
 
-use std::collections::{BTreeMap, VecDeque};
-
+use super::id_queue::IdQueue;
 use crate::ids::{EntryIndex, IdHash, Offset};
 use crate::machine::WallTime;
 
@@ -9,62 +8,64 @@ use crate::machine::WallTime;
 pub const WINDOW_IDS_MAX: usize = 1_000_000;
 /// How far behind the newest entry an id is remembered, in milliseconds of entry time.
 pub const WINDOW_MILLIS_MAX: u64 = 120_000;
+/// For how many ids a window keeps room that it does not need.
+const ROOM_KEPT: usize = 256;
 
 /// The ids of the newest messages, with the offsets that they got.
 ///
-/// Invariants, checked by [`Window::check`]: (1) `order` and `offsets` name the same ids, each
-/// once; (2) neither bound above is exceeded.
+/// Invariant, checked by [`Window::check`]: neither bound above is exceeded.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Window {
-    offsets: BTreeMap<IdHash, Offset>,
-    order: VecDeque<(IdHash, WallTime, EntryIndex)>,
+pub(crate) struct Window(IdQueue<Remembered, ROOM_KEPT>);
+
+/// What is known of a message whose id is remembered.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    offset: Offset,
+    time: WallTime,
+    at: EntryIndex,
 }
 
 impl Window {
     /// The offset of the message with this id, if the window remembers it.
     pub(crate) fn find(&self, id: IdHash) -> Option<Offset> {
-        self.offsets.get(&id).copied()
+        self.0.find(id).map(|known| known.offset)
     }
 
     /// Remembers a committed message and forgets what is now too old.
     pub(crate) fn insert(&mut self, id: IdHash, offset: Offset, time: WallTime, at: EntryIndex) {
-        if self.offsets.insert(id, offset).is_none() {
-            self.order.push_back((id, time, at));
+        if let Some(known) = self.0.push(id, Remembered { offset, time, at }) {
+            known.offset = offset;
         }
         self.advance(time);
     }
 
     /// Forgets what is too old at `time`, the time of the newest committed entry.
     pub(crate) fn advance(&mut self, time: WallTime) {
-        while let Some(&(id, then, _)) = self.order.front() {
-            let expired = then.0 + WINDOW_MILLIS_MAX < time.0;
-            if !expired && self.order.len() <= WINDOW_IDS_MAX {
+        while let Some(first) = self.0.front() {
+            let expired = first.time.0 + WINDOW_MILLIS_MAX < time.0;
+            if !expired && self.0.len() <= WINDOW_IDS_MAX {
                 break;
             }
-            self.order.pop_front();
-            self.offsets.remove(&id);
+            self.0.pop();
         }
     }
 
     /// The entry of the oldest id that is remembered: recovery must read from here.
     pub(crate) fn first(&self) -> Option<EntryIndex> {
-        self.order.front().map(|&(_, _, index)| index)
+        self.0.front().map(|first| first.at)
     }
 
     /// How many ids are remembered.
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.0.len()
     }
 
-    /// Checks the invariants that can be seen without walking the window.
+    /// Checks the invariant, and that some of the ids are found.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.order.len() != self.offsets.len() {
-            return Err(format!("{} ids in order, {} known", self.order.len(), self.offsets.len()));
+        if self.0.len() > WINDOW_IDS_MAX {
+            return Err(format!("{} ids, the bound is {WINDOW_IDS_MAX}", self.0.len()));
         }
-        if self.order.len() > WINDOW_IDS_MAX {
-            return Err(format!("{} ids, the bound is {WINDOW_IDS_MAX}", self.order.len()));
-        }
-        Ok(())
+        self.0.check()
     }
 }
 

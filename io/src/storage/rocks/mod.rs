@@ -34,6 +34,9 @@ pub struct RocksOptions {
     pub disk_max_bytes: Option<u64>,
 }
 
+/// What a write takes in RocksDB's batch beside its value: the key, and the lengths of both.
+const WRITE_OVERHEAD: usize = 40;
+
 /// An open database. Clones are handles to the same one; it is closed for all of them at once.
 #[derive(Clone, Debug)]
 pub struct RocksStorage {
@@ -149,7 +152,9 @@ impl Open {
     fn write(&self, batch: &Batch) -> Result<(), CommitError> {
         let mut known = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fresh = BTreeSet::new();
-        let mut write = WriteBatch::with_capacity_bytes(batch.bytes());
+        // A batch that outgrows its memory is copied.
+        let room = batch.bytes() + WRITE_OVERHEAD * batch.writes();
+        let mut write = WriteBatch::with_capacity_bytes(room);
         let (log, state) = (self.family(LOG), self.family(STATE));
         for append in &batch.appends {
             let partition = append.partition;
@@ -197,8 +202,10 @@ impl Open {
             return Ok(());
         }
         self.db.write(write).map_err(commit_error)?;
-        known.append(&mut fresh);
-        known.retain(|partition| !batch.erased.contains(partition));
+        known.extend(fresh);
+        for partition in &batch.erased {
+            known.remove(partition);
+        }
         Ok(())
     }
 
