@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use sprawl_core::broker::replica::Submission;
-use sprawl_core::broker::routing::{Routed, target_of};
+use sprawl_core::broker::routing::Routed;
 use sprawl_core::cluster::consensus::RaftStatus;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{PartitionId, ShardId};
@@ -153,10 +153,10 @@ impl NodeHandle {
         let shards = u16::try_from(self.shards.len()).expect("shards are counted in u16");
         let view = self.view();
         let mut outcomes = vec![Response::Unknown; items.len()];
-        let nothing = Routed { version: view.version, partitions: Vec::new() };
+        let Routed { version, partitions } = Routed::by(&view, &items);
+        let nothing = Routed { version, partitions: Vec::new() };
         let mut parts = vec![(Vec::new(), Vec::new(), nothing); shards.into()];
-        for (at, item) in items.into_iter().enumerate() {
-            let partition = target_of(&view, &item);
+        for (at, (item, partition)) in items.into_iter().zip(partitions).enumerate() {
             let door = partition.map_or(ShardId(0), |id| shard_of(id, shards));
             let (places, part, routed) = &mut parts[usize::from(door.0)];
             places.push(at);

@@ -10,7 +10,7 @@ use super::delivery::AckToken;
 use super::desk::ReplyTo;
 use super::replica::{Envelope, Submission};
 use crate::cluster::metadata::View;
-use crate::ids::{ChangeIndex, IdHash, PartitionId, RequestId, ShardId, SubscriptionId};
+use crate::ids::{ChangeIndex, IdHash, PartitionId, RequestId, ShardId, SubscriptionId, TopicName};
 use crate::machine::{Request, Response, Time};
 
 /// How long a message waits for its topic to be made.
@@ -57,6 +57,29 @@ pub struct Routed {
 }
 
 impl Routed {
+    /// Where these messages go by this view. A topic of one partition is looked up once for as many
+    /// messages as follow one another to it.
+    #[must_use]
+    pub fn by(view: &View, items: &[Submission]) -> Self {
+        let mut last: Option<(&TopicName, PartitionId)> = None;
+        let partitions = items.iter().map(|item| {
+            let Submission { topic, draft, .. } = item;
+            if let Some((same, partition)) = last
+                && same == topic
+            {
+                return Some(partition);
+            }
+            let mut by_slot = false;
+            let partition = view.partition_at(topic, || {
+                by_slot = true;
+                slot(&draft.envelope)
+            })?;
+            last = (!by_slot).then_some((topic, partition));
+            Some(partition)
+        });
+        Self { version: view.version, partitions: partitions.collect() }
+    }
+
     /// The partition of the message at this place, where the view is the one that was looked at.
     pub(crate) fn of(&self, view: &View, at: u32) -> Option<PartitionId> {
         let partitions = (self.version == view.version).then_some(&self.partitions)?;
@@ -191,5 +214,50 @@ impl Routes {
             Some((what, len, max)) => Err(format!("{len} {what}, the bound is {max}")),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::replica::{Draft, Terms};
+    use super::*;
+    use crate::cluster::metadata::{Change, founded};
+    use crate::cluster::topic::TopicConfig;
+    use crate::ids::Source;
+
+    fn view(topics: &[(&str, u32)]) -> View {
+        let mut view = founded();
+        for &(name, partitions) in topics {
+            let config = TopicConfig { partitions, ..TopicConfig::default() };
+            let change = Change::CreateTopic { name: name.parse().expect("a name"), config };
+            view.apply(view.version.next(), &change);
+        }
+        view
+    }
+
+    fn submission((number, topic): (usize, &str)) -> Submission {
+        let id = number.to_string().parse().expect("an id");
+        let envelope =
+            Envelope { id, key: None, sequence: None, content_type: None, headers: Vec::new() };
+        let draft = Draft { envelope, payload: Bytes::new() };
+        let topic = topic.parse().expect("a name");
+        Submission { source: Source(1), topic, draft, terms: Terms::default() }
+    }
+
+    #[test]
+    fn a_batch_is_routed_as_its_messages_are_one_by_one() {
+        let view = view(&[("one", 1), ("other", 1), ("many", 16)]);
+        let topics = ["one", "one", "many", "many", "many", "one", "none", "one", "other", "other"];
+        let topics = topics.into_iter().chain(["many"; 50]);
+        let items: Vec<Submission> = topics.enumerate().map(submission).collect();
+        let wanted: Vec<_> = items.iter().map(|item| target_of(&view, item)).collect();
+        let routed = Routed::by(&view, &items);
+        assert_eq!(routed.partitions, wanted);
+        assert!((0..).zip(wanted).all(|(at, one)| routed.of(&view, at) == one));
+        let mut newer = view;
+        newer.version = newer.version.next();
+        assert!((0..60).all(|at| routed.of(&newer, at).is_none()), "another view is asked anew");
     }
 }

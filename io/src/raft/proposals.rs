@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, RaftError};
+use futures_util::StreamExt as _;
+use openraft::errors::{ClientWriteError, Fatal};
 use sprawl_core::wire;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -89,11 +90,21 @@ impl Proposals {
 
 /// Has a change agreed by the group that this node leads, if it does.
 pub(super) async fn propose(raft: &Raft, agreed: Agreed) -> Proposed {
-    match raft.client_write(agreed).await {
-        Ok(_) => Proposed::Agreed,
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Proposed::NotLeader,
+    // What hands it over takes kilobytes, which thousands of proposals need one after the other and
+    // not all at once while they wait.
+    let answer = match Box::pin(raft.client_write_many([agreed])).await {
+        Ok(mut answers) => answers.next().await.unwrap_or(Err(Fatal::Stopped)),
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(Ok(_)) => Proposed::Agreed,
+        Ok(Err(ClientWriteError::ForwardToLeader(_))) => Proposed::NotLeader,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "nobody knows whether a change is agreed on");
+            Proposed::Unknown
+        }
         Err(error) => {
-            let error: RaftError<Kinds, ClientWriteError<Kinds>> = error;
+            let error: Fatal<Kinds> = error;
             tracing::debug!(%error, "nobody knows whether a change is agreed on");
             Proposed::Unknown
         }

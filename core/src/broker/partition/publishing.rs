@@ -16,7 +16,7 @@ use crate::zoo::{Bug, planted};
 pub(in crate::broker) const PUBLISH_WAIT: Duration = Duration::from_secs(10);
 /// How many bytes entries share that are made together, at most: as long as readers or the cache
 /// hold one of them, they hold so much.
-const ROOM_BYTES_MAX: usize = 64 << 10;
+const ROOM_BYTES_MAX: usize = 16 << 10;
 /// How many repeats of ids under way wait in a partition at most.
 pub(in crate::broker) const REPEATS_MAX: usize = 4_096;
 
