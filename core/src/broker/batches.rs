@@ -43,8 +43,9 @@ impl Shard {
                     items.extend(item.take());
                 }
                 (None, _) => {
-                    let reply = ReplyTo::Item(batch, at);
-                    item.take().map(|item| self.want(reply, item, now, effects));
+                    if let Some(item) = item.take() {
+                        self.want(ReplyTo::Item(batch, at), item, now, effects);
+                    }
                 }
             }
         }
