@@ -28,10 +28,11 @@ const NUMBERED_MAX: usize = 1 << NUMBER_BITS;
 /// A queue that is this many times shorter than what it has room for gives the room back.
 const SLACK: usize = 8;
 
-// A doubled table has taken all of the one before in long before it is full itself.
-const _: () = assert!(MOVED_AT_ONCE >= 2);
-// An empty place is never that of an entry.
+/// What no entry's place is: its bits of the id are never none.
 const EMPTY: u32 = 0;
+
+// A doubled table has taken in all of the one before long before it is full itself.
+const _: () = assert!(MOVED_AT_ONCE >= 2);
 
 /// Ids in the order in which they came, each once, with a value each. It keeps the room of `KEPT`
 /// entries when it becomes shorter.
@@ -166,10 +167,8 @@ impl<T, const KEPT: usize> IdQueue<T, KEPT> {
         let at = (number - self.first) as usize;
         let id = self.entries[at].id;
         let place = (number as u32 & NUMBER_MASK) | tag(id) << NUMBER_BITS;
-        let is_free = |place: u32| {
-            // The new one itself is free until it has its place.
-            place == EMPTY || self.position_of(place) >= self.entries.len()
-        };
+        // Free is also what belonged to an entry that is gone.
+        let is_free = |place: u32| place == EMPTY || self.position_of(place) >= self.entries.len();
         let [one, other] = self.table.buckets(id).map(|bucket| {
             let places = self.table.0[bucket].0;
             let free = places.iter().filter(|&&place| is_free(place)).count();
