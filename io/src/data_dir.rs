@@ -15,6 +15,10 @@ pub use folder::{DataDir, DirError};
 
 /// The name of the identity file.
 pub const IDENTITY_FILE: &str = "identity";
+/// The name of the file that keeps a directory from being started again, once the cluster has said
+/// for good that it is not the node: with each start its boot number grows, and would one day pass
+/// the registered one, with data that are older all the same.
+pub const REFUSED_FILE: &str = "refused";
 /// The format of data directories that this build writes and reads.
 pub const FORMAT: u32 = 1;
 
@@ -41,6 +45,9 @@ pub enum IdentityError {
          directory, which makes a new node"
     )]
     Damaged(String),
+    /// The cluster has refused the directory for good.
+    #[error("{0}")]
+    Refused(String),
     /// There is data but no identity.
     #[error(
         "the directory holds a database but no identity file: restore it from a copy, or start \
@@ -81,6 +88,9 @@ pub async fn enter<F: Files>(
     name: &Name,
     fresh: u128,
 ) -> Result<Identity, IdentityError> {
+    if let Some(why) = files.read(REFUSED_FILE).await? {
+        return Err(IdentityError::Refused(String::from_utf8_lossy(&why).into_owned()));
+    }
     let mut identity = match files.read(IDENTITY_FILE).await? {
         Some(content) => parse(&content)?,
         None if files.holds_data().await? => return Err(IdentityError::Missing),
@@ -109,6 +119,13 @@ fn born(name: &str, fresh: u128) -> Identity {
         return Identity { disk: DiskId(disk), boot: Boot(fresh as u64 >> 32), name };
     }
     Identity { disk: DiskId(fresh), boot: Boot(0), name }
+}
+
+/// Keeps the directory from being started again.
+pub(crate) async fn fence<F: Files>(files: &F, why: &str) {
+    if let Err(error) = files.replace(REFUSED_FILE, why.as_bytes()).await {
+        tracing::warn!(%error, "the file '{REFUSED_FILE}' is not written");
+    }
 }
 
 fn render(identity: &Identity) -> String {

@@ -97,14 +97,19 @@ impl NodeHandle {
         &self.traffic
     }
 
-    /// Returns when the node is registered and serves what it leads, or after `wait`: says which.
+    /// Returns when the node is registered and serves what it leads, when it has ended, or after
+    /// `wait`; says whether it serves.
     pub async fn settled(&self, wait: Duration) -> bool {
         let settled = async {
             while !self.serves_what_it_leads().await {
+                if self.ended.get().is_some() {
+                    return false;
+                }
                 tokio::time::sleep(SETTLED_LOOK).await;
             }
+            true
         };
-        tokio::time::timeout(wait, settled).await.is_ok()
+        tokio::time::timeout(wait, settled).await.unwrap_or(false)
     }
 
     async fn serves_what_it_leads(&self) -> bool {

@@ -24,7 +24,7 @@ use crate::data_dir::{Identity, IdentityError, Name};
 use crate::driver::{ControlLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
 use crate::membership::Membership;
-use crate::peer::{self, ClusterKey, Counters, Incoming, Lane, Network, Peers, Sockets};
+use crate::peer::{self, ClusterKey, Counters, Incoming, Lane, Network, Peers, Refusal, Sockets};
 use crate::raft::{
     BadMetadata, Group, Member, Observed, Reached, SNAPSHOT_ENTRIES, Search, Stored,
 };
@@ -165,22 +165,26 @@ where
     let others = contacts::read(disk.files()).await;
     let hands = (clock.clone(), trace.clone(), network.clone());
     let seed = membership::seed(&said, known, others, &view, &options)?;
+    let is_known = view.nodes.contains_key(&said.disk);
     let (gossiping, farewell) =
-        membership::begin(seed, origin, hands, &mut inbound, stop.follow())?;
+        membership::begin(seed, hands, &mut inbound, stop.follow(), is_known)?;
     let seed =
         ControlSeed { said, founds: Some(known.unwrap_or(cluster)), view: Arc::new(view), origin };
     let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
-    let lanes = Lanes { network: network.clone(), peers, group, traffic, gossiping };
+    let fence = Signal::new(None);
+    let (network_of, fence_of) = (network.clone(), fence.clone());
+    let lanes = Lanes { network: network_of, peers, group, traffic, gossiping, fence: fence_of };
     let writers = to_writer.clone();
     let ends = Ends { origin, storage, clock, trace, to_writer: writers, stop: stop.clone() };
     let (asked, stopping) = mpsc::channel(1);
     let ended = Signal::new(None);
     let watched = ended.follow();
     let handle = ends.run(identity, seed, lanes, replicas, &options, (asked, watched))?;
-    let closing = move || network.close();
     let (membership, writer) = (handle.membership.clone(), to_writer);
-    let watch = Watch { membership, stopping, closed, farewell };
-    let keeper = Keeper { disk, watch, writer, stop, ended, closing };
+    let fenced = network.fenced();
+    let closing = move || network.close();
+    let watch = Watch { membership, stopping, closed, farewell, fenced };
+    let keeper = Keeper { disk, watch, writer, stop, ended, fence, closing };
     spawn("sprawl-keeper".to_owned(), keeper.run())?;
     Ok(handle)
 }
@@ -209,6 +213,7 @@ fn peers(said: &Registration, cluster: Option<ClusterId>, options: &Options) -> 
         name: said.name.clone(),
         cluster,
         key: options.cluster.key.clone(),
+        run: said.run,
         ..peer::Options::new((said.disk, said.boot), said.address, entropy)
     }
 }
@@ -281,6 +286,8 @@ struct Lanes<N> {
     group: Group,
     traffic: Arc<Counters>,
     gossiping: Gossiping,
+    /// Why no later start from this directory may go on either.
+    fence: Signal<Option<String>>,
 }
 
 impl<S, C, T> Ends<S, C, T>
@@ -333,11 +340,13 @@ where
             spawn(format!("sprawl-shard-{number}"), driver.run())?;
         }
         let (ask, requests) = mpsc::channel(INBOX_REQUESTS_MAX);
-        let Lanes { network, peers, group, traffic, gossiping } = lanes;
-        let Gossiping { membership, verdicts, retired, leaves } = gossiping;
+        let Lanes { network, peers, group, traffic, gossiping, fence } = lanes;
+        let Gossiping { membership, verdicts, retired, leaves, registered } = gossiping;
         let stopped = self.stop.follow();
         let inbox = control::Inbox { reports: reported, requests, peers, verdicts, stopped };
-        let shown = control::Shown { shards: views, face: face.clone(), retired, leaves };
+        let face_of = face.clone();
+        let shown =
+            control::Shown { shards: views, face: face_of, retired, leaves, registered, fence };
         let (status, waits) = (group.status.clone(), group.waits.clone());
         let hands = (self.clock.clone(), self.trace.clone(), group, network);
         let (control, writer) = (Control::recover(seed), self.to_writer.clone());
@@ -385,6 +394,8 @@ struct Watch {
     closed: oneshot::Receiver<()>,
     /// Comes to an end when gossip has said its last word.
     farewell: oneshot::Receiver<()>,
+    /// Another node says that this directory is not the node, or not any more.
+    fenced: Follower<Option<Refusal>>,
 }
 
 /// Keeps the directory locked until the node has ended, and ends it when asked.
@@ -394,13 +405,15 @@ struct Keeper<D, F> {
     writer: WriterHandle,
     stop: Signal<Option<Ended>>,
     ended: Signal<Option<Ended>>,
+    /// Why no later start from this directory may go on either.
+    fence: Signal<Option<String>>,
     /// Ends the network.
     closing: F,
 }
 
 impl<D: Disk, F: FnOnce()> Keeper<D, F> {
     async fn run(self) {
-        let Watch { membership, mut stopping, closed, farewell } = self.watch;
+        let Watch { membership, mut stopping, closed, farewell, mut fenced } = self.watch;
         let mut stopped = self.stop.follow();
         tokio::select! {
             biased;
@@ -410,6 +423,11 @@ impl<D: Disk, F: FnOnce()> Keeper<D, F> {
                 flush(&self.writer).await;
                 self.stop.set_where(Option::is_none, Some(Ended::Shutdown));
             }
+            refusal = fenced.until(Option::is_some) => {
+                let why = refusal.map_or_else(String::new, |refusal| refusal.to_string());
+                self.fence.set(Some(why.clone()));
+                self.stop.set_where(Option::is_none, Some(Ended::Halted(why)));
+            }
             never = contacts::keep(self.disk.files(), membership) => match never {},
         }
         // An error is the signal: the loop of gossip has ended.
@@ -418,6 +436,9 @@ impl<D: Disk, F: FnOnce()> Keeper<D, F> {
         drop(self.writer);
         // An error is the signal: the writer has closed the database and dropped its end.
         let _ = closed.await;
+        if let Some(why) = self.fence.follow().get() {
+            crate::data_dir::fence(self.disk.files(), &why).await;
+        }
         drop(self.disk);
         // A disk that failed on the way down is the reason, whoever asked for the end.
         self.ended.set(stopped.get());

@@ -19,7 +19,8 @@ pub struct RaftStatus {
     pub quorum_acked: Option<Time>,
     /// The voters; of a change of them that is under way, the old and the new ones.
     pub voters: BTreeSet<NodeId>,
-    /// Whether such a change is under way.
+    /// Whether a change of the group is under way, of its voters or its learners: openraft refuses
+    /// another one meanwhile.
     pub is_joint: bool,
     /// Who receives the log and does not vote, and how far the leader knows that they have it: 0
     /// while it does not.

@@ -78,7 +78,8 @@ pub enum JoinAnswer {
     Joined(Joined),
     /// It is not, and why.
     Refused(JoinRefused),
-    /// Whoever was asked does not lead, and does not know who does.
+    /// Whoever was asked does not lead and does not know who does, or cannot judge it yet: it is to
+    /// be asked again.
     Elsewhere,
 }
 
@@ -120,7 +121,7 @@ pub enum JoinRefused {
     /// The same or a later start of this identity has registered.
     #[error(
         "this data directory is a copy or was rolled back: its start {asked} is not newer than \
-         start {known}, which the cluster knows"
+         start {known}, which the cluster knows; start with an empty directory"
     )]
     OldBoot {
         /// The run that asks.
@@ -129,7 +130,10 @@ pub enum JoinRefused {
         known: Boot,
     },
     /// Another process with the same identity lives elsewhere.
-    #[error("another node with this data directory's identity is running at {0}")]
+    #[error(
+        "a node with this data directory's identity is running at {0}: start a copy with an empty \
+         directory; if the directory was moved, stop that node first"
+    )]
     Copied(SocketAddr),
     /// Another node of the name lives.
     #[error("a node of the name '{0}' is running at {1}")]
@@ -154,6 +158,21 @@ impl JoinRefused {
             Self::OtherCluster(..)
             | Self::Retired
             | Self::OldBoot { .. }
+            | Self::Full
+            | Self::Level(_)
+            | Self::Range => false,
+        }
+    }
+
+    /// Whether no later start from the same directory may be registered either. Its boot number
+    /// would pass the registered one at last, and its data are older all the same.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Retired | Self::OldBoot { .. } => true,
+            Self::OtherCluster(..)
+            | Self::Copied(_)
+            | Self::NameTaken(..)
             | Self::Full
             | Self::Level(_)
             | Self::Range => false,

@@ -76,6 +76,9 @@ pub enum ControlEffect {
     Send {
         /// To whom.
         to: DiskId,
+        /// To which run of it, by the way by which that run was heard; `None` means the registered
+        /// one, where the metadata have it.
+        run: Option<Boot>,
         /// What.
         message: ControlMessage,
     },
@@ -106,8 +109,8 @@ pub enum Halt {
     Refused(JoinRefused),
     /// A later start of the same identity has registered.
     #[error(
-        "start {known} of this data directory's identity has registered, this is start {mine}: \
-         the directory was copied or rolled back"
+        "this data directory was copied or rolled back: the cluster has registered start {known} \
+         of it, this is start {mine}; start with an empty directory"
     )]
     Outdated {
         /// This run.
@@ -116,8 +119,19 @@ pub enum Halt {
         known: Boot,
     },
     /// The identity was retired: the node has left, or another took its place.
-    #[error("this node was retired from the cluster")]
+    #[error("this node was retired from the cluster; start it with an empty directory")]
     Retired,
+}
+
+impl Halt {
+    /// Whether no later start from the same directory may go on either.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(why) => why.is_final(),
+            Self::Outdated { .. } | Self::Retired => true,
+        }
+    }
 }
 
 /// What a client asks of the metadata.

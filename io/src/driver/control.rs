@@ -8,7 +8,7 @@ use sprawl_core::cluster::message::ControlMessage;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::cluster::verdicts::Verdicts;
 use sprawl_core::cluster::{ClusterClock, Control};
-use sprawl_core::ids::{DiskId, ShardId};
+use sprawl_core::ids::{Boot, DiskId, ShardId};
 use sprawl_core::machine::{
     ControlEffect, ControlInput, ControlRequest, ControlResponse, Halt, Machine, Report,
 };
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{Awaited, Driven};
 use crate::clock::Clock;
 use crate::handle::{Asked, Ended};
-use crate::peer::{Answerer, Incoming, Lane, Network};
+use crate::peer::{Answerer, Incoming, Lane, Network, Runs};
 use crate::raft::{Decision, Group, Visitor};
 use crate::signal::{Follower, Signal};
 use crate::trace::Trace;
@@ -53,6 +53,10 @@ pub(crate) struct Shown {
     pub(crate) retired: Signal<Arc<BTreeSet<DiskId>>>,
     /// Whether this node's is among them.
     pub(crate) leaves: Signal<bool>,
+    /// Whether this run is registered.
+    pub(crate) registered: Signal<bool>,
+    /// Why no later start from this directory may go on either.
+    pub(crate) fence: Signal<Option<String>>,
 }
 
 /// The control machine and its hands.
@@ -63,9 +67,11 @@ pub(crate) struct ControlLoop<C, T, N> {
     network: N,
     /// Nodes of no cluster that asked to be registered, each with the way back.
     visitors: BTreeMap<DiskId, Answerer>,
-    /// Where nodes listen that the metadata do not know (any more) and that said something: the
+    /// Where runs listen that the metadata do not know (any more) and that said something: the
     /// answer tells them how they stand.
-    strangers: BTreeMap<DiskId, SocketAddr>,
+    strangers: BTreeMap<(DiskId, Boot), SocketAddr>,
+    /// The registered runs, as the network has them.
+    runs: Runs,
     stop: Signal<Option<Ended>>,
     writer: WriterHandle,
     shown: Shown,
@@ -83,12 +89,25 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
     ) -> Self {
         let driven = Driven::new(control, clock, trace);
         let (visitors, awaited) = (BTreeMap::new(), Awaited::new());
-        let strangers = BTreeMap::new();
-        Self { driven, inbox, group, network, visitors, strangers, stop, writer, shown, awaited }
+        let (strangers, runs) = (BTreeMap::new(), Runs::default());
+        Self {
+            driven,
+            inbox,
+            group,
+            network,
+            visitors,
+            strangers,
+            runs,
+            stop,
+            writer,
+            shown,
+            awaited,
+        }
     }
 
     /// Runs until the node ends.
     pub(crate) async fn run(mut self) {
+        self.introduce();
         loop {
             let wakeup = self.driven.machine.wakeup();
             let input = tokio::select! {
@@ -139,15 +158,17 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
             match effect {
                 ControlEffect::Propose(change) => self.group.propose(change, false),
                 ControlEffect::Decide(change) => self.group.propose(change, true),
-                ControlEffect::Send { to, message } => self.send(to, &message),
+                ControlEffect::Send { to, run, message } => self.send((to, run), &message),
                 ControlEffect::Reconfigure(change) => self.group.reconfigure(change),
                 ControlEffect::Joined(joined) => {
                     tracing::info!(node = joined.node.0, cluster = %joined.cluster, "registered");
+                    self.shown.registered.set(true);
                 }
                 ControlEffect::Tell(clock) => self.tell(&Told::Time(clock)),
                 ControlEffect::Halt(why) => {
                     tracing::error!(%why, "the node may not go on");
                     self.shown.leaves.set(why == Halt::Retired);
+                    self.shown.fence.set(why.is_final().then(|| why.to_string()));
                     let ended = Ended::Halted(why.to_string());
                     self.stop.set_where(Option::is_none, Some(ended));
                 }
@@ -171,7 +192,7 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
     }
 
     /// Sends a message to another node's control machine, or answers who waits at the door.
-    fn send(&mut self, to: DiskId, message: &ControlMessage) {
+    fn send(&mut self, (to, run): (DiskId, Option<Boot>), message: &ControlMessage) {
         if let ControlMessage::JoinAnswer { disk, answer, .. } = message
             && *disk == to
             && let Some(visitor) = self.visitors.remove(&to)
@@ -179,8 +200,12 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
             return visitor.answer(wire::encode(answer).into());
         }
         let view = self.shown.face.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let known = view.nodes.get(&to).map(|node| node.address);
-        match known.or_else(|| self.strangers.remove(&to)) {
+        let known = view.nodes.get(&to);
+        let known = known.filter(|node| run.is_none_or(|run| node.boot == run));
+        let known = known.map(|node| node.address);
+        // An answer goes to the run that asked: a copy's never to the node that it was copied from.
+        let stranger = run.and_then(|run| self.strangers.remove(&(to, run)));
+        match known.or(stranger) {
             Some(address) => {
                 let message = wire::encode(message).into();
                 self.network.tell((address, to), Lane::Control, message);
@@ -194,11 +219,11 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
         let from = (incoming.from.disk, incoming.from.boot);
         let face = &self.shown.face;
         let view = face.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if !view.nodes.contains_key(&from.0) {
+        if !view.has_registered(from.0, from.1) {
             if self.strangers.len() >= VISITORS_MAX {
                 self.strangers.pop_first();
             }
-            self.strangers.insert(from.0, incoming.from.address);
+            self.strangers.insert(from, incoming.from.address);
         }
         match wire::decode(&incoming.body) {
             Ok(message) => Some(ControlInput::Heard { from, message }),
@@ -216,7 +241,16 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
         }
     }
 
-    fn show(&self, view: Arc<View>) {
+    /// Tells the network which runs are registered, where that is news.
+    fn introduce(&mut self) {
+        let view = self.shown.face.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(runs) = self.runs.other(&view) {
+            self.runs = runs.clone();
+            self.network.know(runs);
+        }
+    }
+
+    fn show(&mut self, view: Arc<View>) {
         self.tell(&Told::View(view.clone()));
         // Identities are only ever added to the retired ones.
         if view.retired.len() != self.shown.retired.follow().get().len() {
@@ -224,5 +258,7 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
         }
         let mut face = self.shown.face.write().unwrap_or_else(PoisonError::into_inner);
         *face = view;
+        drop(face);
+        self.introduce();
     }
 }

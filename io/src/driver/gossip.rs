@@ -39,6 +39,22 @@ pub(crate) struct Inbox {
     pub(crate) stopped: Follower<Option<Ended>>,
 }
 
+impl Inbox {
+    /// Takes what comes and says nothing, until it may speak or the node ends.
+    pub(crate) async fn keep_silent(&mut self, may_speak: &mut Follower<bool>) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.stopped.until(Option::is_some) => return,
+                _ = may_speak.until(|may| *may) => return,
+                // Dropped, it tells the asker that there is no answer.
+                Some(_) = self.asked.recv() => {}
+                Some(_) = self.datagrams.recv() => {}
+            }
+        }
+    }
+}
+
 /// Where gossip shows what it knows.
 pub(crate) struct Shown {
     pub(crate) membership: Signal<Arc<Membership>>,

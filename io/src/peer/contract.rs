@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     CallError, Class, ClusterKey, Inbound, Incoming, Lane, Network, NotDelivered, Options, Pace,
-    Peers, Refusal, Sockets, Unknown,
+    Peers, Refusal, Runs, Sockets, Unknown,
 };
 
 mod meeting;
@@ -58,6 +58,7 @@ pub async fn check<B: Bench>(bench: &mut B) {
     meeting::a_restarted_peer_is_reached(bench).await;
     meeting::an_older_run_is_refused(bench).await;
     meeting::a_twin_is_refused(bench).await;
+    meeting::of_two_runs_one_is_a_member(bench).await;
     meeting::another_cluster_is_refused(bench).await;
     meeting::a_wrong_key_is_refused(bench).await;
     meeting::without_a_common_version_nothing_is_said(bench).await;
@@ -91,7 +92,7 @@ fn member(disk: u128, boot: u64, address: SocketAddr) -> Options {
     entropy[16..24].copy_from_slice(&boot.to_le_bytes());
     let options = Options::new((DiskId(disk), Boot(boot)), address, entropy);
     let name = format!("node-{disk}");
-    Options { cluster: Some(CLUSTER), pace: pace(), name, ..options }
+    Options { cluster: Some(CLUSTER), run: boot, pace: pace(), name, ..options }
 }
 
 fn start<S: Sockets>(sockets: S, options: impl FnOnce(SocketAddr) -> Options) -> Node<S> {

@@ -3,30 +3,28 @@
 //!
 //! The dialer says hello; the acceptor welcomes; the dialer proves; the acceptor accepts. From the
 //! welcome on each parcel bears a seal over all parcels before it, both nonces among them, so that
-//! none can be replayed or sent back. Without a key the seals are zeros. A run's boot number is
-//! remembered only when the run has proved itself; with a key, a refusal for another cluster or
-//! an old boot counts only when it is sealed.
+//! none can be replayed or sent back. Without a key the seals are zeros; with one, a refusal for
+//! another cluster or an old boot counts only when it is sealed.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::Arc;
 
 use sprawl_core::wire;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::boots::Boots;
 use super::dice::Dice;
 use super::hello::{
     Failed, Hello, Reply, read_hello, read_reply, read_versions, receive, send, write_hello,
 };
 use super::key::{ClusterKey, SEAL_BYTES, Speaker};
-use super::{Class, PeerIdentity, Refusal, lock};
+use super::{Class, PeerIdentity, Refusal, Runs};
 
 /// One side of a handshake.
 pub(super) struct Side<'a> {
     pub(super) me: PeerIdentity,
     pub(super) key: Option<&'a ClusterKey>,
     pub(super) versions: (u16, u16),
-    pub(super) boots: &'a Mutex<Boots>,
+    pub(super) runs: Arc<Runs>,
     pub(super) dice: &'a Dice,
 }
 
@@ -65,7 +63,7 @@ where
     /// Sends the other side away. That it hears of it is not certain.
     async fn refuse(&mut self, refusal: Refusal) -> Failed {
         match self.say(&Reply::Refused(refusal)).await {
-            Ok(()) | Err(_) => Failed::Refused(refusal),
+            Ok(()) | Err(_) => Failed::SentAway(refusal),
         }
     }
 
@@ -98,17 +96,14 @@ fn harmless(refusal: Refusal) -> bool {
 }
 
 impl Side<'_> {
-    /// Whether this node talks to the other, who has proved itself; takes note of its run.
+    /// Whether this node talks to the other.
     fn judge(&self, peer: &PeerIdentity) -> Result<(), Refusal> {
         if let (Some(mine), Some(theirs)) = (self.me.cluster, peer.cluster)
             && mine != theirs
         {
             return Err(Refusal::OtherCluster(mine));
         }
-        let mut boots = lock(self.boots);
-        // A newer run of the own directory may be known; then it is this node that others refuse.
-        let _ = boots.hear(&self.me);
-        boots.hear(peer)
+        self.runs.judge(peer)
     }
 
     /// Dials: the other side has accepted when this returns who it is.

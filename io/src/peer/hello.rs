@@ -53,15 +53,28 @@ pub enum Refusal {
     WrongKey,
     /// The refusing node belongs to another cluster.
     OtherCluster(ClusterId),
-    /// A newer run of the same data directory is known.
+    /// A newer run of the same data directory has registered with the cluster.
     StaleBoot {
         /// Its boot number.
         known: Boot,
     },
-    /// Another run with the same boot number is known.
+    /// Another run with the same boot number has registered.
     Twin,
     /// The refusing node holds as many connections as it takes.
     Full,
+}
+
+impl Refusal {
+    /// Whether it says that this data directory is not the node, or not any more: the metadata name
+    /// another run of it.
+    pub(super) fn is_final(self) -> bool {
+        match self {
+            Self::StaleBoot { .. } | Self::Twin => true,
+            Self::NoCommonVersion { .. } | Self::WrongKey | Self::OtherCluster(_) | Self::Full => {
+                false
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Refusal {
@@ -79,12 +92,12 @@ impl std::fmt::Display for Refusal {
             }
             Self::StaleBoot { known } => write!(
                 f,
-                "a newer run (boot {known}) of the same data directory is known: this one is a \
-                 copy or was rolled back; stop it, and start with an empty directory"
+                "this data directory was copied or rolled back: the cluster has registered a \
+                 later start of it, start {known}; start with an empty directory"
             ),
             Self::Twin => f.write_str(
-                "another run with the same boot number of the same data directory is known: one \
-                 of the two is a copy; stop it, and start with an empty directory",
+                "this data directory is a copy: the cluster has registered another start of it \
+                 under the same number; start with an empty directory",
             ),
             Self::Full => f.write_str("the refusing node has too many connections"),
         }
@@ -119,8 +132,10 @@ pub(super) enum Failed {
     Io(io::Error),
     /// What came is not a handshake.
     Nonsense(&'static str),
-    /// One of the two does not talk to the other.
+    /// The other side does not talk to this one.
     Refused(Refusal),
+    /// This side does not talk to the other one.
+    SentAway(Refusal),
 }
 
 impl From<io::Error> for Failed {

@@ -9,7 +9,6 @@ use sprawl_core::ids::ClusterId;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::answer::Datagram;
-use super::boots::Boots;
 use super::counters::Counters;
 use super::dice::Dice;
 use super::handshake::Side;
@@ -18,7 +17,8 @@ use super::inbox::{Inbound, Inboxes};
 use super::link::Link;
 use super::visitor::Visitors;
 use super::{
-    Class, ClusterKey, DATAGRAM_BYTES_MAX, NotDelivered, Options, Pace, PeerIdentity, Sockets, lock,
+    Class, ClusterKey, DATAGRAM_BYTES_MAX, NotDelivered, Options, Pace, PeerIdentity, Refusal,
+    Runs, Sockets, lock,
 };
 use crate::signal::Signal;
 
@@ -54,7 +54,10 @@ pub(super) struct Hub<S> {
     cluster: Mutex<Option<ClusterId>>,
     key: Option<ClusterKey>,
     versions: (u16, u16),
-    boots: Mutex<Boots>,
+    /// What the metadata say of runs.
+    runs: Mutex<Arc<Runs>>,
+    /// Set when another node has said that this run is not the registered one.
+    pub(super) fenced: Signal<Option<Refusal>>,
     links: Mutex<BTreeMap<(SocketAddr, Class), Arc<Link>>>,
     openings: mpsc::UnboundedSender<Arc<Link>>,
     complaints: Mutex<BTreeSet<(IpAddr, String)>>,
@@ -62,13 +65,13 @@ pub(super) struct Hub<S> {
 
 impl<S: Sockets> Hub<S> {
     pub(super) fn new(sockets: S, options: Options) -> (Self, Inbound, Openings) {
-        let Options { disk, boot, mut name, address, cluster, key, entropy, pace, versions } =
-            options;
+        let Options { disk, boot, run, mut name, address, cluster, .. } = options;
+        let Options { key, entropy, pace, versions, .. } = options;
         let dice = Dice::new(entropy);
         while name.len() > NAME_BYTES_MAX {
             name.pop();
         }
-        let me = PeerIdentity { disk, boot, run: dice.number(), address, name, cluster };
+        let me = PeerIdentity { disk, boot, run, address, name, cluster };
         let (inboxes, inbound) = Inboxes::new();
         let (openings, opened) = mpsc::unbounded_channel();
         let hub = Self {
@@ -85,7 +88,8 @@ impl<S: Sockets> Hub<S> {
             greetings: Arc::new(Semaphore::new(GREETINGS_MAX)),
             key,
             versions,
-            boots: Mutex::default(),
+            runs: Mutex::default(),
+            fenced: Signal::new(None),
             links: Mutex::default(),
             openings,
             complaints: Mutex::default(),
@@ -96,7 +100,26 @@ impl<S: Sockets> Hub<S> {
     /// This node's side of a handshake.
     pub(super) fn side(&self) -> Side<'_> {
         let (key, versions) = (self.key.as_ref(), self.versions);
-        Side { me: self.me.follow().get(), key, versions, boots: &self.boots, dice: &self.dice }
+        Side { me: self.me.follow().get(), key, versions, runs: self.runs(), dice: &self.dice }
+    }
+
+    /// The runs that the metadata have registered.
+    pub(super) fn runs(&self) -> Arc<Runs> {
+        lock(&self.runs).clone()
+    }
+
+    /// Names the runs that the metadata have registered from now on.
+    pub(super) fn know(&self, runs: Runs) {
+        let runs = Arc::new(runs);
+        *lock(&self.runs) = runs.clone();
+        self.visitors.dismiss(|peer| runs.judge(peer).is_err());
+    }
+
+    /// Another node has refused this one.
+    pub(super) fn fence(&self, refusal: Refusal) {
+        if refusal.is_final() {
+            self.fenced.set_where(Option::is_none, Some(refusal));
+        }
     }
 
     pub(super) fn cluster(&self) -> Option<ClusterId> {

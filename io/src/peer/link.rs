@@ -208,6 +208,11 @@ async fn meet<S: Sockets>(
             NotDelivered::Unreachable(what.to_owned())
         }
         Failed::Refused(refusal) => {
+            hub.fence(refusal);
+            hub.counters.refused.more();
+            NotDelivered::Refused(refusal)
+        }
+        Failed::SentAway(refusal) => {
             hub.counters.refused.more();
             NotDelivered::Refused(refusal)
         }

@@ -15,7 +15,6 @@ use sprawl_core::ids::{ClusterId, DiskId};
 
 mod answer;
 mod backoff;
-mod boots;
 mod calls;
 pub mod contract;
 mod counters;
@@ -31,6 +30,7 @@ mod link;
 mod outbox;
 mod peers;
 mod pump;
+mod runs;
 mod sockets;
 #[cfg(not(madsim))]
 pub mod tcp;
@@ -43,6 +43,7 @@ pub use inbox::Inbound;
 pub use key::ClusterKey;
 pub use lane::{Class, Lane};
 pub use peers::{Options, Pace, Peers};
+pub use runs::Runs;
 pub use sockets::{Halves, Sockets};
 
 /// The largest datagram, in bytes: it fits into one packet on every network of today.
@@ -100,6 +101,10 @@ pub trait Network: Clone + Send + Sync + 'static {
     /// Names the cluster that this node belongs to from now on. Connections are made anew, so that
     /// peers learn it; calls under way on them end as unknown.
     fn belong(&self, cluster: ClusterId);
+
+    /// Names the runs that the metadata have registered from now on. Connections of runs that were
+    /// overtaken end, and no new ones are made.
+    fn know(&self, runs: Runs);
 }
 
 /// Why a call has no answer.
@@ -128,8 +133,9 @@ pub enum NotDelivered {
     /// Another node than the one that was meant listens at the address.
     #[error("node {0} listens there instead")]
     OtherNode(DiskId),
-    /// The peer belongs to no cluster, or this node to none, and the lane is for members.
-    #[error("the lane is for members of one cluster")]
+    /// The peer belongs to no cluster, or this node to none, and the lane is for members; or this
+    /// run has not registered, and another one of its directory is there.
+    #[error("the lane is for registered members of one cluster")]
     Outsider,
     /// Nobody takes what comes on this lane there.
     #[error("nobody there takes what comes on this lane")]

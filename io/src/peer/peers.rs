@@ -13,8 +13,8 @@ use super::inbox::Inbound;
 use super::link::{self, Asked, Link};
 use super::outbox::NotTaken;
 use super::{
-    CallError, ClusterKey, Counters, Lane, Network, NotDelivered, Peer, PeerIdentity, Sockets,
-    Unknown, VERSIONS, visitor,
+    CallError, ClusterKey, Counters, Lane, Network, NotDelivered, Peer, PeerIdentity, Refusal,
+    Runs, Sockets, Unknown, VERSIONS, visitor,
 };
 use crate::signal::Follower;
 
@@ -58,6 +58,8 @@ pub struct Options {
     pub disk: DiskId,
     /// This run of the node.
     pub boot: Boot,
+    /// A random number of the run, by which a copied directory under the same boot is told apart.
+    pub run: u64,
     /// What people call it.
     pub name: String,
     /// Where others reach it.
@@ -81,6 +83,7 @@ impl Options {
         Self {
             disk: node.0,
             boot: node.1,
+            run: entropy.iter().fold(0, |run: u64, byte| run.rotate_left(5) ^ u64::from(*byte)),
             name: String::new(),
             address,
             cluster: None,
@@ -137,6 +140,11 @@ impl<S: Sockets> Peers<S> {
     /// Who this node is to others, and its cluster once it has one.
     pub(crate) fn identity(&self) -> Follower<PeerIdentity> {
         self.hub.me.follow()
+    }
+
+    /// Why others say for good that this data directory is not the node, once one has said so.
+    pub(crate) fn fenced(&self) -> Follower<Option<Refusal>> {
+        self.hub.fenced.follow()
     }
 
     /// Ends it: nothing is sent or received any more; requests under way are unknown.
@@ -244,6 +252,10 @@ impl<S: Sockets> Network for Peers<S> {
 
     fn belong(&self, cluster: ClusterId) {
         self.hub.belong(cluster);
+    }
+
+    fn know(&self, runs: Runs) {
+        self.hub.know(runs);
     }
 }
 

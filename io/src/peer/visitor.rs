@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sprawl_core::ids::{Boot, DiskId};
+use sprawl_core::ids::DiskId;
 use tokio::time::timeout;
 
 use super::answer::Answerer;
@@ -16,17 +16,18 @@ use super::hub::Hub;
 use super::outbox::Outbox;
 use super::pump::{self, Ended, FrameReader};
 use super::sockets::Halves;
-use super::{Class, Lane, Sockets, lock};
+use super::{Class, Lane, PeerIdentity, Runs, Sockets, lock};
 use crate::signal::{Follower, Signal};
 
 /// How long to wait when the system has no room for another connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// One connection of a caller: which of its links it is.
-type Key = (DiskId, SocketAddr, Class);
+type Key = (DiskId, u64, SocketAddr, Class);
 
 struct Place {
-    boot: Boot,
+    peer: PeerIdentity,
+    /// Counts the connections, in the order in which they came.
     serial: u64,
     leave: Signal<bool>,
 }
@@ -37,37 +38,82 @@ struct Table {
     last: u64,
 }
 
-/// Who is connected: one connection per link of a caller, and none of an older run. Bounded by
-/// how many connections a node takes.
+/// Who is connected: one connection per link of a caller. Bounded by how many connections a node
+/// takes.
 #[derive(Default)]
 pub(super) struct Visitors(Mutex<Table>);
 
+fn key(caller: &Caller) -> Key {
+    (caller.peer.disk, caller.peer.run, caller.dialed, caller.class)
+}
+
 impl Visitors {
-    /// A caller takes its place; whoever had it, or is an older run of it, is told to leave.
+    /// A caller takes its place; whoever had it is told to leave.
     fn enter(&self, caller: &Caller) -> (u64, Follower<bool>) {
         let mut table = lock(&self.0);
         table.last += 1;
         let serial = table.last;
-        let boot = caller.peer.boot;
-        let key = (caller.peer.disk, caller.dialed, caller.class);
-        let older = table
-            .places
-            .iter()
-            .filter(|(other, place)| other.0 == key.0 && (place.boot < boot || **other == key));
-        older.for_each(|(_, place)| {
-            place.leave.set(true);
-        });
         let leave = Signal::new(false);
         let told = leave.follow();
-        table.places.insert(key, Place { boot, serial, leave });
+        let place = Place { peer: caller.peer.clone(), serial, leave };
+        if let Some(before) = table.places.insert(key(caller), place) {
+            before.leave.set(true);
+        }
         (serial, told)
     }
 
     fn leave(&self, caller: &Caller, serial: u64) {
         let mut table = lock(&self.0);
-        let key = (caller.peer.disk, caller.dialed, caller.class);
-        if table.places.get(&key).is_some_and(|place| place.serial == serial) {
-            table.places.remove(&key);
+        if table.places.get(&key(caller)).is_some_and(|place| place.serial == serial) {
+            table.places.remove(&key(caller));
+        }
+    }
+
+    /// Tells callers to leave.
+    pub(super) fn dismiss(&self, whom: impl Fn(&PeerIdentity) -> bool) {
+        let table = lock(&self.0);
+        for place in table.places.values().filter(|place| whom(&place.peer)) {
+            place.leave.set(true);
+        }
+    }
+
+    /// Whether another run of the caller's directory is connected that has registered, or was here
+    /// before it.
+    fn is_second(&self, peer: &PeerIdentity, runs: &Runs) -> bool {
+        let table = lock(&self.0);
+        let from = (peer.disk, 0, SocketAddr::from(([0; 4], 0)), Class::Raft);
+        let same = table.places.range(from..).take_while(|(key, _)| key.0 == peer.disk);
+        let (own, others): (Vec<&Place>, Vec<&Place>) =
+            same.map(|(_, place)| place).partition(|place| place.peer.run == peer.run);
+        let first = own.iter().map(|place| place.serial).min();
+        let is_before = |other: &Place| first.is_some_and(|first| other.serial < first);
+        others.iter().any(|other| runs.is_registered(&other.peer) || is_before(other))
+    }
+}
+
+/// What a caller may say, as far as that is settled.
+enum Standing {
+    /// Its run has registered: everything.
+    Registered,
+    /// It has not, or not that this node knew.
+    Unsettled,
+}
+
+impl Standing {
+    /// Whether a run may use a lane. Of two runs of one directory one alone has votes and entries
+    /// of the group: the registered one, or else the one that came first. The other may ask to be
+    /// registered, and hear why not; so may one whose directory was retired.
+    fn admits<S: Sockets>(&mut self, lane: Lane, peer: &PeerIdentity, hub: &Hub<S>) -> bool {
+        match (&self, lane) {
+            (Self::Registered, _) | (Self::Unsettled, Lane::Join | Lane::Control) => true,
+            (Self::Unsettled, Lane::Raft | Lane::Snapshot | Lane::Gossip | Lane::Data) => {
+                let runs = hub.runs();
+                if runs.is_registered(peer) {
+                    *self = Self::Registered;
+                    return true;
+                }
+                !runs.retired.contains(&peer.disk) && !hub.visitors.is_second(peer, &runs)
+            }
         }
     }
 }
@@ -133,6 +179,10 @@ async fn attend<S: Sockets>(
     drop(greeting);
     hub.content(from.ip());
     let (serial, mut told) = hub.visitors.enter(&caller);
+    if hub.runs().judge(&caller.peer).is_err() {
+        // It was overtaken just now, when it had no place yet from which to be told to leave.
+        return hub.visitors.leave(&caller, serial);
+    }
     let held = hub.counters.inbound.held();
     let outbox = Arc::new(Outbox::new(caller.class.queue_bytes_max()));
     let frames = FrameReader::new(halves.0, &hub.pace, &hub.counters);
@@ -155,6 +205,11 @@ async fn attend<S: Sockets>(
 fn complain<S: Sockets>(hub: &Hub<S>, from: SocketAddr, failed: &Failed) {
     let why = match failed {
         Failed::Refused(refusal) => {
+            hub.fence(*refusal);
+            hub.counters.refused.more();
+            refusal.to_string()
+        }
+        Failed::SentAway(refusal) => {
             hub.counters.refused.more();
             refusal.to_string()
         }
@@ -184,6 +239,7 @@ where
     R: tokio::io::AsyncRead + Unpin,
 {
     let from = Arc::new(caller.peer.clone());
+    let mut standing = Standing::Unsettled;
     loop {
         let Frame { kind, lane, id, body } = match frames.next().await {
             Ok(frame) => frame,
@@ -203,7 +259,8 @@ where
         if mine.is_some() && theirs.is_some() && mine != theirs {
             return Ended::OtherCluster;
         }
-        let declined = if lane != Lane::Join && (mine.is_none() || theirs.is_none()) {
+        let is_stranger = lane != Lane::Join && (mine.is_none() || theirs.is_none());
+        let declined = if is_stranger || !standing.admits(lane, &caller.peer, hub) {
             Some(Kind::Outsider)
         } else {
             (!hub.inboxes.is_heard(lane)).then_some(Kind::Unheard)

@@ -2,12 +2,16 @@
 //! stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use sprawl_core::cluster::consensus::{RaftChange, RaftStatus};
-use sprawl_core::cluster::founding::SeedAnswer;
+use sprawl_core::cluster::founding::{SeedAnswer, SeedQuestion};
+use sprawl_core::cluster::message::JoinRefused;
 use sprawl_core::cluster::raft::{RaftEvent, Recovered};
 use sprawl_core::ids::{ChangeIndex, NodeId};
 use sprawl_core::machine::Time;
@@ -34,6 +38,9 @@ use crate::signal::{Follower, Signal};
 use crate::storage::Cell;
 use crate::writer::WriterHandle;
 
+/// How long a node that has moved waits for an answer from where it was.
+const LOOK_WAIT: Duration = Duration::from_secs(1);
+
 /// What a member is reached by: the network, and the lanes that are the group's.
 pub(crate) struct Reached<N> {
     network: N,
@@ -58,6 +65,8 @@ pub(crate) struct Member<N, C> {
     membership: Option<Membership>,
     /// Whether nobody else votes, so that there is nobody to wait for.
     is_alone: bool,
+    /// Where the node was registered last, if that was at another address.
+    moved_from: Option<SocketAddr>,
     search: Search,
     clock: C,
     log: Log,
@@ -95,6 +104,9 @@ impl<N: Network, C: Clock> Member<N, C> {
         let all = stored.all()?;
         let is_alone = membership.is_some_and(|me| all.voters().eq([me.node]));
         let disk = Disk::new(writer);
+        let said = &search.said;
+        let registered_at = applied.view.nodes.get(&said.disk).map(|node| node.address);
+        let moved_from = registered_at.filter(|address| *address != said.address);
         let recovered = observed.recovered(&stored);
         let snapshot = stored.snapshot.take();
         let log = Log::new(&mut stored, disk.clone(), observed.clone());
@@ -113,6 +125,7 @@ impl<N: Network, C: Clock> Member<N, C> {
         let member = Self {
             membership,
             is_alone,
+            moved_from,
             search,
             clock,
             log,
@@ -162,6 +175,10 @@ impl<N: Network, C: Clock> Member<N, C> {
                 finished = status.term;
                 finish_change(&raft);
             }
+            // Time means nothing to a leader that has nobody: it sends no heartbeats, and none are
+            // missing.
+            let has_nobody = status.voters.len() == 1 && status.learners.is_empty();
+            raft.runtime_config().tick(!(status.is_leader_ready && has_nobody));
             let leader = self.leader(&raft, &status);
             self.status.set(status);
             tokio::select! {
@@ -204,7 +221,26 @@ impl<N: Network, C: Clock> Member<N, C> {
             }
         };
         self.reached.network.belong(membership.cluster);
+        self.look_for_original().await?;
         Ok(membership)
+    }
+
+    /// The only voter of a cluster has nobody who would refuse a copy of it. So it looks for itself
+    /// where it was registered.
+    async fn look_for_original(&self) -> Result<(), String> {
+        let Some(address) = self.moved_from.filter(|_| self.is_alone) else {
+            return Ok(());
+        };
+        let disk = self.search.said.disk;
+        let ask = Bytes::from(wire::encode(&DoorAsk::Seed(SeedQuestion { disk })));
+        let asked = self.reached.network.call((address, disk), Lane::Join, ask, LOOK_WAIT).await;
+        match asked {
+            Ok(_) => Err(JoinRefused::Copied(address).to_string()),
+            Err(error) => {
+                tracing::info!(%address, %error, "the node has moved: nobody is where it was");
+                Ok(())
+            }
+        }
     }
 
     fn place(&self) -> Place {
@@ -276,7 +312,8 @@ impl<N: Network, C: Clock> Member<N, C> {
             term: metrics.current_term,
             is_leader_ready: leads && in_term,
             quorum_acked,
-            is_joint: members.get_joint_config().len() > 1,
+            is_joint: members.get_joint_config().len() > 1
+                || *metrics.membership_config.log_id() > applied,
             learners: members
                 .learner_ids()
                 .map(|id| (NodeId(id), matched(&id).unwrap_or(0)))

@@ -13,6 +13,7 @@ mod member;
 mod network;
 mod observed;
 mod proposals;
+pub mod recover;
 mod runtime;
 mod serving;
 mod stored;

@@ -8,7 +8,6 @@ use sprawl_core::cluster::gossip::{Description, Gossip, GossipSeed, Members, Thr
 use sprawl_core::cluster::metadata::{Registration, View};
 use sprawl_core::cluster::verdicts::Verdicts;
 use sprawl_core::ids::{ClusterId, DiskId};
-use sprawl_core::machine::Now;
 use tokio::sync::oneshot;
 
 use super::{Options, StartError};
@@ -29,6 +28,8 @@ pub(super) struct Gossiping {
     pub(super) retired: Signal<Arc<BTreeSet<DiskId>>>,
     /// Control sets that this node leaves for good.
     pub(super) leaves: Signal<bool>,
+    /// Control sets that this run is registered.
+    pub(super) registered: Signal<bool>,
 }
 
 /// What the gossip machine is made from; `others` are the addresses that an earlier run has left.
@@ -69,25 +70,29 @@ pub(super) fn seed(
 }
 
 /// Sets gossip going. What is given beside it comes to an end when gossip has said its last word.
+///
+/// A node that is `known` from an earlier run says nothing before this one is registered: in gossip
+/// the greater boot is believed, and it may be a copy's.
 pub(super) fn begin<C: Clock, T: Trace<Gossip>, S: Sockets>(
     seed: GossipSeed,
-    origin: Now,
     (clock, trace, network): (C, T, Peers<S>),
     inbound: &mut Inbound,
     stopped: Follower<Option<Ended>>,
+    known: bool,
 ) -> std::io::Result<(Gossiping, oneshot::Receiver<()>)> {
     let nobody = Members { own: seed.disk, cluster: seed.cluster, all: Vec::new() };
     let membership = Signal::new(Arc::new(Membership::nobody(nobody)));
     let (verdicts, retired) = (Signal::new(Arc::default()), Signal::new(Arc::default()));
-    let leaves = Signal::new(false);
+    let (leaves, registered) = (Signal::new(false), Signal::new(false));
     let (bye, farewell) = oneshot::channel();
     let gossiping = Gossiping {
         membership: membership.follow(),
         verdicts: verdicts.follow(),
         retired: retired.clone(),
         leaves: leaves.clone(),
+        registered: registered.clone(),
     };
-    let inbox = gossip::Inbox {
+    let mut inbox = gossip::Inbox {
         datagrams: inbound.datagrams(),
         asked: inbound.lane(Lane::Gossip),
         me: network.identity(),
@@ -98,9 +103,13 @@ pub(super) fn begin<C: Clock, T: Trace<Gossip>, S: Sockets>(
     let seeds = seed.contacts.clone();
     let shown = gossip::Shown { membership, verdicts };
     let hands = (clock, trace, network);
-    let driver = GossipLoop::new(Gossip::new(seed, origin), inbox, hands, seeds, shown);
+    let mut may_speak = registered.follow();
     spawn("sprawl-gossip".to_owned(), async move {
-        driver.run().await;
+        if known {
+            inbox.keep_silent(&mut may_speak).await;
+        }
+        let gossip = Gossip::new(seed, hands.0.now());
+        GossipLoop::new(gossip, inbox, hands, seeds, shown).run().await;
         // Whoever waits for it hears that it is dropped.
         drop(bye);
     })?;

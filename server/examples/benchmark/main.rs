@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY [WHAT]]`, where the
 //! directory says which disk, and what is one of: `batches` (the default; a number means the one
-//! batch), `nats`, `topics`, `sizes`, `latency`, `delays`, `overload`. docs/benchmarks.md says how
-//! to read the tables.
+//! batch), `nats`, `topics`, `sizes`, `latency`, `delays`, `overload`, `idle`. docs/benchmarks.md
+//! says how to read the tables.
 
 #[cfg(not(madsim))]
 mod append;
@@ -13,6 +13,8 @@ mod batches;
 mod connection;
 #[cfg(not(madsim))]
 mod delays;
+#[cfg(not(madsim))]
+mod idle;
 #[cfg(not(madsim))]
 mod jetstream;
 #[cfg(not(madsim))]
@@ -51,10 +53,11 @@ fn main() -> anyhow::Result<()> {
         "latency" => latency::run(folder.path()),
         "delays" => delays::run(folder.path()),
         "overload" => overload::run(folder.path()),
+        "idle" => idle::run(folder.path()),
         batch => match batch.parse() {
             Ok(batch) => batches::run(folder.path(), Some(batch)),
             Err(_) => anyhow::bail!(
-                "'{what}' is none of batches, nats, topics, sizes, latency, delays, overload"
+                "'{what}' is none of batches, nats, topics, sizes, latency, delays, overload, idle"
             ),
         },
     }

@@ -27,10 +27,17 @@ impl Node {
 
     /// Starts one on this folder and this port for HTTP.
     pub(crate) fn start_at(folder: &Path, port: &str) -> anyhow::Result<Self> {
+        let flags = ["--bind-port", "0", "--http-port", port, "--log-level", "warn"];
+        Self::start_with(folder, &flags)
+    }
+
+    /// Starts one on this folder, with these flags.
+    pub(crate) fn start_with(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let here = std::env::current_exe()?;
         let release = here.parent().and_then(Path::parent).context("target/release/examples")?;
         let mut child = Command::new(release.join("sprawl"))
-            .args(["--bind-port", "0", "--http-port", port, "--log-level", "warn", "--data-dir"])
+            .args(flags)
+            .arg("--data-dir")
             .arg(folder)
             .stdout(Stdio::piped())
             .spawn()
@@ -75,6 +82,18 @@ impl Node {
         let ticks: Result<Vec<f64>, _> =
             after_name.split_whitespace().skip(11).take(2).map(str::parse).collect();
         Ok(ticks?.into_iter().sum::<f64>() / TICKS)
+    }
+
+    /// How often its threads have gone to sleep so far, to be woken by something.
+    pub(crate) fn wakeups(&self) -> anyhow::Result<f64> {
+        let mut wakeups = 0.0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may just have ended.
+            let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
+            let line = status.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+            wakeups += line.context("the system counts them")?.trim().parse::<f64>()?;
+        }
+        Ok(wakeups)
     }
 }
 

@@ -4,123 +4,19 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::http::{Connection, get};
-use crate::process::{Node, SPRAWL, SPRAWLCTL, command, eventually, free_port, run};
-
-/// Nodes in one folder, each of which names the addresses of all as seeds.
-struct Nodes {
-    folder: tempfile::TempDir,
-    ports: Vec<String>,
-    seeds: String,
-    nodes: Vec<Option<Node>>,
-}
-
-impl Nodes {
-    fn new(count: usize) -> Self {
-        let ports: Vec<String> = (0..count).map(|_| free_port()).collect();
-        let addresses: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            ports,
-            seeds: addresses.join(","),
-            nodes: (0..count).map(|_| None).collect(),
-        }
-    }
-
-    fn data(&self, at: usize) -> std::path::PathBuf {
-        self.folder.path().join("data").join(format!("node-{}", self.ports[at]))
-    }
-
-    /// Starts a node in the folder, with no more than these flags and its ports.
-    fn start_bare(&mut self, at: usize, flags: &[&str]) {
-        let mut command = command(SPRAWL);
-        command.current_dir(self.folder.path()).args(["--bind-port", &self.ports[at]]);
-        command.args(["--http-port", "0"]).args(flags);
-        let log = self.folder.path().join(format!("{at}.log"));
-        self.nodes[at] = Some(Node::launch(command, log));
-    }
-
-    fn start_with(&mut self, at: usize, flags: &[&str]) {
-        let seeds = self.seeds.clone();
-        self.start_bare(at, &[&["--seeds", &seeds], flags].concat());
-    }
-
-    fn start(&mut self, at: usize) {
-        self.start_with(at, &[]);
-    }
-
-    fn node(&self, at: usize) -> &Node {
-        self.nodes[at].as_ref().expect("it runs")
-    }
-
-    fn kill(&mut self, at: usize) {
-        self.nodes[at].take().expect("it runs").kill();
-    }
-
-    fn live(&self) -> impl Iterator<Item = usize> {
-        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_some())
-    }
-
-    fn name(&self, at: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[at])
-    }
-
-    /// Waits until every live node shows a cluster that fits, all the same one, with the same
-    /// leader; gives what the first of them shows.
-    #[track_caller]
-    fn settled(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        eventually(what, || {
-            let shown: Vec<Value> =
-                self.live().map(|at| ask(self.node(at))).collect::<Option<_>>()?;
-            let same = |one: &Value| {
-                ["cluster_id", "leader"].iter().all(|field| one[field] == shown[0][field])
-            };
-            let known = shown[0]["cluster_id"].is_string() && shown[0]["leader"].is_string();
-            (known && shown.iter().all(|one| same(one) && fits(one))).then(|| shown[0].clone())
-        })
-    }
-}
-
-/// The cluster as a node shows it; nothing while it does not.
-fn ask(node: &Node) -> Option<Value> {
-    let mut connection = Connection::open(&node.address).ok()?;
-    let reply = connection.send("GET", "/cluster/status", b"").ok()?;
-    (reply.status == 200).then(|| reply.json())
-}
-
-fn nodes_of(shown: &Value) -> &[Value] {
-    shown["nodes"].as_array().map_or(&[], Vec::as_slice)
-}
-
-fn all_healthy(shown: &Value, count: usize) -> bool {
-    let nodes = nodes_of(shown);
-    nodes.len() == count
-        && nodes.iter().all(|node| node["state"] == "healthy" && node["down_since"].is_null())
-}
-
-/// Whether so many nodes vote: a node that joins learns first.
-fn vote(shown: &Value, count: usize) -> bool {
-    let votes = |node: &&Value| node["role"] == "leader" || node["role"] == "voter";
-    nodes_of(shown).iter().filter(votes).count() == count
-}
-
-fn boot(shown: &Value, name: &str) -> u64 {
-    let node = nodes_of(shown).iter().find(|node| node["node_id"] == name);
-    node.and_then(|node| node["boot"].as_u64()).unwrap_or(0)
-}
+use crate::http::get;
+use crate::nodes::{Nodes, all_healthy, ask, boot, nodes_of, vote};
+use crate::process::{Node, SPRAWL, SPRAWLCTL, command, eventually, run};
 
 #[test]
 fn nodes_become_one_cluster_in_any_order() {
     for order in [vec![0, 1, 2], vec![2, 0, 1], vec![3, 1, 4, 0, 2]] {
         let count = order.len();
         let mut nodes = Nodes::new(count);
-        let mut began = Instant::now();
-        for at in &order {
-            began = Instant::now();
-            nodes.start(*at);
-        }
+        let began = Instant::now();
+        nodes.start_all(&order);
         let shown = nodes.settled("one cluster", |shown| all_healthy(shown, count));
-        let what = format!("{count} nodes, the last started as of {order:?}");
+        let what = format!("{count} nodes, started as {order:?}");
         println!("{what}: one cluster after {:?}", began.elapsed());
         nodes.settled("enough vote", |shown| vote(shown, 2 * (count / 3) + 1));
         println!("{what}: enough vote after {:?}", began.elapsed());
@@ -168,9 +64,10 @@ fn the_lines_of_the_readme_make_a_cluster() {
 #[test]
 fn a_killed_leader_is_replaced_and_comes_back() {
     let mut nodes = Nodes::new(3);
-    (0..3).for_each(|at| nodes.start(at));
+    nodes.start_all(&[0, 1, 2]);
     let fits = |shown: &Value| all_healthy(shown, 3) && vote(shown, 3);
     let before = nodes.settled("one cluster whose nodes all vote", fits);
+    nodes.voters_changed(3);
     let leader = before["leader"].as_str().expect("a name").to_owned();
     let at = (0..3).find(|at| nodes.name(*at) == leader).expect("one of the three");
 
@@ -257,7 +154,7 @@ fn a_wrong_key_keeps_a_node_out() {
 #[test]
 fn a_node_that_leaves_is_gone_for_good() {
     let mut nodes = Nodes::new(3);
-    (0..3).for_each(|at| nodes.start(at));
+    nodes.start_all(&[0, 1, 2]);
     nodes.settled("one cluster", |shown| all_healthy(shown, 3) && vote(shown, 3));
     let began = Instant::now();
     let at = format!("http://{}", nodes.node(2).address);

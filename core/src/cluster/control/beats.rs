@@ -50,7 +50,7 @@ impl Control {
         for to in self.voters().into_iter().filter(|voter| *voter != self.said.disk) {
             let beat = Heartbeat { sent, wall: now.wall, applied };
             let message = ControlMessage::Heartbeat(beat);
-            effects.push(ControlEffect::Send { to, message });
+            effects.push(ControlEffect::Send { to, run: None, message });
         }
     }
 
@@ -73,7 +73,7 @@ impl Control {
         let time = self.clock.micros_at(now.since_start);
         let answer = HeartbeatAnswer { sent: beat.sent, wall: now.wall, time, known };
         let message = ControlMessage::HeartbeatAnswer(answer);
-        effects.push(ControlEffect::Send { to: from.0, message });
+        effects.push(ControlEffect::Send { to: from.0, run: Some(from.1), message });
     }
 
     /// A voter has answered.

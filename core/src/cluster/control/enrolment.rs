@@ -104,6 +104,7 @@ impl Control {
             let (said, cluster, via) = (self.said.clone(), self.view.cluster, None);
             effects.push(ControlEffect::Send {
                 to,
+                run: None,
                 message: ControlMessage::Join { said, cluster, via },
             });
             self.enrolment.ask_at = now.since_start + JOIN_INTERVAL;
@@ -113,16 +114,22 @@ impl Control {
     /// Another node asks to be registered: it is judged here, or the leader is asked.
     pub(super) fn asked_to_join(
         &mut self,
-        from: DiskId,
+        from: (DiskId, Boot),
         said: Registration,
         (cluster, via): (Option<ClusterId>, Option<DiskId>),
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) {
         let (time, view) = (self.clock.micros_at(now.since_start), self.view.clone());
-        let asker = Asker::Other(from);
+        let asker = Asker::Other(from.0, from.1);
         if let Some(outcome) = already(&view, &said, time) {
             return self.answer(asker, (said.disk, said.boot), outcome, now, effects);
+        }
+        let mine = &self.said;
+        if said.disk == mine.disk && (said.boot, said.run) != (mine.boot, mine.run) {
+            // Nobody knows better than this run that it lives.
+            let copied = Outcome::Refused(JoinRefused::Copied(mine.address));
+            return self.answer(asker, (said.disk, said.boot), copied, now, effects);
         }
         if self.controller.acts(&self.view, now) {
             let at = (&*view, now, time);
@@ -136,7 +143,7 @@ impl Control {
             Some(to) => {
                 let via = Some(self.said.disk);
                 let message = ControlMessage::Join { said, cluster, via };
-                return effects.push(ControlEffect::Send { to, message });
+                return effects.push(ControlEffect::Send { to, run: None, message });
             }
             None => ControlMessage::JoinAnswer {
                 disk: said.disk,
@@ -144,7 +151,7 @@ impl Control {
                 answer: JoinAnswer::Elsewhere,
             },
         };
-        effects.push(ControlEffect::Send { to: from, message });
+        effects.push(ControlEffect::Send { to: from.0, run: Some(from.1), message });
     }
 
     /// What the newest view has decided about those who wait for their registration.
@@ -163,16 +170,17 @@ impl Control {
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) {
-        let to = match asker {
+        let (to, run) = match asker {
             Asker::Me => return self.answered(outcome, now, effects),
-            Asker::Other(to) => to,
+            Asker::Other(to, run) => (to, Some(run)),
         };
         let answer = match outcome {
             Outcome::Joined(joined) => JoinAnswer::Joined(joined),
             Outcome::Refused(refused) => JoinAnswer::Refused(refused),
+            Outcome::Later => JoinAnswer::Elsewhere,
         };
         let message = ControlMessage::JoinAnswer { disk, boot, answer };
-        effects.push(ControlEffect::Send { to, message });
+        effects.push(ControlEffect::Send { to, run, message });
     }
 
     /// An answer to this node, or to one that asked it.
@@ -185,7 +193,8 @@ impl Control {
     ) {
         if disk != self.said.disk {
             let message = ControlMessage::JoinAnswer { disk, boot, answer };
-            return effects.push(ControlEffect::Send { to: disk, message });
+            let run = Some(boot);
+            return effects.push(ControlEffect::Send { to: disk, run, message });
         }
         if boot != self.said.boot || self.registered() && self.enrolment.joined {
             return;
@@ -201,6 +210,7 @@ impl Control {
         match outcome {
             Outcome::Joined(joined) => self.joined(joined, now, effects),
             Outcome::Refused(refused) => self.refused(refused, now, effects),
+            Outcome::Later => {}
         }
     }
 

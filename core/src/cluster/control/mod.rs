@@ -194,7 +194,7 @@ impl Control {
                 self.beat_answered(from.0, &answer, now, effects);
             }
             ControlMessage::Join { said, cluster, via } => {
-                self.asked_to_join(from.0, said, (cluster, via), now, effects);
+                self.asked_to_join(from, said, (cluster, via), now, effects);
             }
             ControlMessage::JoinAnswer { disk, boot, answer } => {
                 self.join_answered((disk, boot), answer, now, effects);

@@ -19,8 +19,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 pub(in crate::cluster) enum Asker {
     /// This node asked for itself.
     Me,
-    /// The node, or whoever handed its question on.
-    Other(DiskId),
+    /// The node, or whoever handed its question on, and the run of it that did.
+    Other(DiskId, Boot),
 }
 
 /// What became of a registration.
@@ -28,6 +28,8 @@ pub(in crate::cluster) enum Asker {
 pub(in crate::cluster) enum Outcome {
     Joined(Joined),
     Refused(JoinRefused),
+    /// Nothing: it cannot be judged now, and is to be asked again.
+    Later,
 }
 
 #[derive(Debug)]
@@ -84,13 +86,13 @@ impl Controller {
         // The first identity to register has the Raft id of the founder, so nobody else may be the
         // first; who asks is taken when it asks again.
         if view.nodes.is_empty() && !matches!(asker, Asker::Me) {
-            return None;
+            return Some(Outcome::Later);
         }
         let unfit = view.unfit(said);
         let mut replaced = None;
         match unfit {
             None => {}
-            Some(Unfit::Unfounded) => return None,
+            Some(Unfit::Unfounded) => return Some(Outcome::Later),
             Some(Unfit::Name(other)) if !self.lives(other, now) => {
                 replaced = view.nodes.get(&other).map(|node| (other, node.boot));
             }
@@ -100,7 +102,7 @@ impl Controller {
             return Some(Outcome::Refused(copied));
         }
         if self.joins.waiting.len() >= JOINS_MAX {
-            return None;
+            return Some(Outcome::Later);
         }
         // The former owner of the name is retired first: nothing counts on it any more.
         if let Some((disk, boot)) = replaced {

@@ -460,7 +460,8 @@ impl Gossip {
         if !self.table.own().state().is_live() {
             return told.min(kept);
         }
-        let asked = self.probing.due_at().min(self.exchanges.due_at());
+        let probed = self.probing.due_at(!self.table.peers().is_empty());
+        let asked = probed.min(self.exchanges.due_at());
         told.min(kept).min(asked).min(self.suspicions.due_at().unwrap_or(far))
     }
 

@@ -70,11 +70,12 @@ impl Probing {
         Self { order, at: 0, next_at, current: None, number: number + PLEA, health: 0, relays }
     }
 
-    /// When something is to be done.
-    pub(super) fn due_at(&self) -> Time {
+    /// When something is to be done; no probe begins where there is nobody.
+    pub(super) fn due_at(&self, has_peers: bool) -> Time {
+        let next = if has_peers { self.next_at } else { Time(u64::MAX) };
         let current = self.current.as_ref().map(|probe| probe.indirect_at.unwrap_or(probe.ends_at));
         let relay = self.relays.front().map(|relay| relay.nack_at);
-        [current, relay].into_iter().flatten().fold(self.next_at, Time::min)
+        [current, relay].into_iter().flatten().fold(next, Time::min)
     }
 
     pub(super) fn health(&self) -> u32 {

@@ -176,7 +176,7 @@ impl World {
                     self.append(change);
                 }
             }
-            ControlEffect::Send { to, message } => {
+            ControlEffect::Send { to, message, .. } => {
                 if self.draw(100) >= self.loss_percent {
                     let due = self.now + 1_000 + self.draw(20_000);
                     self.wire.push_back((due, at, to, message));

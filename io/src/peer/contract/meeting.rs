@@ -51,36 +51,89 @@ pub(super) async fn a_restarted_peer_is_reached<B: Bench>(bench: &mut B) {
     close([&other]);
 }
 
-/// A directory that was copied or rolled back starts under a boot number that is known already.
+/// What the metadata say: this run of the directory has registered.
+fn registered(disk: u128, boot: u64, run: u64) -> Runs {
+    Runs { registered: [(DiskId(disk), (Boot(boot), run))].into(), ..Runs::default() }
+}
+
+/// A run that is not told to leave by the connection's end alone.
+async fn refused_at_last<S: Sockets>(from: &Node<S>, to: SocketAddr) -> Refusal {
+    let refused = async {
+        loop {
+            match from.peers.call(to, Lane::Join, text("x"), SOON).await {
+                Err(CallError::NotDelivered(NotDelivered::Refused(refusal))) => return refusal,
+                Ok(_) | Err(_) => a_moment().await,
+            }
+        }
+    };
+    soon("a refusal", refused).await
+}
+
+/// A directory that was copied or rolled back starts under a boot number that is past.
 pub(super) async fn an_older_run_is_refused<B: Bench>(bench: &mut B) {
     let (one, mut other) = pair(bench).await;
     let newer = start(bench.fresh().await, |at| member(1, 7, at));
     echo(other.inbound.lane(Lane::Join));
     assert_eq!(patiently(&one, other.address, Lane::Join).await, text("hello"));
     assert_eq!(patiently(&newer, other.address, Lane::Join).await, text("hello"));
+    assert_eq!(patiently(&one, other.address, Lane::Join).await, text("hello"), "it is no news");
+    assert_eq!(one.peers.fenced().get(), None);
+    other.peers.know(registered(1, 7, 7));
     // The connection that the older run still has is ended.
     let stale = Refusal::StaleBoot { known: Boot(7) };
-    let refused = async {
-        loop {
-            match one.peers.call(other.address, Lane::Join, text("x"), SOON).await {
-                Err(CallError::NotDelivered(NotDelivered::Refused(refusal))) => return refusal,
-                Ok(_) | Err(_) => a_moment().await,
-            }
-        }
-    };
-    assert_eq!(soon("a refusal", refused).await, stale);
+    assert_eq!(refused_at_last(&one, other.address).await, stale);
+    assert_eq!(one.peers.fenced().get(), Some(stale), "it knows that it is over");
+    assert_eq!(patiently(&newer, other.address, Lane::Join).await, text("hello"));
     // Who is dialed by the one that knows better is refused by the dialer.
     assert_eq!(refusal(&other, one.address).await, stale);
+    assert_eq!(other.peers.fenced().get(), None, "it has refused, and was not refused");
     close([&one, &other, &newer]);
 }
 
 pub(super) async fn a_twin_is_refused<B: Bench>(bench: &mut B) {
     let (one, mut other) = pair(bench).await;
-    let twin = start(bench.fresh().await, |at| Options { entropy: [9; 32], ..member(1, 1, at) });
+    let twin = start(bench.fresh().await, |at| Options { run: 9, ..member(1, 1, at) });
+    other.peers.know(registered(1, 1, 1));
     echo(other.inbound.lane(Lane::Join));
     assert_eq!(patiently(&one, other.address, Lane::Join).await, text("hello"));
     assert_eq!(refusal(&twin, other.address).await, Refusal::Twin);
+    assert_eq!(twin.peers.fenced().get(), Some(Refusal::Twin));
     close([&one, &other, &twin]);
+}
+
+/// A copy says that it is a newer run; until the metadata say so too it may ask, and no more.
+pub(super) async fn of_two_runs_one_is_a_member<B: Bench>(bench: &mut B) {
+    let (one, mut other) = pair(bench).await;
+    other.peers.know(registered(1, 1, 1));
+    let copy = start(bench.fresh().await, |at| member(1, 2, at));
+    for lane in [Lane::Raft, Lane::Join, Lane::Control] {
+        echo(other.inbound.lane(lane));
+    }
+    assert_eq!(patiently(&one, other.address, Lane::Raft).await, text("hello"));
+    for lane in [Lane::Join, Lane::Control] {
+        assert_eq!(patiently(&copy, other.address, lane).await, text("hello"));
+    }
+    let vote = || copy.peers.call(other.address, Lane::Raft, text("my vote"), SOON);
+    assert_eq!(soon("a refusal", vote()).await, Err(NotDelivered::Outsider.into()));
+    assert_eq!(patiently(&one, other.address, Lane::Raft).await, text("hello"), "undisturbed");
+    // Nor does one vote whose directory is never to come back.
+    let gone = Runs { retired: [DiskId(3)].into(), ..registered(1, 1, 1) };
+    other.peers.know(gone);
+    let retired = start(bench.fresh().await, |at| member(3, 1, at));
+    assert_eq!(patiently(&retired, other.address, Lane::Control).await, text("hello"));
+    let vote_of_it = retired.peers.call(other.address, Lane::Raft, text("my vote"), SOON);
+    assert_eq!(soon("a refusal", vote_of_it).await, Err(NotDelivered::Outsider.into()));
+    close([&retired]);
+    // When the first one is gone, its successor votes before it is registered: otherwise a whole
+    // cluster that starts again would wait for votes to register, and for registrations to vote.
+    close([&one]);
+    let taken = async {
+        while vote().await.is_err() {
+            a_moment().await;
+        }
+    };
+    soon("a vote that counts", taken).await;
+    close([&other, &copy]);
 }
 
 pub(super) async fn another_cluster_is_refused<B: Bench>(bench: &mut B) {

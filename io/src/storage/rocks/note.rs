@@ -10,8 +10,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::storage::OpenError;
@@ -26,8 +26,10 @@ const NOTE_BYTES: usize = 12;
 pub(super) struct Note {
     file: Arc<File>,
     written: Arc<AtomicU64>,
-    /// Dropped to end the thread that syncs.
-    _alive: Sender<()>,
+    /// Whether the thread that syncs has been told of something that it has not synced.
+    told: Arc<AtomicBool>,
+    /// Wakes it; dropped to end it.
+    wake: SyncSender<()>,
 }
 
 impl Note {
@@ -65,16 +67,22 @@ impl Note {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = Arc::new(OpenOptions::new().write(true).open(path)?);
         let written = Arc::new(AtomicU64::new(0));
-        let (alive, ended) = channel();
-        let keeper = Keeper { file: file.clone(), written: written.clone() };
+        let told = Arc::new(AtomicBool::new(false));
+        let (wake, woken) = sync_channel(1);
+        let keeper = Keeper { file: file.clone(), written: written.clone(), told: told.clone() };
         let thread = std::thread::Builder::new().name("sprawl-note".to_owned());
         thread.spawn(move || {
             let mut synced = 0;
-            while ended.recv_timeout(SYNC_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            // One that could not be synced is tried again.
+            while keeper.is_behind(synced) || woken.recv().is_ok() {
+                // What is written meanwhile shares the sync, and wakes nobody.
+                if woken.recv_timeout(SYNC_INTERVAL) == Err(RecvTimeoutError::Disconnected) {
+                    break;
+                }
                 synced = keeper.sync(synced);
             }
         })?;
-        Ok(Self { file, written, _alive: alive })
+        Ok(Self { file, written, told, wake })
     }
 
     /// Notes that everything up to this write is synced. The first one of all is durable at once:
@@ -83,6 +91,10 @@ impl Note {
         self.file.write_all_at(&encode(sequence), 0)?;
         if self.written.swap(sequence, Ordering::AcqRel) == 0 && sequence > 0 {
             self.file.sync_data()?;
+        }
+        if !self.told.swap(true, Ordering::AcqRel) {
+            // The thread is there as long as this is, and was told only once.
+            let _ = self.wake.try_send(());
         }
         Ok(())
     }
@@ -97,11 +109,18 @@ impl Note {
 struct Keeper {
     file: Arc<File>,
     written: Arc<AtomicU64>,
+    told: Arc<AtomicBool>,
 }
 
 impl Keeper {
+    fn is_behind(&self, synced: u64) -> bool {
+        self.written.load(Ordering::Acquire) != synced
+    }
+
     /// Syncs the note if it was written since, and says up to where it now is.
     fn sync(&self, synced: u64) -> u64 {
+        // Whoever writes from here on wakes the thread again.
+        self.told.store(false, Ordering::Release);
         let last = self.written.load(Ordering::Acquire);
         if last != synced
             && let Err(error) = self.file.sync_data()

@@ -1,4 +1,4 @@
-//! `sprawlctl cluster leave` and `decommission`: nodes go for good.
+//! `sprawlctl cluster …`: nodes go for good, by agreement, or without it where there is none.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use reqwest::{Method, Url};
 
 use crate::client::Client;
 use crate::output::{self, Format, plain};
+use crate::recover;
 
 /// For how long a cluster that cannot agree at the moment is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +30,8 @@ pub(crate) enum Command {
         #[arg(long)]
         at_once: bool,
     },
+    /// Has a node go on alone, from its data directory, when a majority of the voters is lost
+    Recover(recover::Arguments),
 }
 
 /// Has it agreed on; gives that it was.
@@ -46,6 +49,7 @@ pub(crate) async fn administer(
             }
             (url.path().to_owned(), at_once)
         }
+        Command::Recover(arguments) => return recover::go_on(arguments, format).await,
     };
     let path = format!("{path}?at_once={at_once}");
     let answer = client.patient(PATIENCE).ask(Method::POST, &path, None, Duration::ZERO).await?;

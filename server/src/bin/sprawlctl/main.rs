@@ -21,6 +21,8 @@ mod publish;
 #[cfg(not(madsim))]
 mod random;
 #[cfg(not(madsim))]
+mod recover;
+#[cfg(not(madsim))]
 mod show;
 #[cfg(not(madsim))]
 mod subscribe;

@@ -1,0 +1,102 @@
+//! Two of three nodes are lost for good: the third goes on with what it has when an operator says
+//! so, and the lost ones are refused when they come back.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::http::{get, request};
+use crate::nodes::{Nodes, all_healthy, ask, vote};
+use crate::process::{SPRAWLCTL, command, eventually, run};
+
+/// Runs `sprawlctl cluster recover` on a node's directory; its code, and what it printed.
+fn recover(nodes: &Nodes, at: usize, flags: &[&str]) -> (Option<i32>, String) {
+    let mut command = command(SPRAWLCTL);
+    command.args(["cluster", "recover", "--data-dir"]).arg(nodes.data(at)).args(flags);
+    let output = run(&mut command);
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+fn publish(nodes: &Nodes, at: usize, topic: &str) -> u16 {
+    let body = format!(r#"{{"topic":"{topic}","payload":"x"}}"#);
+    request(&nodes.node(at).address, "POST", "/publish", &body).status
+}
+
+#[test]
+fn the_last_node_goes_on_without_the_lost_ones() {
+    let mut nodes = Nodes::new(3);
+    nodes.start_all(&[0, 1, 2]);
+    let voting = |shown: &Value| all_healthy(shown, 3) && vote(shown, 3);
+    let before = nodes.settled("one cluster whose nodes all vote", voting);
+    let topics: Vec<String> = (0..12).map(|number| format!("t{number}")).collect();
+    for topic in &topics {
+        eventually("a topic that is made", || {
+            matches!(publish(&nodes, 2, topic), 200 | 307).then_some(())
+        });
+    }
+    let own: Vec<&String> =
+        topics.iter().filter(|topic| publish(&nodes, 2, topic) == 200).collect();
+    assert!(!own.is_empty() && own.len() < topics.len(), "it leads some: {own:?}");
+
+    let (code, said) = recover(&nodes, 2, &["--unsafe"]);
+    assert!(code == Some(1) && said.contains("in use"), "a node that runs: {said}");
+    nodes.kill(0);
+    nodes.kill(1);
+    nodes.kill(2);
+    let (code, said) = recover(&nodes, 2, &["--keep", &nodes.name(1), "--unsafe"]);
+    assert!(code == Some(1) && said.contains("have a majority"), "two of three: {said}");
+    let (code, said) = recover(&nodes, 2, &[]);
+    assert!(code == Some(1) && said.contains("nothing was changed"), "{said}");
+    for lost in [0, 1] {
+        assert!(said.contains(&nodes.name(lost)), "{said}");
+    }
+    assert!(
+        said.matches("WARNING").count() > 3 && said.contains("are on lost nodes only"),
+        "{said}"
+    );
+    // Nobody agrees with it: it is as it was.
+    nodes.start_bare(2, &[]);
+    let own_view = eventually("a node that shows what it knows", || ask(nodes.node(2)));
+    assert_eq!(own_view["registered"], false, "{own_view}");
+    assert_ne!(get(&nodes.node(2).address, "/health/ready").status, 200);
+    nodes.kill(2);
+
+    let (code, said) = recover(&nodes, 2, &["--unsafe"]);
+    assert!(code == Some(0) && said.contains("done"), "{said}");
+    let began = Instant::now();
+    nodes.start_bare(2, &[]);
+    let shown = nodes.settled("a cluster of one", |shown| all_healthy(shown, 1) && vote(shown, 1));
+    println!("the last node leads {:?} after its start", began.elapsed());
+    assert_eq!(shown["cluster_id"], before["cluster_id"]);
+    for topic in own {
+        eventually("a topic that it led before", || {
+            (publish(&nodes, 2, topic) == 200).then_some(())
+        });
+    }
+    eventually("a new topic", || (publish(&nodes, 2, "new") == 200).then_some(()));
+
+    // The lost ones come back together, with a majority of the votes that once were.
+    let (first, second) = std::thread::scope(|scope| {
+        let both = [0, 1].map(|at| {
+            let nodes = &nodes;
+            scope.spawn(move || nodes.refused_at(&nodes.data(at), &nodes.ports[at]))
+        });
+        let [first, second] = both.map(|refused| refused.join().expect("it ends"));
+        (first, second)
+    });
+    for line in [first, second] {
+        assert!(line.contains("retired from the cluster"), "{line}");
+    }
+    let after = nodes.settled("the same cluster", |shown| all_healthy(shown, 1) && vote(shown, 1));
+    assert_eq!(after["cluster_id"], before["cluster_id"]);
+    eventually("a topic after all", || (publish(&nodes, 2, "new") == 200).then_some(()));
+
+    // Wiped, they are newcomers.
+    for at in [0, 1] {
+        std::fs::remove_dir_all(nodes.data(at)).expect("its folder");
+    }
+    nodes.start_all(&[0, 1]);
+    let whole = nodes.settled("three that vote", voting);
+    assert_eq!(whole["cluster_id"], before["cluster_id"]);
+}
