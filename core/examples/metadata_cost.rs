@@ -86,6 +86,13 @@ fn main() {
     apply(&mut view, &Change::Decommission { disk: DiskId(1 << 64), how: Leaving::Empty });
     println!("a decommission: {:?}", start.elapsed());
     let start = Instant::now();
+    let snapshot = view.snapshot();
+    let (bytes, made) = (snapshot.len(), start.elapsed());
+    let start = Instant::now();
+    let restored = View::restore(&snapshot).expect("it was just made");
+    println!("a snapshot: {bytes} bytes, made in {made:?}, read in {:?}", start.elapsed());
+    assert_eq!(restored.version, view.version);
+    let start = Instant::now();
     view.digest(&mut Digest::default());
     println!("the digest of all: {:?}", start.elapsed());
     let start = Instant::now();

@@ -44,8 +44,6 @@ pub enum Bug {
     AppendAnsweredEarly,
     /// What a snapshot covers is stored before the snapshot.
     SnapshotHeadFirst,
-    /// All voters wait equally long before they stand for election.
-    ElectionWithoutJitter,
     /// Metadata that are damaged are taken for none.
     DamageTakenForNone,
     /// A node whose disk was replaced goes on as the member that it was.

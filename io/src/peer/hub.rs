@@ -17,8 +17,8 @@ use super::inbox::{Inbound, Inboxes};
 use super::link::Link;
 use super::visitor::Visitors;
 use super::{
-    Class, ClusterKey, DATAGRAM_BYTES_MAX, NotDelivered, Options, Pace, PeerIdentity, Refusal,
-    Runs, Sockets, lock,
+    Class, ClusterKey, DATAGRAM_BYTES_MAX, NotDelivered, Options, Pace, Peer, PeerIdentity,
+    Refusal, Runs, Sockets, lock,
 };
 use crate::signal::Signal;
 
@@ -112,7 +112,14 @@ impl<S: Sockets> Hub<S> {
     pub(super) fn know(&self, runs: Runs) {
         let runs = Arc::new(runs);
         *lock(&self.runs) = runs.clone();
-        self.visitors.dismiss(|peer| runs.judge(peer).is_err());
+        // What a retired run may still ask, it asks over a new connection.
+        let is_out = |peer: &PeerIdentity| runs.retired.contains(&peer.disk);
+        self.visitors.dismiss(|peer| runs.judge(peer).is_err() || is_out(peer));
+    }
+
+    /// Where a peer is reached.
+    pub(super) fn whereabouts(&self, peer: Peer) -> Peer {
+        lock(&self.runs).whereabouts(peer)
     }
 
     /// Another node has refused this one.

@@ -232,12 +232,12 @@ impl<S: Sockets> Network for Peers<S> {
         request: Bytes,
         wait: Duration,
     ) -> Result<Bytes, CallError> {
-        let to = to.into();
+        let to = self.hub.whereabouts(to.into());
         self.ask(to, lane, request, wait).await
     }
 
     fn tell(&self, to: impl Into<Peer> + Send, lane: Lane, message: Bytes) {
-        let to = to.into();
+        let to = self.hub.whereabouts(to.into());
         let tell = |link: &Link| link.tell(lane, message.clone(), to.disk);
         match self.hand(to.address, lane, &message, tell) {
             Ok(_) => {}

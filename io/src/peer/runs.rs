@@ -2,11 +2,12 @@
 //! by nothing that callers say of themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{Boot, DiskId};
 
-use super::{PeerIdentity, Refusal};
+use super::{Peer, PeerIdentity, Refusal};
 
 /// What this node's metadata say of runs.
 ///
@@ -16,6 +17,8 @@ pub struct Runs {
     /// The registered run of each directory: its boot number, and the random number that tells it
     /// from a copy's.
     pub registered: BTreeMap<DiskId, (Boot, u64)>,
+    /// Where each is reached, as it said when it registered.
+    pub addresses: BTreeMap<DiskId, SocketAddr>,
     /// The directories that never come back.
     pub retired: BTreeSet<DiskId>,
 }
@@ -29,9 +32,17 @@ impl Runs {
             && self.retired.len() == view.retired.len();
         let other = || Self {
             registered: runs().collect(),
+            addresses: view.nodes.iter().map(|(disk, node)| (*disk, node.address)).collect(),
             retired: view.retired.keys().copied().collect(),
         };
         (!same).then(other)
+    }
+
+    /// Where a peer is reached: one whose identity is known where it has registered, which may be
+    /// elsewhere than whoever calls it remembers.
+    pub(super) fn whereabouts(&self, peer: Peer) -> Peer {
+        let known = peer.disk.and_then(|disk| self.addresses.get(&disk));
+        Peer { address: known.copied().unwrap_or(peer.address), ..peer }
     }
 
     /// Whether this very run is the registered one.

@@ -181,7 +181,16 @@ impl RaftLogStorage<Kinds> for Log {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index + 1);
-        self.held().log.split_off(&from);
+        {
+            let mut held = self.held();
+            if let Some(committed) = held.committed.filter(|committed| committed.index >= from) {
+                let why = "the group has another history than this node: what was agreed on here \
+                           is not there; start with an empty directory";
+                tracing::error!(from, committed = committed.index, why);
+                return Err(io::Error::other(why));
+            }
+            held.log.split_off(&from);
+        }
         self.observed.tell(|| RaftEvent::Truncated { from: from + 1 });
         self.disk.write(vec![MetadataWrite::Truncate(ChangeIndex(from))], || {}).await
     }

@@ -168,12 +168,17 @@ impl<N: Network, C: Clock> Member<N, C> {
         self.waits.set(None);
         let mut metrics = raft.metrics();
         let mut serving = Serving::new(raft.clone(), self.observed.clone());
-        let mut finished = 0;
+        let (mut finished, mut resigned) = (0, 0);
         loop {
             let status = self.seen(&raft, membership);
             if status.is_leader_ready && status.is_joint && finished < status.term {
                 finished = status.term;
                 finish_change(&raft);
+            }
+            let votes = status.voters.contains(&NodeId(membership.node));
+            if status.is_leader_ready && !status.is_joint && !votes && resigned < status.term {
+                resigned = status.term;
+                resign(&raft);
             }
             // Time means nothing to a leader that has nobody: it sends no heartbeats, and none are
             // missing.
@@ -225,10 +230,10 @@ impl<N: Network, C: Clock> Member<N, C> {
         Ok(membership)
     }
 
-    /// The only voter of a cluster has nobody who would refuse a copy of it. So it looks for itself
-    /// where it was registered.
+    /// A copy has the vote of its original, and one of a node that alone votes has nobody who would
+    /// refuse it. So a run that has moved looks for itself where it was registered.
     async fn look_for_original(&self) -> Result<(), String> {
-        let Some(address) = self.moved_from.filter(|_| self.is_alone) else {
+        let Some(address) = self.moved_from else {
             return Ok(());
         };
         let disk = self.search.said.disk;
@@ -355,6 +360,25 @@ fn finish_change(raft: &Raft) {
         match raft.change_membership(nobody, true).await {
             Ok(_) => tracing::info!("a change of the voters is finished that another leader began"),
             Err(error) => tracing::debug!(%error, "a change of the voters is not finished"),
+        }
+    });
+}
+
+/// Hands the lead to the voter that has most of the log: a leader that was taken out of the voters
+/// by a change that another one began leads on as far as openraft is concerned, and hears nobody.
+/// Where that is lost, the voters miss its heartbeats and elect one of them.
+fn resign(raft: &Raft) {
+    let successor = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = |id: &u64| metrics.replication.as_ref()?.get(id).copied().flatten();
+        metrics.membership_config.membership().voter_ids().max_by_key(matched)
+    };
+    let (Some(successor), raft) = (successor, raft.clone()) else { return };
+    tokio::spawn(async move {
+        match raft.trigger().transfer_leader(successor).await {
+            Ok(()) => tracing::info!(successor, "a leader without a vote hands the lead on"),
+            Err(error) => tracing::debug!(%error, successor, "the lead is not handed on"),
         }
     });
 }

@@ -113,7 +113,11 @@ fn plan(stored: &Stored, kept: &[String]) -> Result<(Remains, Vec<MetadataWrite>
         stay.insert(view.named(name).ok_or_else(|| RecoverError::Nobody(name.clone()))?);
     }
     let is_left = |id: &u64| view.disk_of(NodeId(*id)).is_some_and(|disk| stay.contains(&disk));
-    let (voters, alive) = (all.voters().count(), all.voters().filter(is_left).count());
+    // While voters change, a majority of each set is needed.
+    let counts =
+        all.voter_sets().iter().map(|set| (set.len(), set.iter().filter(|id| is_left(id)).count()));
+    let (voters, alive) =
+        counts.min_by_key(|(voters, alive)| 2 * alive > *voters).unwrap_or_default();
     if stay.len() == view.nodes.len() {
         return Err(RecoverError::NothingLost);
     }
@@ -148,6 +152,10 @@ fn gone(view: &View, stay: &BTreeSet<DiskId>) -> BTreeMap<TopicName, usize> {
     gone
 }
 
+/// So many terms are passed over: those that lost nodes may have led, of which this disk knows
+/// nothing, are among them.
+const TERMS_PASSED: u64 = 1 << 20;
+
 /// The end of the log: the group of the one voter, and the changes by which the others are retired,
 /// in a term that nobody else has led.
 fn writes(
@@ -158,7 +166,7 @@ fn writes(
     stay: &BTreeSet<DiskId>,
 ) -> Vec<MetadataWrite> {
     let voted = stored.vote.as_ref().map_or(0, |vote| vote.leader_id.term);
-    let term = voted.max(end.committed_leader_id().term) + 1;
+    let term = voted.max(end.committed_leader_id().term) + TERMS_PASSED;
     let mut index = end.index;
     let mut entry = |payload| {
         index += 1;

@@ -4,7 +4,7 @@
 //! bytes, so that a value that is damaged or lies in the wrong place is never taken for another
 //! one, nor for none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Serialize;
@@ -153,6 +153,11 @@ impl Applied {
     /// Who votes.
     pub(super) fn voters(&self) -> impl Iterator<Item = u64> {
         self.members.membership().voter_ids()
+    }
+
+    /// The sets of voters of which each must agree by majority.
+    pub(super) fn voter_sets(&self) -> &[BTreeSet<u64>] {
+        self.members.membership().get_joint_config()
     }
 
     /// Applies the next entry; gives the change, if it is one.

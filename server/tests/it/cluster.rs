@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::http::get;
 use crate::nodes::{Nodes, all_healthy, ask, boot, nodes_of, vote};
-use crate::process::{Node, SPRAWL, SPRAWLCTL, command, eventually, run};
+use crate::process::{Node, SPRAWL, SPRAWLCTL, command, eventually, free_port, run};
 
 #[test]
 fn nodes_become_one_cluster_in_any_order() {
@@ -121,6 +121,33 @@ fn a_wiped_node_replaces_its_old_self() {
     });
     println!("a wiped node has replaced its old self after {:?}", began.elapsed());
     assert_eq!(after["cluster_id"], before["cluster_id"]);
+}
+
+#[test]
+fn a_voter_that_moves_is_found_where_it_is() {
+    let mut nodes = Nodes::new(3);
+    nodes.start_all(&[0, 1, 2]);
+    let fits = |shown: &Value| all_healthy(shown, 3) && vote(shown, 3);
+    let before = nodes.settled("one cluster whose nodes all vote", fits);
+    nodes.voters_changed(3);
+    let (name, data) = (nodes.name(2), nodes.data(2));
+    let data = data.to_str().expect("a path in UTF-8").to_owned();
+    nodes.kill(2);
+    nodes.ports[2] = free_port();
+    let began = Instant::now();
+    nodes.start_bare(2, &["--data-dir", &data]);
+    let moved = nodes.settled("the node at its new address", |shown| {
+        fits(shown) && boot(shown, &name) > boot(&before, &name)
+    });
+    println!("a voter that has moved votes again after {:?}", began.elapsed());
+    assert_eq!(moved["cluster_id"], before["cluster_id"]);
+
+    // It counts: without another one, it and the third agree.
+    let other = (0..2).find(|at| nodes.name(*at) != moved["leader"]).expect("one does not lead");
+    nodes.kill(other);
+    nodes.settled("a verdict by the two that are left", |shown| {
+        nodes_of(shown).iter().any(|node| node["down_since"].is_string())
+    });
 }
 
 #[test]

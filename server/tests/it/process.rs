@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::http;
@@ -173,8 +175,16 @@ impl Drop for Node {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody takes by chance: it lies below those that the kernel gives to connections,
+/// and is given once.
 pub(crate) fn free_port() -> String {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    probe.local_addr().expect("it has an address").port().to_string()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let is_free = |port: &u16| {
+        let address = ("127.0.0.1", *port);
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    };
+    let tried = || (first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000) as u16;
+    let mut ports = std::iter::repeat_with(|| 10_000 + tried());
+    ports.find(is_free).expect("there is always another").to_string()
 }

@@ -36,7 +36,7 @@ enum World {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 26] = [
+const ZOO: [Planted; 25] = [
     node("no-sync", Bug::NoSync, "AckMeansDurable"),
     node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
     node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
@@ -60,7 +60,6 @@ const ZOO: [Planted; 26] = [
     cluster("vote-answered-early", Bug::VoteAnsweredEarly, "OneVotePerTerm"),
     cluster("append-answered-early", Bug::AppendAnsweredEarly, "LogMatching"),
     cluster("snapshot-head-first", Bug::SnapshotHeadFirst, "StateMachineSafety"),
-    cluster("election-without-jitter", Bug::ElectionWithoutJitter, "LeaderWithin"),
     cluster("damage-taken-for-none", Bug::DamageTakenForNone, "DamageStopsTheStart"),
     cluster("wiped-keeps-identity", Bug::WipedKeepsIdentity, "LeaderCompleteness"),
 ];

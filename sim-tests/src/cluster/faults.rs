@@ -66,11 +66,7 @@ impl World {
                 machine.start_after(ms(down_ms));
             }
             Event::Spoil { node, draw, down_ms } => {
-                let machine = self.pick(node)?;
-                self.destroy(&machine)?;
-                let what = machine.spoil(draw).unwrap_or_default();
-                self.watch.world(&format!("machine {}: damaged is {what}", machine.number));
-                machine.start_after(ms(down_ms));
+                self.spoil(&self.pick(node)?, draw, ms(down_ms))?
             }
             Event::WipeFirst { for_ms } => {
                 let machine = self.machines.first().cloned()?;
@@ -125,6 +121,16 @@ impl World {
         up
     }
 
+    /// Cuts the power of a machine and damages its metadata, if enough others are whole.
+    fn spoil(&mut self, machine: &Machine, draw: u64, down: Duration) -> Option<()> {
+        self.destroy(machine)?;
+        let what = machine.spoil(draw);
+        self.watch.world(&format!("machine {}: damaged is {what:?}", machine.number));
+        machine.start_after(down);
+        // Where there was nothing to damage it was a loss of power.
+        what.map(drop)
+    }
+
     /// Puts an empty disk in the place of one, if enough others are whole.
     fn wipe(&mut self, machine: &Machine) -> Option<()> {
         self.destroy(machine)?;
@@ -134,7 +140,9 @@ impl World {
 
     /// Cuts the power of a machine whose disk is about to be destroyed, if enough others are whole.
     fn destroy(&mut self, machine: &Machine) -> Option<()> {
-        let member = self.watch.member(machine.number);
+        // The first of one seed names nobody but itself: with an empty disk it founds anew.
+        let names_itself = machine.number == 0 && self.plan.starts_ms.len() == 1;
+        let member = self.watch.member(machine.number).filter(|_| !names_itself);
         let mut destroyed = self.destroyed.clone();
         destroyed.extend(member);
         let majority_lives = self.watch.voters().iter().all(|voters| {
@@ -229,6 +237,7 @@ impl World {
         let view = node.view();
         let staying = view.nodes.values().filter(|node| node.leaving.is_none()).count();
         (staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
+        machine.is_told_to_leave();
         let request = ControlRequest::Decommission { disk, how: Leaving::AtOnce };
         tokio::spawn(async move { node.control(request).await });
         Some(())

@@ -67,6 +67,8 @@ struct Inner {
     exit: Option<String>,
     /// What its disk cannot be started from any more, and what the process must say of it.
     condemned: Option<&'static str>,
+    /// Whether it was told to leave the cluster for good.
+    leaves: bool,
     /// How often something was done to it from outside.
     touched: u64,
 }
@@ -82,8 +84,8 @@ impl Machine {
         let trap = Trap::default();
         let disk = empty(plan, &mut dice, (watch.of(number), trap.clone()));
         let (standing, id, handle, exit) = (Standing::New, None, None, None);
-        let (condemned, touched) = (None, 0);
-        let inner = Inner { standing, id, disk, dice, handle, exit, condemned, touched };
+        let (condemned, leaves, touched) = (None, false, 0);
+        let inner = Inner { standing, id, disk, dice, handle, exit, condemned, leaves, touched };
         Self {
             number,
             plan: plan.clone(),
@@ -201,6 +203,16 @@ impl Machine {
         let what = inner.disk.spoil(draw)?;
         inner.condemned = Some("the metadata are damaged");
         Some(what)
+    }
+
+    /// It is told to leave for good.
+    pub(super) fn is_told_to_leave(&self) {
+        self.lock().leaves = true;
+    }
+
+    /// Whether it was told to leave for good.
+    pub(super) fn leaves(&self) -> bool {
+        self.lock().leaves
     }
 
     /// What the process must say of its disk, instead of starting.

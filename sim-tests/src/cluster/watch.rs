@@ -214,8 +214,13 @@ impl Watched {
         let mut hash = Digest::default();
         view.snapshot().hash(&mut hash);
         let found = hash.finish();
-        let known = *self.views.entry(view.version).or_insert(found);
-        self.compared += 1;
+        let known = match self.views.insert(view.version, found) {
+            None => found,
+            Some(known) => {
+                self.compared += 1;
+                known
+            }
+        };
         if known != found {
             let detail = format!("two nodes have different views of version {}", view.version);
             self.findings.violated("ViewsArePrefixes", detail);

@@ -120,6 +120,7 @@ impl World {
             let Some(reason) = machine.take_exit() else { continue };
             if reason.contains("consensus on the metadata failed")
                 || reason.contains("does not start")
+                || reason.contains("retired") && !machine.leaves()
             {
                 let detail = format!("machine {}: {reason}", machine.number);
                 self.findings.violated("NodesGoOn", detail);

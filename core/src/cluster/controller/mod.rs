@@ -131,11 +131,12 @@ impl Controller {
     /// Whether this node may decide for the cluster now.
     pub(super) fn acts(&self, view: &View, now: Now) -> bool {
         let me = view.nodes.get(&self.me).map(|node| node.id);
-        let alone =
-            self.status.voters.len() == 1 && me.is_none_or(|me| self.status.voters.contains(&me));
+        // Heartbeats go to voters: a leader that has no vote any more hears nobody.
+        let votes = me.is_none_or(|me| self.status.voters.contains(&me));
+        let alone = self.status.voters.len() == 1;
         let acked = self.status.quorum_acked;
         let is_fresh = acked.is_some_and(|at| now.since_start.since(at) <= QUORUM_AGE_MAX);
-        self.status.is_leader_ready && (alone || is_fresh)
+        self.status.is_leader_ready && votes && (alone || is_fresh)
     }
 
     /// Looks at everything and decides what is due. `time` is cluster time.

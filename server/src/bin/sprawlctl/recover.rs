@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use serde_json::json;
-use sprawl_io::data_dir::{DataDir, IDENTITY_FILE};
+use sprawl_io::data_dir::{DataDir, IDENTITY_FILE, REFUSED_FILE};
 use sprawl_io::raft::recover::{Remains, recover, survey};
 use sprawl_io::storage::rocks::RocksOptions;
 
@@ -29,6 +29,9 @@ pub(crate) async fn go_on(arguments: Arguments, format: Format) -> anyhow::Resul
     let Arguments { data_dir, keep, is_unsafe } = arguments;
     let at = data_dir.display();
     ensure!(data_dir.join(IDENTITY_FILE).is_file(), "{at} is no data directory of a node");
+    if let Ok(why) = std::fs::read_to_string(data_dir.join(REFUSED_FILE)) {
+        bail!("the node of {at} was refused for good, and does not start: {}", why.trim());
+    }
     let disk = DataDir::open(&data_dir, RocksOptions::default())?;
     let remains = survey(&disk, &keep).await?;
     if is_unsafe {
@@ -57,7 +60,8 @@ fn as_text(remains: &Remains, data: &Path, done: bool) -> String {
         format!("node {node} goes on with cluster {cluster}, as of term {term}, entry {index}"),
         format!("WARNING: retired for good, with all that they alone hold: {}", lost.join(", ")),
         "WARNING: what they agreed on and this node never received is forgotten: of several \
-         survivors take the one with the greatest term, then the greatest entry"
+         survivors take the one with the greatest term, then the greatest entry, and only that \
+         one; any other choice makes the metadata of those that are kept differ from its own"
             .to_owned(),
         "WARNING: a lost node that runs on elsewhere makes a second cluster: see that each is off"
             .to_owned(),
