@@ -82,8 +82,10 @@ fn seen(nodes: &Nodes, at: usize) -> Vec<(Value, Value)> {
         let shown = ask(nodes.node(other)).expect("it answers");
         let node = nodes_of(&shown).iter().find(|node| node["node_id"] == name.as_str()).cloned();
         let mut node = node.expect("it is known");
-        // Its role may move: others may elect.
-        node.as_object_mut().map(|node| node.remove("role"));
+        // Its role may move, because others may elect; and its client's topic comes meanwhile.
+        for moving in ["role", "leads", "partitions"] {
+            node.as_object_mut().map(|node| node.remove(moving));
+        }
         let members = get(&nodes.node(other).address, "/health/membership").json();
         let members = members["members"].as_array().cloned().unwrap_or_default();
         let member = members.iter().find(|member| member["node_id"] == name.as_str());
