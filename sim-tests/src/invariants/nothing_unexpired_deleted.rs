@@ -5,7 +5,7 @@ use crate::history::{History, Published};
 
 /// Whether a message that stands below a topic's start may be gone: because somebody asked for it,
 /// because the topic is bounded in bytes, or because it is old enough at this time.
-fn may_be_gone(history: &History, message: &Published, offset: u64, at_ms: u64) -> bool {
+pub(super) fn may_be_gone(history: &History, message: &Published, offset: u64, at_ms: u64) -> bool {
     let purged = history.purged.get(&message.topic).is_some_and(|below| offset < below.0);
     let keeping = history.keeping.get(message.topic as usize).cloned().unwrap_or_default();
     let old = keeping.retention_ms.is_some_and(|retention| {

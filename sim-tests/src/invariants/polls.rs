@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use sprawl_core::ids::Offset;
 
 use super::Findings;
+use super::nothing_unexpired_deleted::may_be_gone;
 use crate::history::{Asked, History, Published, Seen, Sought};
 
 /// What a reader was given by one request.
@@ -90,7 +91,10 @@ pub(crate) fn check_sought(history: &History, findings: &Findings) {
     }
     for (id, when) in &history.unfound {
         let Some(message) = history.published.get(id) else { continue };
-        let removed = message.place().is_none_or(|at| at.1 < history.start_of(message.topic));
+        // Of a topic that is damaged nobody is told where it begins.
+        let removed = message.place().is_none_or(|(_, at)| {
+            at < history.start_of(message.topic) || may_be_gone(history, message, at.0, *when)
+        });
         if !removed && !expired(message, *when) {
             let detail = format!("{id} at {:?} was not found by {when} ms", message.place());
             findings.violated("NoSkip", detail);

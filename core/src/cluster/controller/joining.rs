@@ -79,6 +79,8 @@ impl Controller {
         {
             return Some(Outcome::Refused(JoinRefused::OtherCluster(theirs, ours)));
         }
+        // Nobody looks around for a node that is alone.
+        self.joins.forget(now.since_start);
         let waits = self.joins.waiting.get(&said.disk);
         if waits.is_some_and(|join| join.said == *said) {
             return None;
