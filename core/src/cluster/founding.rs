@@ -67,6 +67,8 @@ pub struct Founding {
     /// The newest answer of each seed that has given one in this start; at most as many as there
     /// are seeds.
     answers: BTreeMap<SocketAddr, SeedAnswer>,
+    /// The seed that was last asked to let this node in, and did not.
+    turned_away: Option<SocketAddr>,
     /// Whether silence does not count: an operator knows better.
     is_told: bool,
 }
@@ -75,7 +77,7 @@ impl Founding {
     /// A node that has just started with nothing. `is_told` founds without waiting for anybody.
     #[must_use]
     pub fn new(me: DiskId, seeds: BTreeSet<SocketAddr>, is_told: bool) -> Self {
-        Self { me, seeds, answers: BTreeMap::new(), is_told }
+        Self { me, seeds, answers: BTreeMap::new(), turned_away: None, is_told }
     }
 
     /// Whom to ask.
@@ -102,6 +104,12 @@ impl Founding {
         }
     }
 
+    /// A seed that belongs to a cluster could not let this node in: it has died, has left, or does
+    /// not know who leads. The next one that belongs to one is asked.
+    pub fn turned_away(&mut self, seed: SocketAddr) {
+        self.turned_away = Some(seed);
+    }
+
     /// Who is behind the seeds, and this node; unknown until all have answered.
     fn set(&self) -> Option<BTreeSet<DiskId>> {
         let behind = self.seeds.iter().map(|seed| self.answers.get(seed).map(|said| said.disk));
@@ -111,8 +119,10 @@ impl Founding {
     /// What to do, by what is known.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        let member = self.answers.iter().find(|(_, answer)| answer.cluster.is_some());
-        if let Some((&seed, _)) = member {
+        let belongs = |(_, answer): &(&SocketAddr, &SeedAnswer)| answer.cluster.is_some();
+        let mut members = self.answers.iter().filter(belongs).map(|(seed, _)| *seed);
+        let next = members.clone().find(|seed| Some(*seed) > self.turned_away);
+        if let Some(seed) = next.or_else(|| members.next()) {
             return Verdict::Join(seed);
         }
         if self.is_told {
@@ -280,6 +290,20 @@ mod tests {
         let cluster = Some(ClusterId(1));
         founding.answered(seeds[1], SeedAnswer { disk: DiskId(3), cluster, set: None });
         assert_eq!(founding.verdict(), Verdict::Join(seeds[1]));
+    }
+
+    #[test]
+    fn who_is_turned_away_asks_the_next_one() {
+        let seeds: BTreeSet<_> = [1, 2, 3].map(address).into();
+        let mut founding = Founding::new(DiskId(9), seeds, false);
+        for (number, cluster) in [(1, Some(ClusterId(7))), (2, None), (3, Some(ClusterId(7)))] {
+            let answer = SeedAnswer { disk: DiskId(number), cluster, set: None };
+            founding.answered(address(number as usize), answer);
+        }
+        for expected in [1, 3, 1, 3] {
+            assert_eq!(founding.verdict(), Verdict::Join(address(expected)));
+            founding.turned_away(address(expected));
+        }
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl<N: Network> Newcomer<'_, N> {
                         self.waits.set(Some(line));
                     }
                     Some(JoinAnswer::Elsewhere) | None => {
+                        founding.turned_away(seed);
                         let line = format!("{seed} is of a cluster that has no leader now");
                         self.waits.set(Some(line));
                     }

@@ -1,13 +1,18 @@
 //! What other members ask of this one.
 
-use openraft::raft::AppendEntriesResponse;
+use openraft::errors::RaftError;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse};
 use sprawl_core::wire;
 
 use super::Raft;
+use super::kinds::{Kinds, Snapshot, Vote};
 use super::network::{Arriving, Ask, Piece, Told, told};
 use super::observed::Observed;
 use super::proposals::propose;
 use crate::peer::{Answerer, Incoming};
+
+/// What a piece of a snapshot is answered: this, or nothing where more are to come.
+type Installed = Option<SnapshotResponse<Kinds>>;
 
 /// Answers other members.
 pub(super) struct Serving {
@@ -69,13 +74,31 @@ impl Serving {
     fn take(&mut self, piece: Piece, answer: Answerer) {
         let (vote, snapshot) = match self.arriving.take(piece) {
             Ok(Some(whole)) => whole,
-            Ok(None) => return answer.answer(told::<Option<()>, String>(Ok(None))),
+            Ok(None) => return answer.answer(told::<Installed, String>(Ok(None))),
             Err(why) => return answer.answer(told::<(), _>(Err(why))),
         };
         let raft = self.raft.clone();
-        tokio::spawn(async move {
-            let installed = raft.install_full_snapshot(vote, snapshot).await;
-            answer.answer(told(installed.map(Some)));
-        });
+        tokio::spawn(async move { answer.answer(told(install(&raft, vote, snapshot).await)) });
     }
+}
+
+/// Has a snapshot installed, unless the log holds its last entry: then it says no more than that
+/// this much is committed, and the log behind it stays (Raft, figure 13, rule 6). Openraft would
+/// install it all the same, and go back behind what it has handed to the log.
+async fn install(
+    raft: &Raft,
+    vote: Vote,
+    snapshot: Snapshot,
+) -> Result<Installed, RaftError<Kinds>> {
+    let (prev_log_id, entries) = (snapshot.meta.last_log_id, Vec::new());
+    let leads_past =
+        AppendEntriesRequest { vote, prev_log_id, entries, leader_commit: prev_log_id };
+    let vote = match raft.append_entries(leads_past).await? {
+        AppendEntriesResponse::Success => vote,
+        AppendEntriesResponse::HigherVote(higher) => higher,
+        AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict => {
+            return Ok(Some(raft.install_full_snapshot(vote, snapshot).await?));
+        }
+    };
+    Ok(Some(SnapshotResponse { vote }))
 }
