@@ -166,7 +166,11 @@ impl World {
                     machine.pause(false);
                     machine.stands(Standing::Up);
                 }
-                Standing::Struck | Standing::New => machine.start(),
+                // What was killed at this very moment has a moment to end.
+                Standing::Struck | Standing::New => {
+                    machine.stands(Standing::Struck);
+                    machine.start_after(Duration::from_millis(1));
+                }
                 Standing::Up | Standing::Gone => {}
             }
         }

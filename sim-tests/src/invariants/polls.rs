@@ -70,7 +70,12 @@ pub(crate) fn check_skipped(history: &History, findings: &Findings) {
 
 /// Judges what was looked for by time or by id: a message stored later than the time stands at or
 /// behind what was found, and one whose place is known is found, unless it expired or was removed.
-pub(crate) fn check_sought(history: &History, findings: &Findings) {
+/// Of a damaged topic nobody may have been told where it begins: there what may be gone may be.
+pub(crate) fn check_sought(
+    history: &History,
+    is_damaged: impl Fn(u32) -> bool,
+    findings: &Findings,
+) {
     let tolerance = history.tolerance_ms;
     let expired = |message: &Published, when: u64| {
         message.expires_from().is_some_and(|from| from <= when + tolerance)
@@ -91,9 +96,9 @@ pub(crate) fn check_sought(history: &History, findings: &Findings) {
     }
     for (id, when) in &history.unfound {
         let Some(message) = history.published.get(id) else { continue };
-        // Of a topic that is damaged nobody is told where it begins.
         let removed = message.place().is_none_or(|(_, at)| {
-            at < history.start_of(message.topic) || may_be_gone(history, message, at.0, *when)
+            at < history.start_of(message.topic)
+                || is_damaged(message.topic) && may_be_gone(history, message, at.0, *when)
         });
         if !removed && !expired(message, *when) {
             let detail = format!("{id} at {:?} was not found by {when} ms", message.place());
@@ -106,6 +111,7 @@ pub(crate) fn check_sought(history: &History, findings: &Findings) {
 mod tests {
     use super::*;
     use crate::history::{Terms, Try};
+    use crate::plan::Keeping;
 
     fn page(from: u64, offsets: &[u64], next: u64) -> Page {
         let seen = |&offset: &u64| Seen { offset: Offset(offset), ..Seen::default() };
@@ -155,7 +161,7 @@ mod tests {
             let (mut history, findings) = (history(ttl_ms), Findings::default());
             let (start, found) = (Offset(start), Offset(found));
             history.sought.push(Sought { topic: 0, time_ms, start, found, at_ms: 3_000 });
-            check_sought(&history, &findings);
+            check_sought(&history, |_| false, &findings);
             findings.violations().into_keys().collect::<Vec<_>>()
         };
         assert_eq!(broken(900, 0, 6, None), ["NoSkip"]);
@@ -167,13 +173,19 @@ mod tests {
 
     #[test]
     fn what_stands_somewhere_is_found_by_its_id() {
-        let broken = |start, ttl_ms| {
+        let look = |start, ttl_ms, retention_ms, damaged| {
             let (mut history, findings) = (history(ttl_ms), Findings::default());
+            history.keeping = vec![Keeping { retention_ms, retention_bytes: None }];
             history.begins(0, Offset(start), 9_000);
             history.unfound.push(("a".to_owned(), 3_000));
-            check_sought(&history, &findings);
+            check_sought(&history, |_| damaged, &findings);
             findings.violations().into_keys().collect::<Vec<_>>()
         };
+        let broken = |start, ttl_ms| look(start, ttl_ms, None, false);
+        assert_eq!(look(0, None, Some(1_000), false), ["NoSkip"], "somebody would know");
+        assert_eq!(look(0, None, Some(1_000), true), [""; 0], "nobody could be told");
+        assert_eq!(look(0, None, Some(9_000), true), ["NoSkip"], "it was too young to go");
+        assert_eq!(look(0, None, None, true), ["NoSkip"], "nothing may go");
         assert_eq!(broken(0, None), ["NoSkip"]);
         assert_eq!(broken(6, None), [""; 0], "it was removed");
         assert_eq!(broken(0, Some(2_000)), [""; 0], "it had expired");

@@ -61,7 +61,8 @@ impl World {
         check_numbers(&history, &back, findings);
         check_subscriptions(&history, &back, self.shared.now_ms(), findings);
         check_skipped(&history, findings);
-        check_sought(&history, findings);
+        let is_damaged = |topic| back.get(&topic).is_some_and(|read| read.damaged);
+        check_sought(&history, is_damaged, findings);
         check_removals(&history, findings);
         drop(history);
         self.count(&back);
