@@ -48,6 +48,8 @@ pub enum Bug {
     DamageTakenForNone,
     /// A node whose disk was replaced goes on as the member that it was.
     WipedKeepsIdentity,
+    /// All voters wait equally long before they stand for election.
+    ElectionWithoutJitter,
     /// How long a node has been silent is judged by the wall clock.
     SessionsByTheWallClock,
     /// A member that objects to a suspicion does not raise its incarnation.

@@ -28,7 +28,7 @@ use crate::invariants::Findings;
 use crate::plan::{DiskPace, Draw};
 
 /// What the platters hold.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Platters {
     files: BTreeMap<String, Vec<u8>>,
     pub(crate) log: BTreeMap<(PartitionId, EntryIndex), Bytes>,
@@ -105,6 +105,17 @@ impl SimDisk {
     ) -> Self {
         self.lock().witness = Some(Arc::new(witness));
         self
+    }
+
+    /// What is synced, as a copy of the directory that is made now would have it.
+    pub(crate) fn image(&self) -> Platters {
+        let platters = self.lock().platters.clone();
+        Platters { unsynced: VecDeque::new(), ..platters }
+    }
+
+    /// Puts an image in the place of what it holds. Its process must be dead.
+    pub(crate) fn restore(&self, image: Platters) {
+        self.lock().platters = image;
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -275,6 +286,11 @@ impl Storage for SimStorage {
 }
 
 impl Platters {
+    /// Whether a node has never had this directory.
+    pub(crate) fn are_new(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Messages of a range, each checked; damage before the first wanted one does not matter, and
     /// what is missing is as bad as what is damaged.
     fn messages(&self, range: ReadRange) -> Result<Vec<Record>, Unreadable> {

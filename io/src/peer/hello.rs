@@ -96,8 +96,8 @@ impl std::fmt::Display for Refusal {
                  later start of it, start {known}; start with an empty directory"
             ),
             Self::Twin => f.write_str(
-                "this data directory is a copy: the cluster has registered another start of it \
-                 under the same number; start with an empty directory",
+                "this data directory was copied or rolled back: the cluster has registered another \
+                 start of it under the same number; start with an empty directory",
             ),
             Self::Full => f.write_str("the refusing node has too many connections"),
         }

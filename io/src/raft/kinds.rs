@@ -8,6 +8,7 @@ use openraft::{Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use sprawl_core::cluster::metadata::Change;
 use sprawl_core::ids::DiskId;
+use sprawl_core::zoo::{Bug, planted};
 
 use super::runtime::Runtime;
 use crate::peer::Peer;
@@ -92,10 +93,12 @@ pub(super) type Snapshot = SnapshotOf<Kinds, bytes::Bytes>;
 /// The group's times and sizes, with a snapshot after so many entries.
 pub(super) fn config(snapshot_entries: u64) -> Config {
     let kept_entries = snapshot_entries / KEPT_PART;
+    let jitterless = planted(Bug::ElectionWithoutJitter);
+    let election_max = if jitterless { ELECTION_MS_MIN + 1 } else { ELECTION_MS_MAX };
     Config {
         cluster_name: "sprawl".to_owned(),
         election_timeout_min: ELECTION_MS_MIN,
-        election_timeout_max: ELECTION_MS_MAX,
+        election_timeout_max: election_max,
         heartbeat_interval: HEARTBEAT_MS,
         install_snapshot_timeout: SNAPSHOT_MS_MAX,
         max_payload_entries: REQUEST_ENTRIES_MAX,

@@ -154,7 +154,11 @@ fn a_directory_of_a_number_that_is_past_is_refused_for_good() {
     let before = seen(&nodes, at);
     // Its next start has the number of the run that lives.
     let line = nodes.refused(&twin);
-    assert!(line.contains("is a copy") && line.contains("start with an empty directory"), "{line}");
+    assert!(
+        line.contains("was copied or rolled back")
+            && line.contains("start with an empty directory"),
+        "{line}"
+    );
     let line = nodes.refused(&old);
     assert!(line.contains("copied or rolled back"), "{line}");
     // Each start has a greater number than the one before. None of them is any better.

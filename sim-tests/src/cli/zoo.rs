@@ -36,7 +36,7 @@ enum World {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 25] = [
+const ZOO: [Planted; 26] = [
     node("no-sync", Bug::NoSync, "AckMeansDurable"),
     node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
     node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
@@ -62,6 +62,7 @@ const ZOO: [Planted; 25] = [
     cluster("snapshot-head-first", Bug::SnapshotHeadFirst, "StateMachineSafety"),
     cluster("damage-taken-for-none", Bug::DamageTakenForNone, "DamageStopsTheStart"),
     cluster("wiped-keeps-identity", Bug::WipedKeepsIdentity, "LeaderCompleteness"),
+    cluster("election-without-jitter", Bug::ElectionWithoutJitter, "LeaderWithin"),
 ];
 
 const fn node(id: &'static str, bug: Bug, invariant: &'static str) -> Planted {

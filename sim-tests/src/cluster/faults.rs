@@ -68,6 +68,12 @@ impl World {
             Event::Spoil { node, draw, down_ms } => {
                 self.spoil(&self.pick(node)?, draw, ms(down_ms))?
             }
+            Event::RollBack { node, down_ms } => {
+                let machine = self.pick(node).filter(Machine::can_be_rolled_back)?;
+                self.destroy(&machine)?;
+                machine.roll_back();
+                machine.start_after(ms(down_ms));
+            }
             Event::WipeFirst { for_ms } => {
                 let machine = self.machines.first().cloned()?;
                 (machine.standing() == Standing::Up).then_some(())?;

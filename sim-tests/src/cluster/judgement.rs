@@ -15,6 +15,8 @@ const LEADER_LIMIT: Duration = Duration::from_secs(10);
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// For how long nothing happens then.
 const CALM: Duration = Duration::from_secs(8);
+/// How long it may take until a copy of a directory ends.
+const COPY_LIMIT: Duration = Duration::from_secs(15);
 /// How often a change is tried through a node, of which the first may meet an election.
 const TRIES: u32 = 3;
 
@@ -36,6 +38,8 @@ pub(super) async fn judge(world: &mut World) {
         return;
     }
     stay_calm(world).await;
+    lose_the_leader(world).await;
+    copy_one(world).await;
     propose_everywhere(world).await;
     for (machine, node) in live(world) {
         world.book.check(machine.number, &node);
@@ -60,6 +64,54 @@ async fn stay_calm(world: &mut World) {
     if verdicts > 0 {
         let detail = format!("{verdicts} times somebody was declared down or back for nothing");
         world.findings.violated("NoOscillation", detail);
+    }
+}
+
+/// LeaderWithin: where links are good and the leader's process is killed, the others have another.
+async fn lose_the_leader(world: &mut World) {
+    let all = live(world);
+    let leader = all.into_iter().find(|(_, node)| node.group().is_leader_ready);
+    let Some((leader, node)) = leader else { return };
+    if node.group().voters.len() < 3 {
+        return;
+    }
+    leader.stands(Standing::Struck);
+    leader.kill(false);
+    let lost = world.began.elapsed();
+    let led = until(world, lost + LEADER_LIMIT, |world| leads(world).then_some(())).await;
+    if led.is_none() {
+        let detail = format!("nobody leads {LEADER_LIMIT:?} after machine {}", leader.number);
+        world.findings.violated("LeaderWithin", detail);
+    }
+    world.outcome.led_again_after = Some(world.began.elapsed() - lost);
+    leader.start();
+    let limit = world.began.elapsed() + SETTLE_LIMIT;
+    until(world, limit, |world| differs(world).is_none().then_some(())).await;
+}
+
+/// CopiesAreRefused: a copy of the directory of a node that runs ends with a line that says so,
+/// and the node goes on.
+async fn copy_one(world: &mut World) {
+    let all = live(world);
+    let Some((machine, node)) = all.get(world.plan.seed as usize % all.len().max(1)) else {
+        return;
+    };
+    let copy = machine.copied(world.machines.len());
+    copy.start();
+    let limit = world.began.elapsed() + COPY_LIMIT;
+    let said = until(world, limit, |_| copy.take_exit()).await;
+    copy.kill(false);
+    let refused =
+        said.as_ref().is_some_and(|said| said.contains("copy") || said.contains("copied"));
+    if !refused {
+        let detail =
+            format!("a copy of machine {} within {COPY_LIMIT:?}: {said:?}", machine.number);
+        world.findings.violated("CopiesAreRefused", detail);
+    }
+    let goes_on = machine.handle().is_some_and(|now| now.identity() == node.identity());
+    if !goes_on {
+        let detail = format!("machine {} has ended for its copy", machine.number);
+        world.findings.violated("CopiesAreRefused", detail);
     }
 }
 

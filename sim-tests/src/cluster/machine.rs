@@ -16,7 +16,7 @@ use super::plan::ClusterPlan;
 use super::trap::Trap;
 use super::watch::{NodeTrace, Watch};
 use crate::clock::{SimClock, WallError};
-use crate::disk::{Moment, SimDisk};
+use crate::disk::{Moment, Platters, SimDisk};
 use crate::invariants::Findings;
 use crate::net::Net;
 use crate::plan::Draw;
@@ -39,6 +39,24 @@ pub(super) enum Standing {
     Gone,
 }
 
+/// Why nothing may run from a disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    /// What is broken where something runs.
+    pub(super) invariant: &'static str,
+    /// What the process must say of it instead.
+    pub(super) says: &'static str,
+    /// Whether a node may come up from it until others have told it.
+    pub(super) comes_up: bool,
+}
+
+/// The metadata on it are damaged.
+const DAMAGED: Verdict =
+    Verdict { invariant: "DamageStopsTheStart", says: "the metadata are damaged", comes_up: false };
+/// It is not what the cluster knows to have run from it.
+const OUTDATED: Verdict =
+    Verdict { invariant: "CopiesAreRefused", says: "rolled back", comes_up: true };
+
 /// Where a machine of this number is reached.
 pub(super) fn ip(number: usize) -> IpAddr {
     [10, 1, (number / 200) as u8, (number % 200) as u8 + 1].into()
@@ -48,6 +66,8 @@ pub(super) fn ip(number: usize) -> IpAddr {
 #[derive(Clone)]
 pub(super) struct Machine {
     pub(super) number: usize,
+    /// Which one its node takes itself for.
+    name: usize,
     plan: Arc<ClusterPlan>,
     pub(super) net: Net,
     pub(super) watch: Watch,
@@ -62,11 +82,13 @@ struct Inner {
     standing: Standing,
     id: Option<madsim::task::NodeId>,
     disk: SimDisk,
+    /// What its disk held when its newest process started.
+    before: Platters,
     dice: Draw,
     handle: Option<NodeHandle>,
     exit: Option<String>,
-    /// What its disk cannot be started from any more, and what the process must say of it.
-    condemned: Option<&'static str>,
+    /// That its disk cannot be started from any more.
+    condemned: Option<Verdict>,
     /// Whether it was told to leave the cluster for good.
     leaves: bool,
     /// How often something was done to it from outside.
@@ -83,11 +105,21 @@ impl Machine {
         let mut dice = Draw::new(plan.seed, 20_000 + number as u64);
         let trap = Trap::default();
         let disk = empty(plan, &mut dice, (watch.of(number), trap.clone()));
-        let (standing, id, handle, exit) = (Standing::New, None, None, None);
-        let (condemned, leaves, touched) = (None, false, 0);
-        let inner = Inner { standing, id, disk, dice, handle, exit, condemned, leaves, touched };
+        let inner = Inner {
+            standing: Standing::New,
+            id: None,
+            disk,
+            before: Platters::default(),
+            dice,
+            handle: None,
+            exit: None,
+            condemned: None,
+            leaves: false,
+            touched: 0,
+        };
         Self {
             number,
+            name: number,
             plan: plan.clone(),
             net: net.clone(),
             watch: watch.clone(),
@@ -96,6 +128,16 @@ impl Machine {
             wall_error: Arc::new(AtomicI64::new(0)),
             inner: Arc::new(Mutex::new(inner)),
         }
+    }
+
+    /// Another machine, onto whose disk that of this one was copied while it ran.
+    pub(super) fn copied(&self, number: usize) -> Self {
+        let mut copy = Self::new(number, &self.plan, (&self.net, &self.watch), self.began);
+        copy.name = self.name;
+        let image = self.lock().disk.image();
+        copy.lock().disk.restore(image);
+        self.watch.haunts(number);
+        copy
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -135,6 +177,7 @@ impl Machine {
             let mut inner = self.lock();
             inner.standing = Standing::Up;
             inner.touched += 1;
+            inner.before = inner.disk.image();
             inner.id
         };
         if let Some(id) = id {
@@ -201,8 +244,29 @@ impl Machine {
     pub(super) fn spoil(&self, draw: u64) -> Option<String> {
         let mut inner = self.lock();
         let what = inner.disk.spoil(draw)?;
-        inner.condemned = Some("the metadata are damaged");
+        inner.condemned = Some(DAMAGED);
         Some(what)
+    }
+
+    /// Whether the cluster knows of the run that is here, and there was one before it: then it
+    /// refuses what its disk held between the two.
+    pub(super) fn can_be_rolled_back(&self) -> bool {
+        let inner = self.lock();
+        let registered = inner.handle.as_ref().is_some_and(|node| {
+            let identity = node.identity();
+            node.view().has_registered(identity.disk, identity.boot)
+        });
+        registered && !inner.before.are_new()
+    }
+
+    /// Puts what its disk held before the newest start in its place. The process must be dead, and
+    /// the next one must be refused.
+    pub(super) fn roll_back(&self) {
+        let mut inner = self.lock();
+        inner.disk.restore(inner.before.clone());
+        inner.condemned = Some(OUTDATED);
+        drop(inner);
+        self.watch.haunts(self.number);
     }
 
     /// It is told to leave for good.
@@ -215,8 +279,8 @@ impl Machine {
         self.lock().leaves
     }
 
-    /// What the process must say of its disk, instead of starting.
-    pub(super) fn condemned(&self) -> Option<&'static str> {
+    /// That nothing may run from its disk.
+    pub(super) fn condemned(&self) -> Option<Verdict> {
         self.lock().condemned
     }
 
@@ -257,7 +321,7 @@ impl Machine {
             snapshot_entries: self.plan.snapshot_entries,
             ..alone
         };
-        let name = Name::Given(format!("n{}", self.number));
+        let name = Name::Given(format!("n{}", self.name));
         let (disk, entropy) = {
             let mut inner = self.lock();
             let entropy = inner.dice.bytes(32).try_into().expect("32 bytes were drawn");

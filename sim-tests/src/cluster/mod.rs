@@ -18,7 +18,7 @@ use std::time::Duration;
 use madsim::runtime::Runtime;
 use sprawl_core::cluster::raft::RaftCounts;
 
-pub(crate) use plan::{ClusterPlan, VERSION};
+pub(crate) use plan::{ClusterPlan, VERSION, classes};
 use watch::Watch;
 use world::World;
 
@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     /// How long it took from healing until there was a leader, and until all agreed.
     pub(crate) led_after: Duration,
     pub(crate) settled_after: Duration,
+    /// How long it took until there was another leader when one was killed in calm.
+    pub(crate) led_again_after: Option<Duration>,
 }
 
 /// Runs a plan on this thread, from its first event to its judgement.

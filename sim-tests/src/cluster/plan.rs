@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -83,6 +83,8 @@ pub(crate) enum Event {
     Wipe { node: u64, down_ms: u64 },
     /// A machine loses power, and a bit of the metadata on its disk turns over.
     Spoil { node: u64, draw: u64, down_ms: u64 },
+    /// A machine loses power, and its disk is put back to what it held before its newest start.
+    RollBack { node: u64, down_ms: u64 },
     /// The first node's disk is replaced by an empty one, and it reaches nobody for a while.
     WipeFirst { for_ms: u64 },
     /// A wall clock jumps.
@@ -133,6 +135,7 @@ impl Event {
             Event::Pause { .. } => "pause",
             Event::Wipe { .. } => "wipe",
             Event::Spoil { .. } => "damaged metadata",
+            Event::RollBack { .. } => "rolled back",
             Event::WipeFirst { .. } => "first wiped and alone",
             Event::ClockJump { .. } => "clock jump",
             Event::Halves { .. } => "halves",
@@ -161,7 +164,7 @@ fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 18] = [
+const CLASSES: [Class<Event>; 19] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -210,7 +213,17 @@ const CLASSES: [Class<Event>; 18] = [
     Class { most: 2, draw: |dice| Event::Leave { node: any(dice) } },
     Class { most: 8, draw: power_at },
     Class { most: 3, draw: spoil },
+    Class {
+        most: 3,
+        draw: |dice| Event::RollBack { node: any(dice), down_ms: dice.log_range(50, 5_000) },
+    },
 ];
+
+/// The names of all classes.
+pub(crate) fn classes() -> Vec<&'static str> {
+    let drawn = |(at, class): (u64, Class<Event>)| (class.draw)(&mut Draw::new(1, at)).class();
+    (0..).zip(CLASSES).map(drawn).collect()
+}
 
 fn spoil(dice: &mut Draw) -> Event {
     let (node, draw) = (any(dice), dice.range(0, u64::MAX - 1));
@@ -243,7 +256,7 @@ impl ClusterPlan {
     /// out.
     pub(crate) fn of_seed(seed: u64, nodes: Option<u32>, calm: bool) -> Self {
         let mut dice = Draw::new(seed, Purpose::Nodes as u64);
-        let drawn = dice.pick(&[1, 2, 3, 3, 3, 4, 5, 5, 6, 7, 9]);
+        let drawn = dice.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7, 9, 12, 15]);
         let nodes = nodes.unwrap_or(drawn);
         let within = dice.pick(&[1, 500, 5_000]);
         let starts_ms = (0..nodes).map(|_| dice.range(0, within)).collect();
@@ -307,8 +320,7 @@ mod tests {
 
     #[test]
     fn every_class_is_on_in_some_seeds_and_off_in_others() {
-        for (at, Class { draw, .. }) in (0..).zip(CLASSES) {
-            let class = draw(&mut Draw::new(1, at)).class();
+        for class in classes() {
             let has = |seed| faults(seed).iter().any(|fault| fault.what.class() == class);
             let on = (0..100).filter(|&seed| has(seed)).count();
             assert!((25..75).contains(&on), "{class} is on in {on} of 100");

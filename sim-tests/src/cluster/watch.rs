@@ -48,6 +48,8 @@ struct Watched {
     voters: BTreeMap<u64, Voters>,
     /// Which member of the group a machine is.
     members: BTreeMap<usize, NodeId>,
+    /// Machines whose disks are not what the group knows: what they store and say counts nowhere.
+    ghosts: BTreeSet<usize>,
 }
 
 impl Watch {
@@ -66,6 +68,7 @@ impl Watch {
             sprung: 0,
             voters: BTreeMap::new(),
             members: BTreeMap::new(),
+            ghosts: BTreeSet::new(),
         };
         Self { inner: Arc::new(Mutex::new(watched)) }
     }
@@ -137,7 +140,17 @@ impl Watch {
 
     /// A machine has an empty disk.
     pub(super) fn wiped(&self, machine: usize) {
-        self.lock().members.remove(&machine);
+        let mut watched = self.lock();
+        watched.members.remove(&machine);
+        watched.ghosts.remove(&machine);
+    }
+
+    /// A machine has the disk of a member as it once was, or as another one has it: whoever counts
+    /// on what it says, counts on nothing.
+    pub(super) fn haunts(&self, machine: usize) {
+        let mut watched = self.lock();
+        watched.members.remove(&machine);
+        watched.ghosts.insert(machine);
     }
 }
 
@@ -163,6 +176,9 @@ impl Watched {
 
     fn raft(&mut self, machine: usize, node: NodeId, event: &RaftEvent) {
         self.event((machine, node, event));
+        if self.ghosts.contains(&machine) {
+            return;
+        }
         self.members.insert(machine, node);
         let quiet = matches!(
             event,

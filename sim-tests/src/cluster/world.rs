@@ -6,7 +6,7 @@ use std::time::Duration;
 use madsim::runtime::Handle;
 
 use super::clients::{self, Book};
-use super::machine::{Machine, Standing};
+use super::machine::{Machine, Standing, Verdict};
 use super::plan::ClusterPlan;
 use super::watch::Watch;
 use super::{Outcome, judgement};
@@ -113,19 +113,19 @@ impl World {
 
     fn look_after(&mut self) {
         for machine in &self.machines {
-            if let Some(expected) = machine.condemned() {
-                self.replace(machine, expected);
+            if let Some(verdict) = machine.condemned() {
+                self.replace(machine, verdict);
                 continue;
             }
             let Some(reason) = machine.take_exit() else { continue };
-            if reason.contains("consensus on the metadata failed")
-                || reason.contains("does not start")
-                || reason.contains("retired") && !machine.leaves()
-            {
+            let retired = reason.contains("retired");
+            let told = retired && machine.leaves();
+            let failed = reason.contains("consensus on the metadata failed");
+            if failed || !told && (retired || reason.contains("does not start")) {
                 let detail = format!("machine {}: {reason}", machine.number);
                 self.findings.violated("NodesGoOn", detail);
             }
-            if reason.contains("retired") {
+            if retired {
                 machine.kill(false);
                 machine.stands(Standing::Gone);
             } else if machine.standing() == Standing::Up {
@@ -134,17 +134,17 @@ impl World {
         }
     }
 
-    /// The process on a disk that is not whole must say so and end; then the disk is replaced, as
-    /// it asks for.
-    fn replace(&self, machine: &Machine, expected: &str) {
-        if machine.handle().is_some() {
-            let detail = format!("machine {} runs, though {expected}", machine.number);
-            self.findings.violated("DamageStopsTheStart", detail);
+    /// The process on a disk that is not whole, or not the newest, must say so and end; then the
+    /// disk is replaced, as it asks for.
+    fn replace(&self, machine: &Machine, Verdict { invariant, says, comes_up }: Verdict) {
+        if !comes_up && machine.handle().is_some() {
+            let detail = format!("machine {} runs, and does not say: {says}", machine.number);
+            self.findings.violated(invariant, detail);
         }
         let Some(reason) = machine.take_exit() else { return };
-        if !reason.contains(expected) {
-            let detail = format!("machine {}: {reason}, and not: {expected}", machine.number);
-            self.findings.violated("DamageStopsTheStart", detail);
+        if !reason.contains(says) {
+            let detail = format!("machine {}: {reason}, and not: {says}", machine.number);
+            self.findings.violated(invariant, detail);
         }
         machine.stands(Standing::Struck);
         machine.kill(false);
