@@ -11,6 +11,7 @@ pub mod contacts;
 pub mod data_dir;
 mod driver;
 pub mod handle;
+mod load;
 pub mod membership;
 pub mod peer;
 pub mod raft;

@@ -23,6 +23,7 @@ use crate::contacts;
 use crate::data_dir::{Identity, IdentityError, Name};
 use crate::driver::{ControlLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
+use crate::load::{Gauge, Gauges};
 use crate::membership::Membership;
 use crate::peer::{self, ClusterKey, Counters, Incoming, Lane, Network, Peers, Refusal, Sockets};
 use crate::raft::{
@@ -166,8 +167,10 @@ where
     let hands = (clock.clone(), trace.clone(), network.clone());
     let seed = membership::seed(&said, known, others, &view, &options)?;
     let is_known = view.nodes.contains_key(&said.disk);
+    let gauges: Vec<Arc<Gauge>> = (0..options.shards).map(|_| Arc::default()).collect();
+    let load = Gauges::new(gauges.clone(), origin.since_start);
     let (gossiping, farewell) =
-        membership::begin(seed, hands, &mut inbound, stop.follow(), is_known)?;
+        membership::begin(seed, hands, &mut inbound, load, stop.follow(), is_known)?;
     let seed =
         ControlSeed { said, founds: Some(known.unwrap_or(cluster)), view: Arc::new(view), origin };
     let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
@@ -175,7 +178,8 @@ where
     let (network_of, fence_of) = (network.clone(), fence.clone());
     let lanes = Lanes { network: network_of, peers, group, traffic, gossiping, fence: fence_of };
     let writers = to_writer.clone();
-    let ends = Ends { origin, storage, clock, trace, to_writer: writers, stop: stop.clone() };
+    let stop_of = stop.clone();
+    let ends = Ends { origin, storage, clock, trace, to_writer: writers, gauges, stop: stop_of };
     let (asked, stopping) = mpsc::channel(1);
     let ended = Signal::new(None);
     let watched = ended.follow();
@@ -276,6 +280,8 @@ struct Ends<S, C, T> {
     clock: C,
     trace: T,
     to_writer: WriterHandle,
+    /// One for each shard.
+    gauges: Vec<Arc<Gauge>>,
     stop: Signal<Option<Ended>>,
 }
 
@@ -334,9 +340,10 @@ where
             let inbox = shard::Inbox { told, completions, neighbours, requests, stopped };
             let hands =
                 (self.storage.clone(), self.clock.clone(), self.trace.clone(), transport.clone());
-            let (writer, reports) = (self.to_writer.clone(), reports.clone());
-            let shard = Shard::recover(seed);
-            let driver = ShardLoop::new(shard, me, inbox, hands, writer, reports, complete);
+            let (reports, gauge) = (reports.clone(), self.gauges[usize::from(number)].clone());
+            let outbox = shard::Outbox { reports, completions: complete, gauge };
+            let (shard, writer) = (Shard::recover(seed), self.to_writer.clone());
+            let driver = ShardLoop::new(shard, me, inbox, hands, writer, outbox);
             spawn(format!("sprawl-shard-{number}"), driver.run())?;
         }
         let (ask, requests) = mpsc::channel(INBOX_REQUESTS_MAX);

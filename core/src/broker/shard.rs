@@ -359,6 +359,12 @@ impl Shard {
         self.me
     }
 
+    /// How many bytes of publishes wait for their turn or for the disk.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.admission.waiting_bytes() + self.bench.ledger.in_flight
+    }
+
     /// What it holds and has counted.
     #[must_use]
     pub fn status(&self) -> ShardStatus {

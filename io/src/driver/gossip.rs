@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::{Driven, INPUTS_MAX};
 use crate::clock::Clock;
 use crate::handle::Ended;
+use crate::load::Gauges;
 use crate::membership::{EVENTS_MAX, Membership};
 use crate::peer::{Answerer, Datagram, Incoming, Lane, Network, PeerIdentity};
 use crate::signal::{Follower, Signal};
@@ -36,6 +37,8 @@ pub(crate) struct Inbox {
     pub(crate) retired: Follower<Arc<BTreeSet<DiskId>>>,
     /// Whether this node leaves its cluster for good.
     pub(crate) leaves: Follower<bool>,
+    /// How much the shards have to do.
+    pub(crate) load: Gauges,
     pub(crate) stopped: Follower<Option<Ended>>,
 }
 
@@ -138,6 +141,7 @@ impl<C: Clock, T: Trace<Gossip>, N: Network> GossipLoop<C, T, N> {
                 let Some(input) = self.arrived() else { break };
                 self.handle(input);
             }
+            self.tell_load();
             self.driven.wake_if_due(GossipInput::Woke);
             self.perform();
         }
@@ -149,6 +153,15 @@ impl<C: Clock, T: Trace<Gossip>, N: Network> GossipLoop<C, T, N> {
     fn handle(&mut self, input: GossipInput) {
         let now = self.driven.clock.now();
         self.driven.handle(now, input);
+    }
+
+    /// Has the others told how much this node has to do. What wakes this loop, probes among it, is
+    /// often enough.
+    fn tell_load(&mut self) {
+        let now = self.driven.clock.now().since_start;
+        if let Some(load) = self.inbox.load.read(now) {
+            self.handle(GossipInput::Loaded(load));
+        }
     }
 
     /// The next input that is there already.

@@ -1,5 +1,7 @@
 //! The loop of one shard.
 
+use std::sync::Arc;
+
 use sprawl_core::broker::Shard;
 use sprawl_core::broker::replica::Record;
 use sprawl_core::ids::{EntryIndex, Offset, PartitionId, ReadId, ShardId};
@@ -13,6 +15,7 @@ use super::control::Told;
 use super::{Awaited, Driven, INPUTS_MAX};
 use crate::clock::Clock;
 use crate::handle::{Asked, Ended};
+use crate::load::Gauge;
 use crate::signal::Follower;
 use crate::storage::{ReadError, ReadRange, Storage};
 use crate::trace::Trace;
@@ -38,6 +41,14 @@ pub(crate) struct Inbox {
     pub(crate) stopped: Follower<Option<Ended>>,
 }
 
+/// Where a shard says what it has done.
+pub(crate) struct Outbox {
+    pub(crate) reports: mpsc::UnboundedSender<(ShardId, Report)>,
+    /// The other end of its own inbox's, for whoever works for it.
+    pub(crate) completions: mpsc::UnboundedSender<Completion>,
+    pub(crate) gauge: Arc<Gauge>,
+}
+
 /// One shard and its hands.
 pub(crate) struct ShardLoop<S, C, T, N> {
     driven: Driven<Shard, C, T>,
@@ -46,8 +57,7 @@ pub(crate) struct ShardLoop<S, C, T, N> {
     storage: S,
     writer: WriterHandle,
     transport: N,
-    reports: mpsc::UnboundedSender<(ShardId, Report)>,
-    completions: mpsc::UnboundedSender<Completion>,
+    outbox: Outbox,
     awaited: Awaited<Response>,
     appends: Vec<Append>,
     erased: Vec<PartitionId>,
@@ -60,8 +70,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
         inbox: Inbox,
         (storage, clock, trace, transport): (S, C, T, N),
         writer: WriterHandle,
-        reports: mpsc::UnboundedSender<(ShardId, Report)>,
-        completions: mpsc::UnboundedSender<Completion>,
+        outbox: Outbox,
     ) -> Self {
         let driven = Driven::new(shard, clock, trace);
         let (awaited, appends) = (Awaited::new(), Vec::new());
@@ -72,8 +81,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             storage,
             writer,
             transport,
-            reports,
-            completions,
+            outbox,
             awaited,
             appends,
             erased: Vec::new(),
@@ -105,6 +113,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
                 }
                 () = Driven::<Shard, C, T>::wakeup(&self.driven.clock, wakeup) => {}
             }
+            let began = self.driven.clock.now().since_start;
             // What is there already is taken too, so that its effects share a batch.
             while requests.len() < INPUTS_MAX
                 && let Ok(asked) = self.inbox.requests.try_recv()
@@ -121,6 +130,8 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             }
             self.driven.wake_if_due(ShardInput::Woke);
             self.perform().await;
+            let worked = self.driven.clock.now().since_start.since(began);
+            self.outbox.gauge.note(worked, self.driven.machine.waiting_bytes() as u64);
         }
     }
 
@@ -167,7 +178,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
                 ShardEffect::Reply { id, response } => self.awaited.answer(id, response),
                 ShardEffect::Report(report) => {
                     // Control is gone only when the node has ended.
-                    let _ = self.reports.send((self.me, report));
+                    let _ = self.outbox.reports.send((self.me, report));
                 }
             }
         }
@@ -184,7 +195,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             Some((append.partition, record.header().index))
         });
         let last: Vec<(PartitionId, EntryIndex)> = last.collect();
-        let completions = self.completions.clone();
+        let completions = self.outbox.completions.clone();
         let done = Box::new(move || {
             // The shard is gone only when the node has ended.
             let _ = completions.send(Completion::Persisted(last));
@@ -194,7 +205,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
     }
 
     fn read(&self, read: ReadId, range: ReadRange) {
-        let (storage, completions) = (self.storage.clone(), self.completions.clone());
+        let (storage, completions) = (self.storage.clone(), self.outbox.completions.clone());
         tokio::spawn(async move {
             let result = storage.read(range).await;
             let result = result.map_err(|error| unreadable(range.partition, error));
@@ -210,7 +221,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
         at: WallTime,
         (first, below): (EntryIndex, EntryIndex),
     ) {
-        let (storage, completions) = (self.storage.clone(), self.completions.clone());
+        let (storage, completions) = (self.storage.clone(), self.outbox.completions.clone());
         tokio::spawn(async move {
             let result = storage.seek(partition, at, first, below).await;
             let result = result.map_err(|error| unreadable(partition, error));

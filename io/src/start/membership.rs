@@ -14,6 +14,7 @@ use super::{Options, StartError};
 use crate::clock::Clock;
 use crate::driver::{GossipLoop, gossip};
 use crate::handle::Ended;
+use crate::load::Gauges;
 use crate::membership::Membership;
 use crate::peer::{Inbound, Lane, Peers, Sockets, VERSIONS};
 use crate::signal::{Follower, Signal};
@@ -77,6 +78,7 @@ pub(super) fn begin<C: Clock, T: Trace<Gossip>, S: Sockets>(
     seed: GossipSeed,
     (clock, trace, network): (C, T, Peers<S>),
     inbound: &mut Inbound,
+    load: Gauges,
     stopped: Follower<Option<Ended>>,
     known: bool,
 ) -> std::io::Result<(Gossiping, oneshot::Receiver<()>)> {
@@ -98,6 +100,7 @@ pub(super) fn begin<C: Clock, T: Trace<Gossip>, S: Sockets>(
         me: network.identity(),
         retired: retired.follow(),
         leaves: leaves.follow(),
+        load,
         stopped,
     };
     let seeds = seed.contacts.clone();

@@ -8,7 +8,7 @@ use sprawl_core::cluster::gossip::{Member, MemberEvent, MemberEventKind, Transit
 use sprawl_core::machine::WallTime;
 use utoipa::ToSchema;
 
-use super::nodes::{incarnation, state};
+use super::nodes::{busy, incarnation, state};
 use super::query::NoQuery;
 use super::{Face, json};
 use crate::duration;
@@ -55,6 +55,10 @@ struct MemberShown {
     since: String,
     /// How long it takes to answer a probe, smoothed, in milliseconds; none before it has.
     response_ms: Option<f64>,
+    /// How much of what its shards can do they do, from 0 to 1, as it says itself.
+    busy: f64,
+    /// How many bytes of publishes wait in it, as it says itself.
+    waiting_bytes: u64,
     /// What it was before, oldest first.
     history: Vec<TransitionShown>,
 }
@@ -124,6 +128,8 @@ impl MemberShown {
             incarnation: incarnation(member.incarnation()),
             since: duration::rfc3339(member.now.wall),
             response_ms: member.response.map(|time| time.as_secs_f64() * 1_000.0),
+            busy: busy(member.load),
+            waiting_bytes: member.load.waiting_bytes,
             history: member.history.iter().map(TransitionShown::of).collect(),
         }
     }

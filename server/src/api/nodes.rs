@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sprawl_core::cluster::consensus::RaftStatus;
-use sprawl_core::cluster::gossip::{Incarnation, MemberState, Members};
+use sprawl_core::cluster::gossip::{Incarnation, Load, MemberState, Members};
 use sprawl_core::cluster::metadata::{Leaving, Node, View};
 use sprawl_core::ids::DiskId;
 use utoipa::ToSchema;
@@ -41,6 +41,11 @@ pub(super) struct NodeShown {
     partitions: usize,
     /// How many of them it leads.
     pub(super) leads: usize,
+    /// How much of what its shards can do they do, from 0 to 1, as gossip has it; none where gossip
+    /// does not know it.
+    busy: Option<f64>,
+    /// How many bytes of publishes wait in it, as gossip has it.
+    waiting_bytes: Option<u64>,
 }
 
 /// How a member is, in a word.
@@ -51,6 +56,11 @@ pub(super) fn state(state: MemberState) -> &'static str {
         MemberState::Failed => "failed",
         MemberState::Left => "left",
     }
+}
+
+/// How much of what it can do a member does, from 0 to 1.
+pub(super) fn busy(load: Load) -> f64 {
+    f64::from(load.busy_permille) / 1_000.0
 }
 
 /// An incarnation as it is written: `BOOT.COUNTER`.
@@ -103,6 +113,7 @@ fn one(
     (disk, node): (DiskId, &Node),
     leads: usize,
 ) -> NodeShown {
+    let member = members.find(disk);
     NodeShown {
         node_id: node.name.clone(),
         disk_id: disk.to_string(),
@@ -111,11 +122,13 @@ fn one(
         http_address: node.http.to_string(),
         zone: node.zone.clone(),
         capacity: node.capacity,
-        state: members.find(disk).map_or("unknown", |member| state(member.state())),
+        state: member.map_or("unknown", |member| state(member.state())),
         down_since: node.down.map(duration::rfc3339),
         leaving: node.leaving.map(leaving),
         role: role(group, node),
         partitions: view.partitions_held(disk),
         leads,
+        busy: member.map(|member| busy(member.load)),
+        waiting_bytes: member.map(|member| member.load.waiting_bytes),
     }
 }

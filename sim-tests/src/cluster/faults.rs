@@ -68,12 +68,7 @@ impl World {
             Event::Spoil { node, draw, down_ms } => {
                 self.spoil(&self.pick(node)?, draw, ms(down_ms))?
             }
-            Event::RollBack { node, down_ms } => {
-                let machine = self.pick(node).filter(Machine::can_be_rolled_back)?;
-                self.destroy(&machine)?;
-                machine.roll_back();
-                machine.start_after(ms(down_ms));
-            }
+            Event::RollBack { node, down_ms } => self.roll_back(&self.pick(node)?, ms(down_ms))?,
             Event::WipeFirst { for_ms } => {
                 let machine = self.machines.first().cloned()?;
                 (machine.standing() == Standing::Up).then_some(())?;
@@ -135,6 +130,16 @@ impl World {
         machine.start_after(down);
         // Where there was nothing to damage it was a loss of power.
         what.map(drop)
+    }
+
+    /// Cuts the power of a machine and gives it the disk that it had before its newest start, if
+    /// enough others are whole and will know it.
+    fn roll_back(&mut self, machine: &Machine, down: Duration) -> Option<()> {
+        machine.can_be_rolled_back().then_some(())?;
+        self.destroy(machine)?;
+        machine.roll_back();
+        machine.start_after(down);
+        Some(())
     }
 
     /// Puts an empty disk in the place of one, if enough others are whole.

@@ -93,7 +93,6 @@ pub struct Gossip {
     seal: Seal,
     dice: Dice,
     cluster: Option<ClusterId>,
-    load: Load,
     table: Table,
     probing: Probing,
     suspicions: Suspicions,
@@ -132,7 +131,6 @@ impl Gossip {
             seal: Seal::new(key.as_deref()),
             dice,
             cluster,
-            load: Load::default(),
             table: Table::new(own, thresholds.forget_after),
             probing,
             suspicions: Suspicions::default(),
@@ -182,7 +180,7 @@ impl Gossip {
             cluster: self.cluster,
             from: own.disk,
             incarnation: own.incarnation(),
-            load: self.load,
+            load: self.table.own().load,
             view: self.table.view(),
         }
     }
@@ -489,7 +487,7 @@ impl Machine for Gossip {
                 self.exchanges.seek_now(now.since_start);
             }
             GossipInput::Retired(disks) => self.retire(&disks),
-            GossipInput::Loaded(load) => self.load = load,
+            GossipInput::Loaded(load) => self.table.loaded(load),
             GossipInput::Cluster(cluster) => {
                 self.changed |= self.cluster != Some(cluster);
                 self.cluster = Some(cluster);

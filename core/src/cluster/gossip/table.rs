@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::member::{Incarnation, Member, MemberEventKind, MemberState};
+use super::member::{Incarnation, Load, Member, MemberEventKind, MemberState};
 use super::news::News;
 use crate::ids::DiskId;
 use crate::machine::{Broken, Now, Time};
@@ -77,6 +77,13 @@ impl Table {
 
     pub(super) fn own(&self) -> &Member {
         &self.members[&self.own]
+    }
+
+    /// How much this node has to do.
+    pub(super) fn loaded(&mut self, load: Load) {
+        if let Some(own) = self.members.get_mut(&self.own) {
+            own.load = load;
+        }
     }
 
     pub(super) fn get(&self, disk: DiskId) -> Option<&Member> {
