@@ -50,6 +50,16 @@ pub enum Bug {
     WipedKeepsIdentity,
     /// All voters wait equally long before they stand for election.
     ElectionWithoutJitter,
+    /// A node that no seed answers founds a cluster of its own.
+    FoundsInSilence,
+    /// A change is acknowledged when it is proposed.
+    ChangeAnsweredEarly,
+    /// A change that does not come to the leader itself goes nowhere.
+    ProposalNotHandedOn,
+    /// Since when a node is down, each node says by something of its own.
+    DownByOwnClock,
+    /// A node ends when a voter does not know it yet.
+    UnknownTakenForRetired,
     /// How long a node has been silent is judged by the wall clock.
     SessionsByTheWallClock,
     /// A member that objects to a suspicion does not raise its incarnation.
@@ -98,17 +108,17 @@ pub fn sit(seat: u128) {
 #[inline]
 pub const fn sit(_: u128) {}
 
-/// What the order depends on that is planted instead of a rule; otherwise 0.
+/// What the node has for itself where this bug is planted, instead of a rule; otherwise 0.
 #[cfg(zoo)]
 #[must_use]
-pub fn seat() -> u128 {
-    if planted(Bug::PlacementUnordered) { SEAT.get() } else { 0 }
+pub fn seat(bug: Bug) -> u128 {
+    if planted(bug) { SEAT.get() } else { 0 }
 }
 
-/// What the order depends on that is planted instead of a rule; otherwise 0.
+/// What the node has for itself where this bug is planted, instead of a rule; otherwise 0.
 #[cfg(not(zoo))]
 #[must_use]
 #[inline]
-pub const fn seat() -> u128 {
+pub const fn seat(_: Bug) -> u128 {
     0
 }

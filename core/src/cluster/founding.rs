@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, DiskId};
+use crate::zoo::{Bug, planted};
 
 /// How many seeds a node lists at most.
 pub const SEEDS_MAX: usize = 64;
@@ -112,7 +113,10 @@ impl Founding {
 
     /// Who is behind the seeds, and this node; unknown until all have answered.
     fn set(&self) -> Option<BTreeSet<DiskId>> {
-        let behind = self.seeds.iter().map(|seed| self.answers.get(seed).map(|said| said.disk));
+        let silence =
+            |seed: &&SocketAddr| !planted(Bug::FoundsInSilence) || self.answers.contains_key(seed);
+        let counted = self.seeds.iter().filter(silence);
+        let behind = counted.map(|seed| self.answers.get(seed).map(|said| said.disk));
         behind.chain([Some(self.me)]).collect()
     }
 

@@ -306,6 +306,7 @@ proptest! {
             Change::Fail { nodes, .. } => Some(nodes.len()),
             _ => None,
         });
-        prop_assert_eq!(named.sum::<usize>(), dead.len(), "each is found once, and nobody else");
+        let log = &world.log;
+        prop_assert_eq!(named.sum::<usize>(), dead.len(), "each once, and nobody else: {:?}", log);
     }
 }

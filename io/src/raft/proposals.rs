@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use openraft::errors::{ClientWriteError, Fatal};
 use sprawl_core::wire;
+use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -76,6 +77,7 @@ impl Proposals {
                 None => propose(&raft, agreed).await,
                 // What only this node may decide is not the other's to decide.
                 Some(_) if pending.proposal.only_here => return,
+                Some(_) if planted(Bug::ProposalNotHandedOn) => return,
                 // Apart, so that thousands of proposals at the leader itself take no room for it.
                 Some(place) => Box::pin(forward(&network, place, agreed)).await,
             };

@@ -36,7 +36,7 @@ enum World {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 26] = [
+const ZOO: [Planted; 31] = [
     node("no-sync", Bug::NoSync, "AckMeansDurable"),
     node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
     node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
@@ -62,6 +62,11 @@ const ZOO: [Planted; 26] = [
     cluster("snapshot-head-first", Bug::SnapshotHeadFirst, "StateMachineSafety"),
     cluster("damage-taken-for-none", Bug::DamageTakenForNone, "DamageStopsTheStart"),
     cluster("wiped-keeps-identity", Bug::WipedKeepsIdentity, "LeaderCompleteness"),
+    cluster("founds-in-silence", Bug::FoundsInSilence, "OneClusterPerSeeds"),
+    cluster("change-answered-early", Bug::ChangeAnsweredEarly, "MetadataLinearizable"),
+    cluster("proposal-not-handed-on", Bug::ProposalNotHandedOn, "ProposalsAgreed"),
+    cluster("down-by-own-clock", Bug::DownByOwnClock, "ViewsArePrefixes"),
+    cluster("unknown-taken-for-retired", Bug::UnknownTakenForRetired, "NodesGoOn"),
     cluster("election-without-jitter", Bug::ElectionWithoutJitter, "LeaderWithin"),
 ];
 

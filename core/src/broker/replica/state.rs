@@ -177,7 +177,8 @@ impl State {
         match note {
             Note::Start { .. } => {}
             Note::CursorFixed { subscription, created, at } => {
-                let fixed = || Cursor::at(*created, *at);
+                // What it was to begin with may have been removed before this was committed.
+                let fixed = || Cursor::at(*created, (*at).max(self.start));
                 let cursor = self.cursors.entry(subscription.clone()).or_insert_with(fixed);
                 if cursor.created() < *created {
                     *cursor = fixed();
@@ -326,6 +327,21 @@ mod tests {
         ];
         for found in of_frame {
             assert!(matches!(found, BadCheckpoint::Frame(BadFrame::Malformed(_))), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_begins_at_nothing_that_was_removed_meanwhile() {
+        let subscription: SubscriptionId = "s".parse().expect("a name");
+        let mut state = State { start: Offset(3), end: Offset(9), ..State::default() };
+        let at = |at| Note::CursorFixed {
+            subscription: subscription.clone(),
+            created: ChangeIndex(at),
+            at: Offset(at),
+        };
+        for (asked, floor) in [(2, 3), (5, 5)] {
+            state.note(&at(asked));
+            assert_eq!(state.cursors[&subscription].floor(), Offset(floor));
         }
     }
 

@@ -7,6 +7,7 @@ use crate::cluster::controller::TICK;
 use crate::cluster::message::{ControlMessage, Heartbeat, HeartbeatAnswer, Known};
 use crate::ids::{Boot, DiskId};
 use crate::machine::{ControlEffect, Halt, Now, Time};
+use crate::zoo::{Bug, planted};
 
 /// How often a node says to every voter that it lives.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
@@ -90,6 +91,9 @@ impl Control {
                 return self.halt(Halt::Outdated { mine, known }, effects);
             }
             Known::Retired => return self.halt(Halt::Retired, effects),
+            Known::Unknown if planted(Bug::UnknownTakenForRetired) => {
+                return self.halt(Halt::Retired, effects);
+            }
             Known::Run(_) | Known::Unknown => {}
         }
         let sent = Time(answer.sent);

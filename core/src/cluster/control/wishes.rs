@@ -12,6 +12,7 @@ use crate::machine::{
     ControlEffect, ControlRequest, ControlResponse, ControlStatus, DiskSpace, Now, Refused, Report,
     Time,
 };
+use crate::zoo::{Bug, planted};
 
 /// How long a subscriber waits for its cursors before it is told that nobody knows.
 pub const SUBSCRIBE_WAIT: Duration = Duration::from_secs(10);
@@ -160,6 +161,10 @@ impl Control {
             return Some(Refused::Overloaded("too many changes wait to be agreed on"));
         }
         effects.push(ControlEffect::Propose(change.clone()));
+        if planted(Bug::ChangeAnsweredEarly) {
+            effects.push(ControlEffect::Reply { id, response: ControlResponse::Done });
+            return None;
+        }
         let deadline = since + CHANGE_WAIT;
         self.changing.insert(id, Changing { change, deadline });
         self.deadlines.insert((deadline, id));

@@ -14,6 +14,9 @@ pub const SILENCE_MAX: Duration = Duration::from_millis(1_500);
 pub const LATENESS_MAX: Duration = Duration::from_millis(300);
 /// For how long a node that was down must be heard before it counts as back.
 pub const STEADY_MIN: Duration = Duration::from_secs(1);
+/// How old its last word may be then: a leader that was just elected may have heard the last words
+/// of a dead node later than the leader that declared it failed.
+const FRESH_MAX: Duration = Duration::from_millis(600);
 
 /// One node, as its heartbeats show it.
 #[derive(Clone, Debug)]
@@ -104,12 +107,13 @@ impl Sessions {
         self.age(disk, now).is_some_and(|age| age < SILENCE_MAX)
     }
 
-    /// Whether this run has been heard for a while without a silence.
+    /// Whether this run has been heard for a while without a silence, and is now.
     pub(super) fn is_steady(&self, disk: DiskId, boot: Boot, now: Now) -> bool {
         let session = self.sessions.get(&disk).filter(|session| session.boot == boot);
         // One that is heard once, or in bursts with silence between them, is not.
         let heard = session.and_then(|session| Some(session.heard.since(session.since?)));
-        self.is_live(disk, now) && heard.is_some_and(|span| span >= STEADY_MIN)
+        let is_fresh = self.age(disk, now).is_some_and(|age| age < FRESH_MAX);
+        is_fresh && heard.is_some_and(|span| span >= STEADY_MIN)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&DiskId, &Session)> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Leaving, Partition, Registration, View};
 use crate::ids::{Boot, ChangeIndex, DiskId, NAME_BYTES_MAX, NodeId, PartitionId};
 use crate::machine::WallTime;
+use crate::zoo::{Bug, planted, seat};
 
 /// How many nodes a cluster has at most.
 pub const NODES_MAX: usize = 1_000;
@@ -161,7 +162,7 @@ impl View {
             Node { id, name, boot, run, address, http, zone, capacity, level, leaving, down };
         self.nodes.insert(disk, Arc::new(node));
         self.by_id.insert(id, disk);
-        if !crate::zoo::planted(crate::zoo::Bug::EpochResumed) {
+        if !planted(Bug::EpochResumed) {
             self.raise_epochs(disk);
         }
     }
@@ -208,6 +209,7 @@ impl View {
 
     /// These runs are down.
     pub(super) fn fail(&mut self, nodes: &[(DiskId, Boot)], at: WallTime) {
+        let at = WallTime(at.0 ^ seat(Bug::DownByOwnClock) as u64);
         for &(disk, boot) in nodes {
             if self.has_registered(disk, boot) {
                 self.amend_node(disk, |node| node.down = node.down.or(Some(at)));

@@ -28,7 +28,7 @@ impl Rank {
 
 /// The place of a node for a key.
 pub(super) fn rank(key: u64, node: &Candidate) -> Rank {
-    let disk = node.disk.0 ^ crate::zoo::seat();
+    let disk = node.disk.0 ^ crate::zoo::seat(crate::zoo::Bug::PlacementUnordered);
     let hash = mix(key ^ mix(disk as u64 ^ mix((disk >> 64) as u64)));
     Rank { distance: distance(hash), weight: node.weight.max(1), disk: node.disk }
 }
