@@ -59,17 +59,20 @@ pub struct Peer {
     /// Who it must be; `None` takes whoever listens there. What concerns an identity, such as a
     /// vote, names it: after a disk was replaced another node listens at the old address.
     pub disk: Option<DiskId>,
+    /// Whether its registered run is meant, wherever that has registered: the address is what
+    /// somebody remembers. Otherwise it is whoever listens at this very address.
+    pub moves: bool,
 }
 
 impl From<SocketAddr> for Peer {
     fn from(address: SocketAddr) -> Self {
-        Self { address, disk: None }
+        Self { address, disk: None, moves: false }
     }
 }
 
 impl From<(SocketAddr, DiskId)> for Peer {
     fn from((address, disk): (SocketAddr, DiskId)) -> Self {
-        Self { address, disk: Some(disk) }
+        Self { address, disk: Some(disk), moves: false }
     }
 }
 

@@ -38,10 +38,9 @@ impl Runs {
         (!same).then(other)
     }
 
-    /// Where a peer is reached: one whose identity is known where it has registered, which may be
-    /// elsewhere than whoever calls it remembers.
+    /// Where a peer is reached: one that may have moved, where its identity has registered.
     pub(super) fn whereabouts(&self, peer: Peer) -> Peer {
-        let known = peer.disk.and_then(|disk| self.addresses.get(&disk));
+        let known = peer.disk.filter(|_| peer.moves).and_then(|disk| self.addresses.get(&disk));
         Peer { address: known.copied().unwrap_or(peer.address), ..peer }
     }
 
@@ -84,6 +83,17 @@ mod tests {
         assert_eq!(runs.judge(&peer(2, 4, 40)), Ok(()), "nobody has registered it");
         assert!(runs.is_registered(&peer(1, 5, 50)));
         assert!(!runs.is_registered(&peer(1, 5, 51)) && !runs.is_registered(&peer(2, 4, 40)));
+    }
+
+    #[test]
+    fn who_may_have_moved_is_reached_where_it_has_registered_and_a_copy_where_it_is() {
+        let [old, new] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let runs = Runs { addresses: [(DiskId(1), new)].into(), ..Runs::default() };
+        let exact = Peer::from((old, DiskId(1)));
+        assert_eq!(runs.whereabouts(exact).address, old);
+        assert_eq!(runs.whereabouts(Peer { moves: true, ..exact }).address, new);
+        let unknown = Peer { disk: Some(DiskId(2)), moves: true, ..exact };
+        assert_eq!(runs.whereabouts(unknown).address, old);
     }
 
     #[test]

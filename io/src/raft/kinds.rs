@@ -44,7 +44,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(super) fn peer(&self) -> Peer {
-        Peer { address: self.address, disk: Some(self.disk) }
+        Peer { address: self.address, disk: Some(self.disk), moves: true }
     }
 }
 
