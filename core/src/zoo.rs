@@ -68,6 +68,8 @@ pub enum Bug {
     OldFailedOverrides,
     /// A newcomer is told of once, on one datagram.
     JoinToldOnce,
+    /// A node that hands on what another one handed to it does not count that.
+    HopsCountedAtTheOriginOnly,
 }
 
 #[cfg(zoo)]

@@ -1,10 +1,12 @@
 //! The loops: take an input, let the machine handle it, do what it wants. Nothing is decided here.
 
 pub(crate) mod control;
+pub(crate) mod data;
 pub(crate) mod gossip;
 pub(crate) mod shard;
 
 pub(crate) use control::ControlLoop;
+pub(crate) use data::DataLoop;
 pub(crate) use gossip::GossipLoop;
 pub(crate) use shard::ShardLoop;
 
@@ -58,27 +60,33 @@ impl<M: Machine, C: Clock, T: Trace<M>> Driven<M, C, T> {
     }
 }
 
-/// The answers that are awaited, by request. In order: when the loop ends, those who wait are woken
-/// as they stand here, in the simulation the same each time.
-struct Awaited<A> {
-    answers: BTreeMap<RequestId, oneshot::Sender<A>>,
+/// The ways back of answers that are awaited, by request. In order: when the loop ends, those who
+/// wait are woken as they stand here, in the simulation the same each time.
+struct Awaited<W> {
+    ways: BTreeMap<RequestId, W>,
     next: RequestId,
 }
 
-impl<A> Awaited<A> {
+impl<W> Awaited<W> {
     fn new() -> Self {
-        Self { answers: BTreeMap::new(), next: RequestId(0) }
+        Self { ways: BTreeMap::new(), next: RequestId(0) }
     }
 
-    fn insert(&mut self, answer: oneshot::Sender<A>) -> RequestId {
+    fn insert(&mut self, way: W) -> RequestId {
         self.next = self.next.next();
-        self.answers.insert(self.next, answer);
+        self.ways.insert(self.next, way);
         self.next
     }
 
+    /// The way back of a request that has its answer.
+    fn take(&mut self, id: RequestId) -> W {
+        self.ways.remove(&id).expect("a request is answered once")
+    }
+}
+
+impl<A> Awaited<oneshot::Sender<A>> {
     fn answer(&mut self, id: RequestId, response: A) {
-        let answer = self.answers.remove(&id).expect("a request is answered once");
         // A client that has gone away does not want its answer.
-        let _ = answer.send(response);
+        let _ = self.take(id).send(response);
     }
 }

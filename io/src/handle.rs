@@ -156,13 +156,18 @@ impl NodeHandle {
     /// message, in their order.
     pub async fn publish_batch(&self, items: Vec<Submission>) -> Vec<Response> {
         let shards = u16::try_from(self.shards.len()).expect("shards are counted in u16");
-        let view = self.view();
+        let (view, me) = (self.view(), self.identity.disk);
+        let is_alone = view.nodes.len() <= 1;
         let mut outcomes = vec![Response::Unknown; items.len()];
         let Routed { version, partitions } = Routed::by(&view, &items);
         let nothing = Routed { version, partitions: Vec::new() };
         let mut parts = vec![(Vec::new(), Vec::new(), nothing); shards.into()];
         for (at, (item, partition)) in items.into_iter().zip(partitions).enumerate() {
-            let door = partition.map_or(ShardId(0), |id| shard_of(id, shards));
+            // What other nodes lead goes to one door, which asks each of them once.
+            let here = partition.filter(|id| {
+                is_alone || view.partitions.get(id).is_some_and(|held| held.leader == me)
+            });
+            let door = here.map_or(ShardId(0), |id| shard_of(id, shards));
             let (places, part, routed) = &mut parts[usize::from(door.0)];
             places.push(at);
             part.push(item);
@@ -185,6 +190,7 @@ impl NodeHandle {
                 | Response::Trimmed { .. }
                 | Response::Pulled(_)
                 | Response::Settled { .. }
+                | Response::Available(_)
                 | Response::Described(_)
                 | Response::Refused(_)
                 | Response::Unknown) => {

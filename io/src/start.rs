@@ -21,7 +21,8 @@ use self::membership::Gossiping;
 use crate::clock::Clock;
 use crate::contacts;
 use crate::data_dir::{Identity, IdentityError, Name};
-use crate::driver::{ControlLoop, ShardLoop, control, shard};
+use crate::driver::data::PEER_REQUESTS_MAX;
+use crate::driver::{ControlLoop, DataLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
 use crate::load::{Gauge, Gauges};
 use crate::membership::Membership;
@@ -176,7 +177,18 @@ where
     let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
     let fence = Signal::new(None);
     let (network_of, fence_of) = (network.clone(), fence.clone());
-    let lanes = Lanes { network: network_of, peers, group, traffic, gossiping, fence: fence_of };
+    let data = inbound.lane(Lane::Data);
+    let entropy = options.entropy;
+    let lanes = Lanes {
+        network: network_of,
+        peers,
+        data,
+        entropy,
+        group,
+        traffic,
+        gossiping,
+        fence: fence_of,
+    };
     let writers = to_writer.clone();
     let stop_of = stop.clone();
     let ends = Ends { origin, storage, clock, trace, to_writer: writers, gauges, stop: stop_of };
@@ -289,6 +301,10 @@ struct Ends<S, C, T> {
 struct Lanes<N> {
     network: N,
     peers: mpsc::Receiver<Incoming>,
+    /// What other nodes ask of the shards.
+    data: mpsc::Receiver<Incoming>,
+    /// What the shards' draws come from.
+    entropy: [u8; 32],
     group: Group,
     traffic: Arc<Counters>,
     gossiping: Gossiping,
@@ -317,29 +333,36 @@ where
         // the changes that the disk takes while a shard is busy.
         let (reports, reported) = mpsc::unbounded_channel();
         let face = Arc::new(RwLock::new(seed.view.clone()));
+        let Lanes { network, peers, data, entropy, group, traffic, gossiping, fence } = lanes;
         let (mut views, mut doors, mut neighbours, mut inboxes) = (vec![], vec![], vec![], vec![]);
+        let mut for_peers = vec![];
         for _ in 0..options.shards {
             let (show, shown) = mpsc::unbounded_channel();
             let (send, sent) = mpsc::unbounded_channel();
             let (ask, asked) = mpsc::channel(INBOX_REQUESTS_MAX);
+            let (hand, handed) = mpsc::channel(PEER_REQUESTS_MAX);
+            for_peers.push(hand);
             views.push(show);
             neighbours.push(send);
             doors.push(ask);
-            inboxes.push((shown, sent, asked));
+            inboxes.push((shown, sent, asked, handed));
         }
         let transport = Neighbours::new(neighbours);
+        let (network_of, counted) = (network.clone(), traffic.clone());
+        let reach = shard::Reach { transport, network: network_of, traffic: counted };
         let share = share(options.budget, options.shards);
-        for (number, (told, neighbours, requests)) in (0..).zip(inboxes) {
+        for (number, (told, neighbours, requests, peers)) in (0..).zip(inboxes) {
             let me = ShardId(number);
             let replicas = replicas.remove(&me).unwrap_or_default();
             let shards = options.shards;
             let origin = self.origin;
-            let seed = ShardSeed { me, shards, node, options: share, origin, replicas };
+            let seed = draws(&entropy, number);
+            let seed = ShardSeed { me, shards, node, options: share, origin, replicas, seed };
             let (complete, completions) = mpsc::unbounded_channel();
             let stopped = self.stop.follow();
-            let inbox = shard::Inbox { told, completions, neighbours, requests, stopped };
+            let inbox = shard::Inbox { told, completions, neighbours, requests, peers, stopped };
             let hands =
-                (self.storage.clone(), self.clock.clone(), self.trace.clone(), transport.clone());
+                (self.storage.clone(), self.clock.clone(), self.trace.clone(), reach.clone());
             let (reports, gauge) = (reports.clone(), self.gauges[usize::from(number)].clone());
             let outbox = shard::Outbox { reports, completions: complete, gauge };
             let (shard, writer) = (Shard::recover(seed), self.to_writer.clone());
@@ -347,7 +370,6 @@ where
             spawn(format!("sprawl-shard-{number}"), driver.run())?;
         }
         let (ask, requests) = mpsc::channel(INBOX_REQUESTS_MAX);
-        let Lanes { network, peers, group, traffic, gossiping, fence } = lanes;
         let Gossiping { membership, verdicts, retired, leaves, registered } = gossiping;
         let stopped = self.stop.follow();
         let inbox = control::Inbox { reports: reported, requests, peers, verdicts, stopped };
@@ -359,6 +381,9 @@ where
         let (control, writer) = (Control::recover(seed), self.to_writer.clone());
         let driver = ControlLoop::new(control, inbox, hands, self.stop.clone(), writer, shown);
         spawn("sprawl-control".to_owned(), driver.run())?;
+        let stopped = self.stop.follow();
+        let data = DataLoop::new(data, for_peers, face.clone(), traffic.clone(), stopped);
+        spawn("sprawl-data".to_owned(), data.run())?;
 
         Ok(NodeHandle {
             identity: Arc::new(identity),
@@ -373,6 +398,12 @@ where
             ended,
         })
     }
+}
+
+/// What the draws of a shard of this number come from.
+fn draws(entropy: &[u8; 32], number: u16) -> u64 {
+    let first = u64::from_le_bytes(*entropy.first_chunk().expect("32 bytes"));
+    first.wrapping_add(u64::from(number))
 }
 
 /// What may wait in one shard at least, in bytes; in a node that lets less wait, all of that.

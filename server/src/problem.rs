@@ -1,7 +1,5 @@
 //! Problem documents (RFC 9457): the only form in which a failure is told.
 
-use std::net::SocketAddr;
-
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -45,8 +43,6 @@ pub enum Kind {
     Overloaded,
     /// The node, or the partition, does not serve yet, or no longer.
     NotReady,
-    /// Another node serves it.
-    Elsewhere,
     /// The disk takes no more writes.
     DiskFull,
     /// What became of the request is not known.
@@ -73,7 +69,6 @@ impl Kind {
             Self::OverShare => (StatusCode::TOO_MANY_REQUESTS, "over-share", "Over its share"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded"),
             Self::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
-            Self::Elsewhere => (StatusCode::TEMPORARY_REDIRECT, "elsewhere", "Served elsewhere"),
             Self::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "disk-full", "Disk full"),
             Self::OutcomeUnknown => {
                 (StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", "Outcome unknown")
@@ -95,7 +90,6 @@ impl Kind {
             | Self::Conflict
             | Self::TooLarge
             | Self::Damaged
-            | Self::Elsewhere
             | Self::OutcomeUnknown => None,
         }
     }
@@ -121,13 +115,7 @@ pub struct Problem {
     publish: Option<(Option<String>, Stored)>,
     /// After how many seconds to try again, where that is known.
     retry_after: Option<u32>,
-    /// Which node serves it, where this one does not.
-    served_at: Option<SocketAddr>,
 }
-
-/// On an answer: the node at which to ask for the same.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ServedAt(pub(crate) SocketAddr);
 
 /// A problem document, as the client reads it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -160,7 +148,7 @@ impl Problem {
     #[must_use]
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let retry_after = kind.retry_after();
-        Self { kind, detail: detail.into(), publish: None, retry_after, served_at: None }
+        Self { kind, detail: detail.into(), publish: None, retry_after }
     }
 
     /// The answer to a request whose fate is not known.
@@ -229,21 +217,16 @@ impl From<Refused> for Problem {
             | Refused::PartitionsFixed(..)
             | Refused::LastNode
             | Refused::OffsetMoved { .. }
-            | Refused::Spread
             | Refused::NumberPassed { .. } => Kind::Conflict,
-            Refused::PayloadTooLarge(..) => Kind::TooLarge,
+            Refused::PayloadTooLarge(..) | Refused::TooLargeToForward => Kind::TooLarge,
             Refused::ExpiresBeforeDue => Kind::Impossible,
             Refused::OverShare { .. } => Kind::OverShare,
             Refused::Overloaded(_) | Refused::Busy { .. } => Kind::Overloaded,
             Refused::NotReady => Kind::NotReady,
-            Refused::Elsewhere { .. } => Kind::Elsewhere,
             Refused::DiskFull => Kind::DiskFull,
             Refused::Damaged(_) => Kind::Damaged,
         };
         let mut problem = Self::new(kind, refused.to_string());
-        if let Refused::Elsewhere { http, .. } = refused {
-            problem.served_at = Some(http);
-        }
         if let Refused::OverShare { retry_after } | Refused::Busy { retry_after } = refused {
             // Whole seconds: later rather than too early.
             problem.retry_after = Some(retry_after.as_secs() as u32 + 1);
@@ -264,10 +247,6 @@ impl IntoResponse for Problem {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
-        if let Some(at) = self.served_at {
-            response.extensions_mut().insert(ServedAt(at));
-        }
-        let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -285,7 +264,6 @@ mod tests {
     #[test]
     fn each_refusal_has_its_status() {
         let topic = "t".parse().expect("a name");
-        let http = SocketAddr::from(([127, 0, 0, 1], 9070));
         let subscription: sprawl_core::ids::SubscriptionId = "s".parse().expect("a name");
         let partition = PartitionId(1);
         let damage = Unreadable { partition, index: EntryIndex(7), reason: "a bit".to_owned() };
@@ -296,8 +274,7 @@ mod tests {
             (Refused::Overloaded("much waits"), 503, Some("1")),
             (Refused::NotReady, 503, Some("1")),
             (Refused::DiskFull, 503, Some("10")),
-            (Refused::Elsewhere { node: "b".to_owned(), http }, 307, None),
-            (Refused::Spread, 409, None),
+            (Refused::TooLargeToForward, 413, None),
             (Refused::Damaged(damage), 500, None),
         ] {
             let response = Problem::from(refused.clone()).into_response();

@@ -143,6 +143,7 @@ impl Watched {
             | Request::Fetch { .. }
             | Request::Trim { .. }
             | Request::Settle { .. }
+            | Request::Await { .. }
             | Request::Describe => {}
         }
     }

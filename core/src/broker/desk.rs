@@ -52,6 +52,10 @@ pub(crate) enum ReplyTo {
     Item(RequestId, u32),
     /// To another shard, under its name for the request.
     Shard(ShardId, RequestId),
+    /// To another node's request.
+    Peer(RequestId),
+    /// To a request of this shard that was handed to other nodes before and is served here now.
+    Errand(RequestId),
 }
 
 /// What a read of the disk is for.

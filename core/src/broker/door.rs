@@ -4,13 +4,13 @@ use super::admission::{Waiting, source};
 use super::desk::{Desk, ReplyTo};
 use super::partition::Partition;
 use super::replica::Submission;
+use super::routing::asked::Seat;
 use super::routing::{
     Forwarded, TOPIC_WAIT, WANTED_BYTES_MAX, WANTED_MAX, Wanting, target, target_of,
 };
 use super::shard::Shard;
-use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, Source, SubscriptionId, TopicName};
+use crate::ids::{ChangeIndex, PartitionId, RequestId, ShardId, Source, TopicName};
 use crate::machine::{DiskSpace, Message, Now, Refused, Report, Request, Response, ShardEffect};
-use crate::node::shard_of;
 
 impl Shard {
     /// A client's request.
@@ -43,11 +43,13 @@ impl Shard {
             | Request::Fetch { .. }
             | Request::Trim { .. }
             | Request::Settle { .. }
+            | Request::Await { .. }
             | Request::Describe) => self.serve(reply, request, now, effects),
         }
     }
 
-    fn serve(
+    /// Does what is asked, or hands it to whoever does.
+    pub(super) fn serve(
         &mut self,
         reply: ReplyTo,
         request: Request,
@@ -69,27 +71,25 @@ impl Shard {
             Request::Fetch { .. } | Request::Trim { .. } => {
                 self.serve_partition(reply, request, now, effects);
             }
-            Request::Pull { subscription, count_max, wait } => match self.unserved(&subscription) {
-                None => self.pull(reply, subscription, count_max, wait, now, effects),
-                Some(refused) => self.bench.desk(now, effects).refuse(reply, refused),
-            },
+            Request::Pull { subscription, count_max, wait } => {
+                if self.view.subscriptions.contains_key(&subscription) {
+                    self.pull(reply, subscription, count_max, wait, now, effects);
+                } else {
+                    let refused = Refused::NoSubscription(subscription);
+                    self.bench.desk(now, effects).refuse(reply, refused);
+                }
+            }
             Request::Settle { subscription, tokens, verdict } => {
-                self.settle(reply, subscription, tokens, verdict, now, effects);
+                self.settle(reply, &subscription, tokens, verdict, now, effects);
+            }
+            Request::Await { subscription, lasts } => {
+                self.await_here(reply, subscription, lasts, now, effects);
             }
             Request::Describe => {
                 let status = Box::new(self.status());
                 self.bench.desk(now, effects).answer(reply, Response::Described(status));
             }
         }
-    }
-
-    /// Why this node does not hand out a subscription's messages.
-    fn unserved(&self, id: &SubscriptionId) -> Option<Refused> {
-        let Some(subscription) = self.view.subscriptions.get(id) else {
-            return Some(Refused::NoSubscription(id.clone()));
-        };
-        let partitions = self.view.partitions_of(subscription);
-        self.view.whereabouts(self.node.0, partitions).refused()
     }
 
     /// A request about one partition that is named by its topic and number.
@@ -104,14 +104,27 @@ impl Shard {
             if let Request::Fetch { topic, partition, .. }
             | Request::Trim { topic, partition, .. } = request
             {
-                let refused = self.no_partition(topic, partition);
+                let refused = match self.peers(reply) {
+                    None => self.no_partition(topic, partition),
+                    // Whoever asks knows of it, or will soon know that it is gone.
+                    Some(_) => Refused::NotReady,
+                };
                 self.bench.desk(now, effects).refuse(reply, refused);
             }
             return;
         };
-        if let Some(shard) = self.elsewhere(id) {
-            self.forward(shard, Forwarded::Request(reply), request, now, effects);
-            return;
+        match self.seat(id, reply) {
+            Some(Seat::Here) => {}
+            Some(Seat::Sibling(shard)) => {
+                self.forward(shard, Forwarded::Request(reply), request, now, effects);
+                return;
+            }
+            Some(Seat::Node(leader)) => {
+                return self.hand_over(reply, request, leader, now, effects);
+            }
+            Some(Seat::Nowhere) | None => {
+                return self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
+            }
         }
         self.here(id, reply, now, effects, |held, desk| match request {
             Request::Fetch { from, count_max, wait, .. } => {
@@ -122,6 +135,7 @@ impl Shard {
             | Request::PublishBatch(..)
             | Request::Pull { .. }
             | Request::Settle { .. }
+            | Request::Await { .. }
             | Request::Describe => panic!("this request names no partition"),
         });
     }
@@ -134,11 +148,6 @@ impl Shard {
         }
     }
 
-    /// The other shard in which a partition lives, if it is another.
-    pub(super) fn elsewhere(&self, id: PartitionId) -> Option<ShardId> {
-        Some(shard_of(id, self.shards)).filter(|&shard| shard != self.me)
-    }
-
     /// Works on a partition that lives here, once a view has brought it.
     fn here(
         &mut self,
@@ -149,15 +158,8 @@ impl Shard {
         work: impl FnOnce(&mut Partition, &mut Desk<'_>),
     ) {
         if self.on(id, now, effects, |held, _, desk| work(held, desk)).is_none() {
-            let refused = self.absent(id);
-            self.bench.desk(now, effects).refuse(reply, refused);
+            self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
         }
-    }
-
-    /// Why a partition that this shard does not hold is not served here.
-    fn absent(&self, id: PartitionId) -> Refused {
-        let there = self.view.whereabouts(self.node.0, self.view.partitions.get(&id));
-        there.refused().unwrap_or(Refused::NotReady)
     }
 
     pub(super) fn publish(
@@ -170,11 +172,19 @@ impl Shard {
         let Some(id) = target_of(&self.view, &submission) else {
             return self.want(reply, submission, now, effects);
         };
-        if let Some(shard) = self.elsewhere(id) {
-            let request = Request::Publish(submission);
-            self.forward(shard, Forwarded::Request(reply), request, now, effects);
-        } else {
-            self.enter(id, vec![(reply, submission)], now, effects);
+        let request = Request::Publish;
+        match self.seat(id, reply) {
+            Some(Seat::Here) => self.enter(id, vec![(reply, submission)], now, effects),
+            Some(Seat::Sibling(shard)) => {
+                let what = Forwarded::Request(reply);
+                self.forward(shard, what, request(submission), now, effects);
+            }
+            Some(Seat::Node(leader)) => {
+                self.hand_over(reply, request(submission), leader, now, effects);
+            }
+            Some(Seat::Nowhere) | None => {
+                self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
+            }
         }
     }
 
@@ -225,10 +235,9 @@ impl Shard {
             self.on(partition, now, effects, |held, _, desk| held.publish(messages, desk));
             return;
         }
-        let refused = self.absent(partition);
         let mut desk = self.bench.desk(now, effects);
         for (reply, _) in messages {
-            desk.refuse(reply, refused.clone());
+            desk.refuse(reply, Refused::NotReady);
         }
     }
 
@@ -266,7 +275,12 @@ impl Shard {
         effects: &mut Vec<ShardEffect>,
     ) {
         let bytes = submission.draft.payload.len();
+        let is_peers = self.peers(reply).is_some();
         let mut desk = self.bench.desk(now, effects);
+        if is_peers {
+            // It waits where it came from, until both nodes have the topic.
+            return desk.refuse(reply, Refused::NotReady);
+        }
         if !desk.may_write() {
             return desk.refuse(reply, Refused::DiskFull);
         }
@@ -316,7 +330,7 @@ impl Shard {
             if routes.pulls.get(&id).is_some_and(|pull| !pull.asking)
                 && let Some(pull) = routes.pulls.remove(&id)
             {
-                let nothing = Response::Pulled(Vec::new());
+                let nothing = pull.nothing();
                 self.bench.desk(now, effects).answer(pull.reply, nothing);
             }
         }
@@ -384,6 +398,8 @@ impl Shard {
                 }
                 ReplyTo::Nobody => {}
                 ReplyTo::Grave(id) => self.buried(id, &response, now, effects),
+                ReplyTo::Peer(id) => self.answer_peer(id, response, effects),
+                ReplyTo::Errand(id) => self.came_back(id, Ok(response), false, now, effects),
                 ReplyTo::Shard(to, id) => {
                     let message = Message::Answer { id, response };
                     effects.push(ShardEffect::Send { to, message });

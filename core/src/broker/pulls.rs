@@ -1,18 +1,20 @@
 //! Subscribers' pulls and the door of a shard: who is asked, who waits, who is called.
 //!
-//! A subscription's partitions may live in several shards. The shard at whose door a pull arrives
-//! asks them one at a time, because what a shard hands out is leased: asking all at once would
-//! lease messages that nobody takes. When none has any, it watches all of them, and the first one
-//! to call is asked again.
+//! A subscription's partitions may live in several shards, and be led by several nodes. The shard
+//! at whose door a pull arrives asks them one at a time, because what is handed out is leased:
+//! asking all at once would lease messages that nobody takes. When none has any, it watches all of
+//! them, and the first one to call is asked again. A pull of another node is about this node's own
+//! partitions only.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
 use super::desk::ReplyTo;
-use super::routing::{PULLS_MAX, Pull};
+use super::routing::errands::{Leader, Purpose, Trip};
+use super::routing::{PULLS_MAX, Place, Pull};
 use super::shard::Shard;
-use crate::ids::{PartitionId, RequestId, ShardId, SubscriptionId};
+use crate::ids::{PartitionId, RequestId, ShardId, SubscriptionId, TopicName};
 use crate::machine::{Message, Now, Refused, Report, Request, Response, ShardEffect, Time};
 use crate::node::shard_of;
 use crate::zoo::{Bug, planted};
@@ -20,7 +22,9 @@ use crate::zoo::{Bug, planted};
 /// How many pulls watch one subscription in one shard at most; the oldest is called in vain.
 pub(super) const WATCHERS_MAX: usize = 1_024;
 
-/// Of how many topics it is counted in which shards a subscription has partitions.
+/// For how long what a pull gets at another node is waited for.
+const TAKE_WAIT: Duration = Duration::from_secs(5);
+/// Of how many topics it is counted in which places a subscription has partitions.
 const TOPICS_COUNTED_MAX: usize = 16;
 /// How often the use of a subscription is reported at most.
 const USE_REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -108,16 +112,24 @@ impl Shard {
             let refused = Refused::Overloaded("too many subscribers wait");
             return self.bench.desk(now, effects).refuse(reply, refused);
         }
-        self.report_use(&subscription, now, effects);
+        let pull = Pull::new(reply, subscription, count_max, now.since_start + wait);
+        if !pull.own {
+            self.report_use(&pull.subscription, now, effects);
+        }
+        self.begin_pull(pull, now, effects);
+    }
+
+    /// A pull begins, each at another place; one that takes nothing begins with waiting.
+    pub(super) fn begin_pull(&mut self, mut pull: Pull, now: Now, effects: &mut Vec<ShardEffect>) {
+        if !pull.tells {
+            pull.to_ask = self.places_of(&pull.subscription, pull.own).into();
+            self.watchers.turn = self.watchers.turn.wrapping_add(1);
+            let turn = self.watchers.turn.checked_rem(pull.to_ask.len()).unwrap_or(0);
+            pull.to_ask.rotate_left(turn);
+        }
         let id = self.routes.name();
-        let deadline = now.since_start + wait;
-        let mut to_ask: VecDeque<ShardId> = self.shards_of(&subscription).into();
-        self.watchers.turn = self.watchers.turn.wrapping_add(1);
-        let turn = self.watchers.turn.checked_rem(to_ask.len()).unwrap_or(0);
-        to_ask.rotate_left(turn);
-        let pull = Pull { reply, subscription, count_max, deadline, to_ask, asking: false };
+        self.routes.pull_deadlines.insert((pull.deadline, id), ());
         self.routes.pulls.insert(id, pull);
-        self.routes.pull_deadlines.insert((deadline, id), ());
         self.ask(id, now, effects);
     }
 
@@ -131,55 +143,109 @@ impl Shard {
         }
     }
 
-    /// The shards in which a subscription has partitions, each once; all of them, where counting
+    /// The places in which a subscription has partitions, each once; all of them, where counting
     /// would cost more than asking.
-    fn shards_of(&self, id: &SubscriptionId) -> Vec<ShardId> {
+    fn places_of(&self, id: &SubscriptionId, own: bool) -> Vec<Place> {
         let Some(subscription) = self.view.subscriptions.get(id) else {
             return Vec::new();
         };
+        let me = self.node.0;
+        let others = !own && self.view.nodes.len() > 1;
+        let is_other = |place: &Place| match place {
+            Place::Shard(_) => true,
+            Place::Node(node) => others && *node != me && self.view.nodes.contains_key(node),
+        };
         if subscription.matched.len() > TOPICS_COUNTED_MAX {
-            return (0..self.shards).map(ShardId).collect();
+            let nodes = self.view.nodes.keys().copied().map(Place::Node).filter(is_other);
+            return (0..self.shards).map(|at| Place::Shard(ShardId(at))).chain(nodes).collect();
         }
+        let place = |id, leader| {
+            if leader == me { Place::Shard(shard_of(id, self.shards)) } else { Place::Node(leader) }
+        };
         let partitions = self.view.partitions_of(subscription);
-        let mut shards: Vec<_> =
-            partitions.map(|partition| shard_of(partition.id, self.shards)).collect();
-        shards.sort();
-        shards.dedup();
-        shards
+        let places = partitions.map(|partition| place(partition.id, partition.leader));
+        let mut places: Vec<Place> = places.filter(is_other).collect();
+        places.sort();
+        places.dedup();
+        places
     }
 
-    /// Asks the next shard, or begins to wait.
-    fn ask(&mut self, id: RequestId, now: Now, effects: &mut Vec<ShardEffect>) {
+    /// Asks the next place, or begins to wait.
+    pub(super) fn ask(&mut self, id: RequestId, now: Now, effects: &mut Vec<ShardEffect>) {
         let me = self.me;
         let Some(pull) = self.routes.pulls.get_mut(&id) else {
             return;
         };
-        if let Some(shard) = pull.to_ask.pop_front() {
+        if let Some(place) = pull.to_ask.pop_front() {
             pull.asking = true;
             let (subscription, count_max) = (pull.subscription.clone(), pull.count_max);
-            if shard == me {
-                self.pull_here(ReplyTo::Own(id), &subscription, count_max, now, effects);
-            } else {
-                let request = Request::Pull { subscription, count_max, wait: Duration::ZERO };
-                let message = Message::Forward { id, request };
-                effects.push(ShardEffect::Send { to: shard, message });
+            let wait = Duration::ZERO;
+            match place {
+                Place::Shard(shard) if shard == me => {
+                    self.pull_here(ReplyTo::Own(id), &subscription, count_max, now, effects);
+                }
+                Place::Shard(to) => {
+                    let request = Request::Pull { subscription, count_max, wait };
+                    let message = Message::Forward { id, request };
+                    effects.push(ShardEffect::Send { to, message });
+                }
+                Place::Node(disk) => {
+                    let request = Request::Pull { subscription, count_max, wait };
+                    let leader = Leader { disk, believed: Vec::new() };
+                    let trip = Trip::new(now.since_start + TAKE_WAIT);
+                    self.embark(Purpose::Pull(id), request, leader, trip, now, effects);
+                }
             }
             return;
         }
         pull.asking = false;
-        let lasts = pull.deadline.since(now.since_start);
+        let (own, lasts) = (pull.own, pull.deadline.since(now.since_start));
         if lasts.is_zero() {
-            return self.end_pull(id, Response::Pulled(Vec::new()), now, effects);
+            let nothing = pull.nothing();
+            return self.end_pull(id, nothing, now, effects);
         }
         let subscription = pull.subscription.clone();
-        for shard in self.shards_of(&subscription) {
+        for place in self.places_of(&subscription, own) {
             let subscription = subscription.clone();
-            if shard == me {
-                self.watch(me, id, subscription, lasts, now, effects);
-            } else {
-                let message = Message::Watch { id, subscription, lasts };
-                effects.push(ShardEffect::Send { to: shard, message });
+            match place {
+                Place::Shard(shard) if shard == me => {
+                    self.watch(me, id, subscription, lasts, now, effects);
+                }
+                Place::Shard(to) => {
+                    let message = Message::Watch { id, subscription, lasts };
+                    effects.push(ShardEffect::Send { to, message });
+                }
+                Place::Node(node) => self.await_node(subscription, node, now, effects),
             }
+        }
+    }
+
+    /// Partitions of these topics came, or have another leader: pulls that wait look at all places
+    /// again.
+    pub(super) fn look_again(
+        &mut self,
+        topics: &BTreeSet<TopicName>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        if self.routes.pulls.is_empty() {
+            return;
+        }
+        let subscribers = topics.iter().filter_map(|topic| self.view.subscribers.get(topic));
+        let meant: BTreeSet<&SubscriptionId> =
+            subscribers.flat_map(|subscriptions| subscriptions.iter()).collect();
+        let pulls = self.routes.pulls.iter();
+        let waiting = pulls.filter(|(_, pull)| !pull.asking && meant.contains(&pull.subscription));
+        let waiting: Vec<RequestId> = waiting.map(|(&id, _)| id).collect();
+        for id in waiting {
+            let Some(pull) = self.routes.pulls.get(&id).filter(|pull| !pull.asking) else {
+                continue;
+            };
+            let places = self.places_of(&pull.subscription, pull.own);
+            if let Some(pull) = self.routes.pulls.get_mut(&id).filter(|pull| !pull.tells) {
+                pull.to_ask = places.into();
+            }
+            self.ask(id, now, effects);
         }
     }
 
@@ -260,13 +326,28 @@ impl Shard {
         effects: &mut Vec<ShardEffect>,
     ) {
         match response {
-            Response::Pulled(messages) if messages.is_empty() => self.ask(id, now, effects),
+            Response::Pulled(messages) if messages.is_empty() => {
+                if let Some(pull) = self.routes.pulls.get_mut(&id) {
+                    pull.heard.0 = true;
+                }
+                self.ask(id, now, effects);
+            }
+            // What it would have brought comes again, when its leases have ended.
+            Response::Refused(Refused::NotReady) | Response::Unknown
+                if self.routes.pulls.contains_key(&id) =>
+            {
+                if let Some(pull) = self.routes.pulls.get_mut(&id) {
+                    pull.heard.1 = true;
+                }
+                self.ask(id, now, effects);
+            }
             response @ (Response::Pulled(_)
             | Response::Published { .. }
             | Response::Batch(_)
             | Response::Fetched { .. }
             | Response::Trimmed { .. }
             | Response::Settled { .. }
+            | Response::Available(_)
             | Response::Described(_)
             | Response::Refused(_)
             | Response::Unknown) => self.end_pull(id, response, now, effects),
@@ -285,7 +366,7 @@ impl Shard {
     ) {
         let following = self.watchers.by_subscription.entry(subscription).or_default();
         if !following.available.is_empty() {
-            return self.call(from, id, now, effects);
+            return self.tell(from, id, now, effects);
         }
         let until = now.since_start + lasts;
         let watchers = &mut following.watchers;
@@ -296,7 +377,7 @@ impl Shard {
         let oldest = crowded.then(|| watchers.remove(0));
         watchers.push(Watcher { shard: from, id, until });
         if let Some(oldest) = oldest {
-            self.call(oldest.shard, oldest.id, now, effects);
+            self.tell(oldest.shard, oldest.id, now, effects);
         }
     }
 
@@ -308,25 +389,25 @@ impl Shard {
             let watchers = following.map(|held| std::mem::take(&mut held.watchers));
             for Watcher { shard, id, until } in watchers.into_iter().flatten() {
                 if until > now.since_start {
-                    self.call(shard, id, now, effects);
+                    self.tell(shard, id, now, effects);
                 }
             }
         }
         !called.is_empty()
     }
 
-    fn call(&mut self, to: ShardId, id: RequestId, now: Now, effects: &mut Vec<ShardEffect>) {
+    fn tell(&mut self, to: ShardId, id: RequestId, now: Now, effects: &mut Vec<ShardEffect>) {
         if to == self.me {
-            self.ready(to, id, now, effects);
+            self.ready(Place::Shard(to), id, now, effects);
         } else {
             effects.push(ShardEffect::Send { to, message: Message::Ready { id } });
         }
     }
 
-    /// A watched shard has something: it is asked next.
+    /// A watched place has something: it is asked next.
     pub(super) fn ready(
         &mut self,
-        from: ShardId,
+        from: Place,
         id: RequestId,
         now: Now,
         effects: &mut Vec<ShardEffect>,
@@ -334,6 +415,9 @@ impl Shard {
         let Some(pull) = self.routes.pulls.get_mut(&id) else {
             return;
         };
+        if pull.tells {
+            return self.end_pull(id, Response::Available(true), now, effects);
+        }
         if !pull.to_ask.contains(&from) {
             pull.to_ask.push_back(from);
         }

@@ -11,7 +11,8 @@ use super::desk::{Bench, Desk, Reading, ShardOptions};
 use super::partition::Partition;
 use super::pulls::Watchers;
 use super::replica::Replica;
-use super::routing::Routes;
+use super::routing::errands::Errands;
+use super::routing::{Place, Routes};
 use crate::cluster::metadata::{self, View};
 use crate::cluster::subscription::Subscription;
 use crate::ids::{Boot, DiskId, Offset, PartitionId, ReadId, ShardId, SubscriptionId};
@@ -37,6 +38,8 @@ pub struct ShardSeed {
     pub origin: Now,
     /// The partitions of this shard that the disk holds.
     pub replicas: Vec<Replica>,
+    /// What its draws come from: how long it pauses before it asks another node again.
+    pub seed: u64,
 }
 
 /// A shard: a machine that shares nothing with its siblings but the view.
@@ -51,6 +54,7 @@ pub struct Shard {
     /// What the disk holds of partitions that no view has shown yet.
     recovered: BTreeMap<PartitionId, Replica>,
     pub(super) routes: Routes,
+    pub(super) errands: Errands,
     pub(super) watchers: Watchers,
     pub(super) bench: Bench,
     pub(super) admission: Admission,
@@ -89,7 +93,7 @@ impl Shard {
     /// A shard as the disk left it; it leads nothing before a view says so.
     #[must_use]
     pub fn recover(seed: ShardSeed) -> Self {
-        let ShardSeed { me, shards, node, options, origin, replicas } = seed;
+        let ShardSeed { me, shards, node, options, origin, replicas, seed } = seed;
         let recovered = replicas.into_iter().map(|replica| (replica.id(), replica)).collect();
         let admission = Admission::new(&options, format!("{}-{}-{}", node.0, node.1, me.0));
         Self {
@@ -101,6 +105,7 @@ impl Shard {
             partitions: BTreeMap::new(),
             recovered,
             routes: Routes::default(),
+            errands: Errands::new(seed),
             watchers: Watchers::default(),
             bench: Bench::new(options, origin),
             timers: Timers::default(),
@@ -138,7 +143,15 @@ impl Shard {
         }
         // The first view under this boot is compared with nothing, so that all of it is new.
         let old = if registered(&old) { old } else { Arc::default() };
+        let mut moved = BTreeSet::new();
         for item in old.partitions.diff(&view.partitions) {
+            match &item {
+                DiffItem::Update { old: (_, old), new: (_, new) } if old.leader == new.leader => {}
+                DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. } => {
+                    moved.insert(partition.topic.clone());
+                }
+                DiffItem::Remove(..) => {}
+            }
             match item {
                 DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. } => {
                     self.adopt_partition(partition, now, effects);
@@ -161,6 +174,8 @@ impl Shard {
                 DiffItem::Remove(id, old) => self.drop_cursors(id, old, now, effects),
             }
         }
+        self.errands.breakers.retain(|node| view.nodes.contains_key(node));
+        self.look_again(&moved, now, effects);
         self.retry_wanting(now, effects);
     }
 
@@ -332,6 +347,7 @@ impl Shard {
                 held.wake(desk);
             });
         }
+        self.go_on(now, effects);
         self.give_up(now, effects);
         self.send_away(now, effects);
     }
@@ -373,6 +389,7 @@ impl Shard {
             disk: self.bench.disk,
             partitions: self.partitions.values().map(|partition| partition.status()).collect(),
             counters: self.bench.counters.clone(),
+            lookups: self.errands.dht.lookups(),
             admission: self.admission.status(),
             in_flight_bytes: self.bench.ledger.in_flight as u64,
             cached_bytes: self.bench.ledger.cached as u64,
@@ -391,6 +408,8 @@ impl Machine for Shard {
         match input {
             ShardInput::Viewed(view) => self.adopt_view(view, now, effects),
             ShardInput::Requested { id, request } => self.requested(id, request, now, effects),
+            ShardInput::Asked { id, from: _, ask } => self.asked(id, ask, now, effects),
+            ShardInput::Called { call, result } => self.called(call, result, now, effects),
             ShardInput::Received { from, message } => match message {
                 Message::Forward { id, request } => {
                     self.forwarded(from, id, request, now, effects);
@@ -399,7 +418,7 @@ impl Machine for Shard {
                 Message::Watch { id, subscription, lasts } => {
                     self.watch(from, id, subscription, lasts, now, effects);
                 }
-                Message::Ready { id } => self.ready(from, id, now, effects),
+                Message::Ready { id } => self.ready(Place::Shard(from), id, now, effects),
             },
             ShardInput::Persisted(parts) => {
                 for (partition, index) in parts {
@@ -436,7 +455,8 @@ impl Machine for Shard {
             return None;
         }
         let partition = self.timers.0.first().map(|&(at, _)| at);
-        [partition, self.routes.wakeup(), self.admission.wakeup()].into_iter().flatten().min()
+        let waits = [self.routes.wakeup(), self.errands.wakeup(), self.admission.wakeup()];
+        waits.into_iter().chain([partition]).flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {
@@ -448,6 +468,10 @@ impl Machine for Shard {
         let broken = |detail| Broken { invariant: "BoundsHold", detail };
         self.partitions.values().try_for_each(|partition| partition.check()).map_err(broken)?;
         self.routes.check().map_err(broken)?;
+        self.errands.check().map_err(broken)?;
+        if let Some(hops) = self.errands.uncounted {
+            return Err(Broken { invariant: "HopBound", detail: format!("{hops:?}") });
+        }
         self.admission.check().map_err(broken)?;
         self.watchers.check().map_err(broken)
     }

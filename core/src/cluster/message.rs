@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::metadata::Registration;
-use crate::ids::{Boot, ChangeIndex, ClusterId, DiskId, NodeId};
+use crate::ids::{Boot, ChangeIndex, ClusterId, DiskId, NodeId, PartitionId, SubscriptionId};
 use crate::machine::WallTime;
 
 /// A message between control machines. Any of them may be lost, doubled, or come late: whoever
@@ -34,7 +34,26 @@ pub enum ControlMessage {
         /// What came of it.
         answer: JoinAnswer,
     },
+    /// From a node at which somebody subscribes, to one that leads partitions of the subscription:
+    /// where has it begun?
+    AskBegun(Begun),
+    /// In which of the partitions that were asked about the subscription has begun.
+    Begun(Begun),
 }
+
+/// Partitions of a subscription, at most [`BEGUN_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Begun {
+    /// The subscription.
+    pub subscription: SubscriptionId,
+    /// The change that made it.
+    pub created: ChangeIndex,
+    /// The partitions, ascending.
+    pub partitions: Vec<PartitionId>,
+}
+
+/// How many partitions a [`Begun`] names at most.
+pub const BEGUN_MAX: usize = 1_000;
 
 /// A sign of life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

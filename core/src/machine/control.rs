@@ -205,6 +205,8 @@ pub enum Report {
     CursorFixed {
         /// The subscription.
         subscription: SubscriptionId,
+        /// The change that made it.
+        created: ChangeIndex,
         /// The partition.
         partition: PartitionId,
     },

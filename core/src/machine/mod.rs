@@ -27,7 +27,7 @@ pub use time::{Now, Time, WallTime};
 
 use crate::broker::delivery::{AckToken, Delivered};
 use crate::broker::replica::{Checkpoint, Record, Submission};
-use crate::broker::routing::Routed;
+use crate::broker::routing::{Answer, Ask, CallFailed, Routed};
 use crate::cluster::ClusterClock;
 use crate::cluster::metadata::View;
 use crate::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId};
@@ -86,6 +86,22 @@ pub enum ShardInput {
         from: ShardId,
         /// What it sent.
         message: Message,
+    },
+    /// Another node asks for something, for one of its clients.
+    Asked {
+        /// Names the request in the answer.
+        id: RequestId,
+        /// Which node.
+        from: DiskId,
+        /// What it asks.
+        ask: Ask,
+    },
+    /// What another node was asked has its outcome.
+    Called {
+        /// The call.
+        call: RequestId,
+        /// What the node answered, or why there is no answer.
+        result: Result<Answer, CallFailed>,
     },
     /// Entries of these partitions are on the disk, synced, up to and including the one named.
     Persisted(Vec<(PartitionId, EntryIndex)>),
@@ -164,6 +180,26 @@ pub enum ShardEffect {
         id: RequestId,
         /// The answer.
         response: Response,
+    },
+    /// Answer what another node asked.
+    Answer {
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Ask another node; `Called` answers, once, and not much later than `wait` from now.
+    Call {
+        /// Names the call in the answer.
+        call: RequestId,
+        /// Which node.
+        to: DiskId,
+        /// Where it is reached.
+        address: SocketAddr,
+        /// What it is asked.
+        ask: Ask,
+        /// How long to wait for the answer.
+        wait: Duration,
     },
     /// Tell control.
     Report(Report),
@@ -252,6 +288,14 @@ pub enum Request {
         /// What is to become of them.
         verdict: Verdict,
     },
+    /// Say when there is something of a subscription in the partitions that this node leads. Nodes
+    /// ask one another; clients pull.
+    Await {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// How long to wait for it.
+        lasts: Duration,
+    },
     /// Tell what the shard holds and has counted.
     Describe,
 }
@@ -302,6 +346,8 @@ pub enum Response {
     Batch(Vec<Response>),
     /// Committed messages, ascending.
     Fetched {
+        /// The partition.
+        of: PartitionId,
         /// The number of the partition within the topic.
         partition: u32,
         /// The messages.
@@ -327,6 +373,8 @@ pub enum Response {
         /// Tokens that name no message of this subscription, or none that is leased any more.
         expired: Vec<AckToken>,
     },
+    /// Whether there is something of the subscription.
+    Available(bool),
     /// What the shard holds and has counted.
     Described(Box<ShardStatus>),
     /// It did not happen and will not.
@@ -402,17 +450,9 @@ pub enum Refused {
     /// The partition has no leader that may answer yet; try again after a pause.
     #[error("the partition has no leader yet")]
     NotReady,
-    /// Another node leads the partition.
-    #[error("node '{node}' at {http} serves this; ask there")]
-    Elsewhere {
-        /// What people call it.
-        node: String,
-        /// Where clients reach it.
-        http: SocketAddr,
-    },
-    /// Several nodes lead the partitions of a subscription, and none of them serves all.
-    #[error("the subscription's partitions are on several nodes, and no node serves all of them")]
-    Spread,
+    /// Another node leads the partition, and the request is larger than what nodes hand on.
+    #[error("the request is too large to be handed on to the node that leads the partition")]
+    TooLargeToForward,
     /// The disk is full or at its bound; reads go on.
     #[error("the disk takes no more writes: it is full or at its configured bound")]
     DiskFull,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{DiskSpace, Time, Unreadable, WallTime};
 use crate::cluster::consensus::RaftStatus;
+use crate::cluster::dht::Lookups;
 use crate::ids::{Boot, ChangeIndex, DiskId, EntryIndex, Epoch, Offset, PartitionId, TopicName};
 
 /// How the control plane stands, as one node sees it.
@@ -52,6 +53,8 @@ pub struct ShardStatus {
     pub partitions: Vec<PartitionStatus>,
     /// Its counters.
     pub counters: Counters,
+    /// What its lookups of other nodes' partitions came to.
+    pub lookups: Lookups,
     /// Bytes of entries that the disk has before it.
     pub in_flight_bytes: u64,
     /// What it takes on, and who waits.
@@ -174,6 +177,14 @@ pub struct Counters {
     pub unknown: u64,
     /// Requests handed to another shard.
     pub forwarded: u64,
+    /// Requests handed to another node, each try of them.
+    pub calls: u64,
+    /// Of them, those after the first try.
+    pub call_retries: u64,
+    /// Requests taken from other nodes.
+    pub asked: u64,
+    /// How often the breaker of another node opened.
+    pub breakers_opened: u64,
     /// Reads that memory answered.
     pub cache_hits: u64,
     /// Reads that went to the disk.

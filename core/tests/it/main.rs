@@ -2,6 +2,7 @@
 
 mod controllers;
 mod delivery;
+mod forwarding;
 mod golden;
 mod gossip;
 mod lone_node;

@@ -121,7 +121,8 @@ impl Node {
         let shard = |me| {
             let replicas = replicas.remove(&ShardId(me)).unwrap_or_default();
             let (me, shards, origin) = (ShardId(me), SHARDS, now);
-            Shard::recover(ShardSeed { me, shards, node, options, origin, replicas })
+            let seed = u64::from(me.0);
+            Shard::recover(ShardSeed { me, shards, node, options, origin, replicas, seed })
         };
         let shards = (0..SHARDS).map(shard).collect();
         let (said, founds) = (registration(node.0, node.1), Some(ClusterId(2)));
@@ -197,6 +198,9 @@ impl Node {
                 }
                 ShardEffect::Reply { id, response } => {
                     assert!(self.answers.insert(id, response).is_none(), "two answers to {id}");
+                }
+                ShardEffect::Answer { .. } | ShardEffect::Call { .. } => {
+                    panic!("a lone node has nobody to talk to: {effect:?}")
                 }
                 ShardEffect::Report(report) => {
                     self.control(ControlInput::Reported { from: at, report });

@@ -13,7 +13,7 @@ use sprawl_core::machine::{
     ControlEffect, ControlInput, ControlRequest, ControlResponse, Halt, Machine, Report,
 };
 use sprawl_core::wire;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Awaited, Driven};
 use crate::clock::Clock;
@@ -75,7 +75,7 @@ pub(crate) struct ControlLoop<C, T, N> {
     stop: Signal<Option<Ended>>,
     writer: WriterHandle,
     shown: Shown,
-    awaited: Awaited<ControlResponse>,
+    awaited: Awaited<oneshot::Sender<ControlResponse>>,
 }
 
 impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {

@@ -1,21 +1,25 @@
 //! The loop of one shard.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sprawl_core::broker::Shard;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{EntryIndex, Offset, PartitionId, ReadId, ShardId};
+use sprawl_core::broker::routing::{Answer, Ask, CallFailed, wire};
+use sprawl_core::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId, ShardId};
 use sprawl_core::machine::{
     Append, Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Unreadable,
     WallTime,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::control::Told;
 use super::{Awaited, Driven, INPUTS_MAX};
 use crate::clock::Clock;
 use crate::handle::{Asked, Ended};
 use crate::load::Gauge;
+use crate::peer::{Answerer, CallError, Counters, Lane, Network};
 use crate::signal::Follower;
 use crate::storage::{ReadError, ReadRange, Storage};
 use crate::trace::Trace;
@@ -30,6 +34,15 @@ pub(crate) enum Completion {
     Read(ReadId, Result<Vec<Record>, Unreadable>),
     /// A search ended.
     Sought(ReadId, Result<Option<Offset>, Unreadable>),
+    /// Another node answered, or did not.
+    Called(RequestId, Result<Answer, CallFailed>),
+}
+
+/// What another node asks, with the way back.
+pub(crate) struct FromPeer {
+    pub(crate) from: DiskId,
+    pub(crate) ask: Ask,
+    pub(crate) answer: Answerer,
 }
 
 /// Where a shard's inputs come from.
@@ -38,6 +51,8 @@ pub(crate) struct Inbox {
     pub(crate) completions: mpsc::UnboundedReceiver<Completion>,
     pub(crate) neighbours: mpsc::UnboundedReceiver<(ShardId, Message)>,
     pub(crate) requests: mpsc::Receiver<Asked<Request, Response>>,
+    /// What other nodes ask.
+    pub(crate) peers: mpsc::Receiver<FromPeer>,
     pub(crate) stopped: Follower<Option<Ended>>,
 }
 
@@ -49,26 +64,43 @@ pub(crate) struct Outbox {
     pub(crate) gauge: Arc<Gauge>,
 }
 
+/// How a shard reaches other shards, of this node and of others.
+#[derive(Clone)]
+pub(crate) struct Reach<N, P> {
+    pub(crate) transport: N,
+    pub(crate) network: P,
+    /// Where it is counted what nobody understands.
+    pub(crate) traffic: Arc<Counters>,
+}
+
 /// One shard and its hands.
-pub(crate) struct ShardLoop<S, C, T, N> {
+pub(crate) struct ShardLoop<S, C, T, N, P> {
     driven: Driven<Shard, C, T>,
     me: ShardId,
     inbox: Inbox,
     storage: S,
     writer: WriterHandle,
-    transport: N,
+    reach: Reach<N, P>,
     outbox: Outbox,
-    awaited: Awaited<Response>,
+    awaited: Awaited<oneshot::Sender<Response>>,
+    awaited_by_peers: Awaited<Answerer>,
     appends: Vec<Append>,
     erased: Vec<PartitionId>,
 }
 
-impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> {
+impl<S, C, T, N, P> ShardLoop<S, C, T, N, P>
+where
+    S: Storage,
+    C: Clock,
+    T: Trace<Shard>,
+    N: Transport,
+    P: Network,
+{
     pub(crate) fn new(
         shard: Shard,
         me: ShardId,
         inbox: Inbox,
-        (storage, clock, trace, transport): (S, C, T, N),
+        (storage, clock, trace, reach): (S, C, T, Reach<N, P>),
         writer: WriterHandle,
         outbox: Outbox,
     ) -> Self {
@@ -80,9 +112,10 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             inbox,
             storage,
             writer,
-            transport,
+            reach,
             outbox,
             awaited,
+            awaited_by_peers: Awaited::new(),
             appends,
             erased: Vec::new(),
         }
@@ -93,7 +126,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
         loop {
             let wakeup = self.driven.machine.wakeup();
             let mut completions = Vec::new();
-            let mut requests = Vec::new();
+            let (mut requests, mut peers) = (Vec::new(), Vec::new());
             tokio::select! {
                 biased;
                 reason = self.inbox.stopped.until(Option::is_some) => return self.end(reason),
@@ -111,6 +144,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
                         return;
                     }
                 }
+                Some(asked) = self.inbox.peers.recv() => peers.push(asked),
                 () = Driven::<Shard, C, T>::wakeup(&self.driven.clock, wakeup) => {}
             }
             let began = self.driven.clock.now().since_start;
@@ -127,6 +161,15 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             for Asked { request, answer } in requests {
                 let id = self.awaited.insert(answer);
                 self.handle(ShardInput::Requested { id, request });
+            }
+            while peers.len() < INPUTS_MAX
+                && let Ok(asked) = self.inbox.peers.try_recv()
+            {
+                peers.push(asked);
+            }
+            for FromPeer { from, ask, answer } in peers {
+                let id = self.awaited_by_peers.insert(answer);
+                self.handle(ShardInput::Asked { id, from, ask });
             }
             self.driven.wake_if_due(ShardInput::Woke);
             self.perform().await;
@@ -151,6 +194,7 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
             Completion::Sought(read, result) => {
                 self.handle(ShardInput::Sought { read, result });
             }
+            Completion::Called(call, result) => self.handle(ShardInput::Called { call, result }),
         }
     }
 
@@ -174,8 +218,16 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
                     self.seek(read, partition, at, (first, below));
                 }
                 ShardEffect::Erase { partition } => self.erased.push(partition),
-                ShardEffect::Send { to, message } => self.transport.send(self.me, to, message),
+                ShardEffect::Send { to, message } => {
+                    self.reach.transport.send(self.me, to, message);
+                }
                 ShardEffect::Reply { id, response } => self.awaited.answer(id, response),
+                ShardEffect::Answer { id, answer } => {
+                    self.awaited_by_peers.take(id).answer(wire::encode_answer(&answer));
+                }
+                ShardEffect::Call { call, to, address, ask, wait } => {
+                    self.call(call, (address, to), &ask, wait);
+                }
                 ShardEffect::Report(report) => {
                     // Control is gone only when the node has ended.
                     let _ = self.outbox.reports.send((self.me, report));
@@ -202,6 +254,31 @@ impl<S: Storage, C: Clock, T: Trace<Shard>, N: Transport> ShardLoop<S, C, T, N> 
         });
         // The writer is gone only when the disk has failed; then nothing is answered.
         let _ = self.writer.jobs.send(Job { appends, erased, metadata: Vec::new(), done }).await;
+    }
+
+    /// Asks another node.
+    fn call(&self, call: RequestId, to: (SocketAddr, DiskId), ask: &Ask, wait: Duration) {
+        let (network, completions) = (self.reach.network.clone(), self.outbox.completions.clone());
+        let (traffic, body) = (self.reach.traffic.clone(), wire::encode_ask(ask));
+        tokio::spawn(async move {
+            let result = match network.call(to, Lane::Data, body, wait).await {
+                Ok(answer) => wire::decode_answer(answer).map_err(|error| {
+                    traffic.not_understood.more();
+                    tracing::debug!(%error, node = %to.1, "an answer that nobody understands");
+                    CallFailed::Unknown
+                }),
+                Err(CallError::NotDelivered(why)) => {
+                    tracing::debug!(%why, node = %to.1, "a request was not delivered");
+                    Err(CallFailed::NotDelivered)
+                }
+                Err(CallError::Unknown(why)) => {
+                    tracing::debug!(%why, node = %to.1, "the outcome of a request is unknown");
+                    Err(CallFailed::Unknown)
+                }
+            };
+            // The shard is gone only when the node has ended.
+            let _ = completions.send(Completion::Called(call, result));
+        });
     }
 
     fn read(&self, read: ReadId, range: ReadRange) {

@@ -56,6 +56,8 @@ counters! {
     declined,
     /// Answers dropped: the connection had gone, or its queue was full.
     answers_dropped,
+    /// Clients' requests from other nodes, and answers to them, that nobody understood.
+    not_understood,
     /// Datagrams sent.
     datagrams_sent,
     /// Datagrams received.
@@ -79,7 +81,7 @@ impl Counter {
         self.0.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn more(&self) {
+    pub(crate) fn more(&self) {
         self.add(1);
     }
 

@@ -1,5 +1,7 @@
 //! What messages between nodes are about, and which share a connection.
 
+use sprawl_core::broker::routing::wire::CALL_BYTES_MAX;
+
 /// What a message is about: each lane has receivers of its own at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
@@ -75,7 +77,7 @@ impl Lane {
             Self::Snapshot | Self::Gossip => 4 << 20,
             Self::Control => 64 << 10,
             Self::Join => 256 << 10,
-            Self::Data => 32 << 20,
+            Self::Data => CALL_BYTES_MAX,
         }
     }
 
@@ -83,7 +85,12 @@ impl Lane {
     /// are not read from meanwhile.
     #[must_use]
     pub const fn inbox_bytes_max(self) -> usize {
-        4 * self.body_bytes_max()
+        match self {
+            Self::Raft | Self::Snapshot | Self::Gossip | Self::Control | Self::Join => {
+                4 * self.body_bytes_max()
+            }
+            Self::Data => 2 * self.body_bytes_max(),
+        }
     }
 }
 
@@ -95,7 +102,7 @@ impl Class {
             Self::Raft => 64 << 20,
             Self::Bulk => 32 << 20,
             Self::Urgent => 1 << 20,
-            Self::Data => 128 << 20,
+            Self::Data => 192 << 20,
         }
     }
 }

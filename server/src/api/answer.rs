@@ -33,7 +33,7 @@ pub(super) struct Page {
 }
 
 pub(super) fn fetched(response: Response) -> Result<Page, Problem> {
-    if let Response::Fetched { partition, records, next, start, end } = response {
+    if let Response::Fetched { partition, records, next, start, end, .. } = response {
         Ok(Page { partition, records, next, start, end })
     } else {
         Err(otherwise(response))
@@ -72,6 +72,7 @@ fn otherwise(response: Response) -> Problem {
         | Response::Trimmed { .. }
         | Response::Pulled(_)
         | Response::Settled { .. }
+        | Response::Available(_)
         | Response::Described(_) => panic!("a request was answered in another kind"),
     }
 }

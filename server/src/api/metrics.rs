@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use sprawl_core::cluster::dht::Lookups;
 use sprawl_core::machine::{Counters, DiskSpace, LoadLevel, ShardStatus};
 use utoipa::ToSchema;
 
@@ -96,6 +97,20 @@ struct Router {
     unknown: u64,
     /// Requests handed from shard to shard.
     forwarded: u64,
+    /// Requests handed to other nodes, each try of them.
+    calls: u64,
+    /// Of them, those after the first try.
+    call_retries: u64,
+    /// Requests taken from other nodes.
+    asked: u64,
+    /// Lookups of another node's partition that the cache answered.
+    route_hits: u64,
+    /// Those that the metadata answered, because the cache had nothing or something older.
+    route_misses: u64,
+    /// Answers of other nodes that named a later owner.
+    redirects: u64,
+    /// How often other nodes were not asked for a while because they were not reached.
+    breakers_opened: u64,
     /// HTTP answers by the first digit of their status.
     #[schema(value_type = BTreeMap<String, u64>)]
     http_answers: BTreeMap<u16, u64>,
@@ -185,6 +200,7 @@ fn gather(face: &Face, shards: &[ShardStatus]) -> Metrics {
     let mut storage = Storage::default();
     for shard in shards {
         router.add(&shard.counters);
+        router.look(shard.lookups);
         storage.add(shard);
     }
     Metrics {
@@ -222,6 +238,16 @@ impl Router {
         self.refused += counters.refused;
         self.unknown += counters.unknown;
         self.forwarded += counters.forwarded;
+        self.calls += counters.calls;
+        self.call_retries += counters.call_retries;
+        self.asked += counters.asked;
+        self.breakers_opened += counters.breakers_opened;
+    }
+
+    fn look(&mut self, lookups: Lookups) {
+        self.route_hits += lookups.hits;
+        self.route_misses += lookups.misses;
+        self.redirects += lookups.redirects;
     }
 }
 
@@ -324,7 +350,15 @@ impl Writer<'_, '_> {
         self.counter("sprawl_shed", "Publishes refused for the load", router.shed)?;
         self.counter("sprawl_refused", "Requests refused", router.refused)?;
         self.counter("sprawl_unknown", "Requests that ended unknown", router.unknown)?;
-        self.counter("sprawl_forwarded", "Requests from shard to shard", router.forwarded)
+        self.counter("sprawl_forwarded", "Requests from shard to shard", router.forwarded)?;
+        self.counter("sprawl_calls", "Requests handed to other nodes", router.calls)?;
+        self.counter("sprawl_call_retries", "Of them, further tries", router.call_retries)?;
+        self.counter("sprawl_asked", "Requests taken from other nodes", router.asked)?;
+        self.counter("sprawl_route_hits", "Lookups that the cache answered", router.route_hits)?;
+        self.counter("sprawl_route_misses", "Lookups that it did not", router.route_misses)?;
+        self.counter("sprawl_redirects", "Answers that named a later owner", router.redirects)?;
+        let opened = router.breakers_opened;
+        self.counter("sprawl_breakers_opened", "Pauses for nodes that are not reached", opened)
     }
 
     fn storage(&mut self, storage: &Storage) -> fmt::Result {

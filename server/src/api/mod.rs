@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request as HttpRequest, State};
-use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::gate::{Gate, Pass};
 use crate::host::Host;
-use crate::problem::{Kind, Problem, ServedAt};
+use crate::problem::{Kind, Problem};
 use crate::serve::{Limits, Settings};
 use crate::stop::Stop;
 use crate::traffic::Traffic;
@@ -216,7 +216,6 @@ pub(crate) fn router(face: Face) -> Router {
         .fallback(no_endpoint)
         .method_not_allowed_fallback(no_method);
     // No simulated client asks for it.
-    let router = router.layer(middleware::from_fn(direct));
     #[cfg(not(madsim))]
     let router = router.layer(middleware::from_fn(crate::compress::compress));
     router.layer(middleware::from_fn_with_state(face.clone(), count)).with_state(face)
@@ -261,19 +260,6 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
         }
         Err(error) => Problem::new(Kind::Damaged, error.to_string()).into_response(),
     }
-}
-
-/// Says on a redirect where the same request is served.
-async fn direct(request: HttpRequest, next: Next) -> Response {
-    let uri = request.uri().clone();
-    let mut response = next.run(request).await;
-    if let Some(ServedAt(at)) = response.extensions().get().copied() {
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        if let Ok(location) = HeaderValue::from_str(&format!("http://{at}{path}")) {
-            response.headers_mut().insert(LOCATION, location);
-        }
-    }
-    response
 }
 
 #[cfg(test)]

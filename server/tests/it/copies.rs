@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::http::{Connection, get, request};
-use crate::nodes::{Nodes, all_healthy, ask, boot, nodes_of, vote};
+use crate::nodes::{Nodes, all_healthy, ask, boot, nodes_of, owners, vote};
 use crate::process::{Node, SPRAWLCTL, command, eventually, run};
 
 const COPIED: &str = "sprawl: a node with this data directory's identity is running at ";
@@ -31,7 +31,7 @@ fn publish(address: &str, topic: &str) -> u16 {
     request(address, "POST", "/publish", &body).status
 }
 
-/// A client of a node that publishes on and on, to a topic that this node serves.
+/// A client of a node that publishes on and on, to a topic that this node leads.
 struct Client {
     over: Arc<AtomicBool>,
     publishing: JoinHandle<usize>,
@@ -42,10 +42,12 @@ impl Client {
     fn of(node: &Node) -> Self {
         let address = node.address.clone();
         let mut number = 0;
-        let topic = eventually("a topic that the node serves", || {
+        let name = get(&address, "/dht").json()["node_id"].as_str().map(str::to_owned);
+        let topic = eventually("a topic that the node leads", || {
             number += 1;
             let topic = format!("t{number}");
-            (publish(&address, &topic) == 200).then_some(topic)
+            let is_stored = publish(&address, &topic) == 200;
+            (is_stored && owners(node).get(&topic) == name.as_ref()).then_some(topic)
         });
         let over = Arc::new(AtomicBool::new(false));
         let told = over.clone();

@@ -10,6 +10,7 @@ mod damage;
 mod disk_full;
 mod failover;
 mod first_message;
+mod forwarding;
 mod groups;
 mod http;
 mod http2;

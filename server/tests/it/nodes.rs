@@ -1,12 +1,13 @@
 //! Several nodes in one folder, each a process.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::http::Connection;
+use crate::http::{Connection, get};
 use crate::process::{Node, SPRAWL, command, eventually, free_port, run};
 
 /// Nodes in one folder, each of which names the addresses of all as seeds.
@@ -190,4 +191,13 @@ pub(crate) fn vote(shown: &Value, count: usize) -> bool {
 pub(crate) fn boot(shown: &Value, name: &str) -> u64 {
     let node = nodes_of(shown).iter().find(|node| node["node_id"] == name);
     node.and_then(|node| node["boot"].as_u64()).unwrap_or(0)
+}
+
+/// The node that leads each topic's first partition, by its name, as a node shows it.
+pub(crate) fn owners(node: &Node) -> BTreeMap<String, String> {
+    let shown = get(&node.address, "/dht").json();
+    let topics = shown["topic_map"].as_object().expect("a table").values();
+    let text = |value: &Value| value.as_str().expect("a name").to_owned();
+    let owner = |topic: &Value| (text(&topic[0]["topic"]), text(&topic[0]["owners"][0]));
+    topics.map(owner).collect()
 }

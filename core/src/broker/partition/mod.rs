@@ -99,7 +99,7 @@ impl Partition {
             // A partition that came later is read from its first message, whatever was asked.
             _ if self.view.created > subscription.created => Offset(0),
             StartFrom::Latest if planted(Bug::LatestAtFirstPull) => {
-                return self.report_fixed(&subscription.id, desk);
+                return self.report_fixed(subscription, desk);
             }
             StartFrom::Latest => self.replica.log_end(),
             StartFrom::Earliest => Offset(0),
@@ -230,12 +230,14 @@ impl Partition {
         let (buries, now) = (self.dead_letter_topic().is_some(), desk.cluster_time);
         let ranked = &self.replica.state.ranked;
         self.deliveries.serve(subscription, cursor, buries, ranked, now);
-        self.report_fixed(id, desk);
+        self.report_fixed(subscription, desk);
     }
 
-    fn report_fixed(&self, id: &SubscriptionId, desk: &mut Desk<'_>) {
-        let (subscription, partition) = (id.clone(), self.view.id);
-        desk.effects.push(ShardEffect::Report(Report::CursorFixed { subscription, partition }));
+    fn report_fixed(&self, subscription: &Subscription, desk: &mut Desk<'_>) {
+        let (created, partition) = (subscription.created, self.view.id);
+        let subscription = subscription.id.clone();
+        let fixed = Report::CursorFixed { subscription, created, partition };
+        desk.effects.push(ShardEffect::Report(fixed));
     }
 
     /// Takes a verdict; false when the token names nothing that it could be about.

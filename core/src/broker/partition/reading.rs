@@ -165,7 +165,8 @@ impl Partition {
         // A damaged log goes on behind what can be read: its reader is to come back and be told.
         let end = if self.replica.damaged.is_some() { readable.next() } else { readable };
         let (partition, next) = (self.view.number, fetch.from.min(readable));
-        desk.answer(fetch.reply, Response::Fetched { partition, records, next, start, end });
+        let of = self.view.id;
+        desk.answer(fetch.reply, Response::Fetched { of, partition, records, next, start, end });
     }
 
     /// Readers for whom there is something now.

@@ -2,6 +2,7 @@
 //! shows each new view to the shards, and decides for the cluster while its node leads.
 
 mod beats;
+mod beginnings;
 mod enrolment;
 mod unused;
 mod wishes;
@@ -17,6 +18,7 @@ pub use wishes::{
     CHANGE_WAIT, CHANGES_MAX, CREATIONS_MAX, EARLY_MAX, SUBSCRIBE_WAIT, SUBSCRIBES_MAX,
 };
 
+use self::beginnings::{CURIOUS_MAX, Curious, Fixed};
 use self::enrolment::Enrolment;
 use self::wishes::{Changing, Early, Subscribing, create, refuse};
 use super::controller::Controller;
@@ -24,7 +26,7 @@ use super::message::ControlMessage;
 use super::metadata::{Change, Registration, View};
 use super::time::{ClusterClock, VoterClocks};
 use super::verdicts::Verdicts;
-use crate::ids::{Boot, ClusterId, DiskId, PartitionId, RequestId, SubscriptionId, TopicName};
+use crate::ids::{Boot, ClusterId, DiskId, RequestId, SubscriptionId, TopicName};
 use crate::machine::{
     Broken, ControlEffect, ControlInput, ControlResponse, Digest, DiskSpace, Machine, Now, Refused,
     Time, WallTime,
@@ -73,7 +75,9 @@ pub struct Control {
     subscribing: BTreeMap<RequestId, Subscribing>,
     deadlines: BTreeSet<(Time, RequestId)>,
     /// The partitions that have committed where a subscription begins.
-    fixed: BTreeMap<SubscriptionId, BTreeSet<PartitionId>>,
+    fixed: Fixed,
+    /// Other nodes that wait to be told when subscriptions have begun.
+    curious: BTreeMap<(SubscriptionId, DiskId), Curious>,
     changing: BTreeMap<RequestId, Changing>,
     clock: ClusterClock,
     clocks: VoterClocks,
@@ -110,7 +114,8 @@ impl Control {
             creating: BTreeMap::new(),
             subscribing: BTreeMap::new(),
             deadlines: BTreeSet::new(),
-            fixed: BTreeMap::new(),
+            fixed: Fixed::default(),
+            curious: BTreeMap::new(),
             changing: BTreeMap::new(),
             clock: ClusterClock::new(origin),
             clocks: VoterClocks::default(),
@@ -139,6 +144,7 @@ impl Control {
     fn adopted(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         self.plan_sweep();
         self.answer_subscribed(effects);
+        self.ask_begun(now, effects);
         if self.registered() {
             self.serve_early(now, effects);
         }
@@ -150,7 +156,7 @@ impl Control {
         self.adopt(view, now, effects);
         let view = &self.view;
         self.creating.retain(|name, _| !view.topics.contains_key(name));
-        self.fixed.retain(|id, _| view.subscriptions.contains_key(id));
+        self.fixed.retain(view);
         self.used.retain(|id, _| view.subscriptions.contains_key(id));
         self.adopted(now, effects);
     }
@@ -199,6 +205,8 @@ impl Control {
             ControlMessage::JoinAnswer { disk, boot, answer } => {
                 self.join_answered((disk, boot), answer, now, effects);
             }
+            ControlMessage::AskBegun(asked) => self.asked_begun(from.0, asked, now, effects),
+            ControlMessage::Begun(begun) => self.begun(begun, now, effects),
         }
     }
 
@@ -245,6 +253,7 @@ impl Control {
             self.changing.remove(&id);
             effects.push(ControlEffect::Reply { id, response: ControlResponse::Unknown });
         }
+        self.ask_begun(now, effects);
         if self.sweep_at.is_some_and(|at| at <= now.since_start) {
             self.sweep(now, effects);
         }
@@ -291,7 +300,8 @@ impl Machine for Control {
         }
         let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
         let early = self.early.front().map(Early::deadline);
-        [deadline, early, self.sweep_at, self.tick_at].into_iter().flatten().min()
+        let ask = self.next_ask_begun();
+        [deadline, early, ask, self.sweep_at, self.tick_at].into_iter().flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {
@@ -308,6 +318,7 @@ impl Machine for Control {
             ("subscribers waiting", self.subscribing.len(), SUBSCRIBES_MAX),
             ("topics being made", self.creating.len(), CREATIONS_MAX),
             ("clients waiting for the start", self.early.len(), EARLY_MAX),
+            ("nodes waiting for beginnings", self.curious.len(), CURIOUS_MAX),
             ("clients waiting for changes", self.changing.len(), CHANGES_MAX),
             ("deadlines", self.deadlines.len(), self.subscribing.len() + self.changing.len()),
         ];

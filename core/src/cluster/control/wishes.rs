@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Control;
 use crate::cluster::metadata::Change;
 use crate::cluster::pattern::TopicPattern;
-use crate::cluster::subscription::{Delivery, DeliveryAsked, StartFrom, Subscription};
+use crate::cluster::subscription::{Delivery, DeliveryAsked, StartFrom};
 use crate::cluster::topic::{ConfigPatch, TopicConfig};
 use crate::ids::{RequestId, SubscriptionId, TopicName};
 use crate::machine::{
@@ -34,6 +34,8 @@ pub(super) struct Subscribing {
     pub(super) topics: Vec<TopicPattern>,
     /// When to answer unknown.
     pub(super) deadline: Time,
+    /// When to ask the nodes that lead its partitions again.
+    pub(super) ask_at: Time,
 }
 
 /// A client that waits for a change to be agreed.
@@ -90,7 +92,8 @@ impl Control {
         let Early { id, request, since } = asked;
         let refused = match request {
             ControlRequest::Subscribe { id: subscription, topics, from, delivery } => {
-                let wanted = Subscribing { subscription, topics, deadline: since + SUBSCRIBE_WAIT };
+                let (deadline, ask_at) = (since + SUBSCRIBE_WAIT, since);
+                let wanted = Subscribing { subscription, topics, deadline, ask_at };
                 self.subscribe(id, wanted, (from, delivery), now, effects)
             }
             ControlRequest::Unsubscribe { id: subscription } => {
@@ -179,7 +182,7 @@ impl Control {
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) -> Option<Refused> {
-        let Subscribing { subscription, mut topics, deadline } = wanted;
+        let Subscribing { subscription, mut topics, deadline, ask_at } = wanted;
         topics.sort();
         topics.dedup();
         if let Some(known) = self.view.subscriptions.get(&subscription) {
@@ -201,40 +204,30 @@ impl Control {
             let change = Change::Subscribe { id, topics, from, delivery, at };
             effects.push(ControlEffect::Propose(change));
         }
-        self.subscribing.insert(id, Subscribing { subscription, topics, deadline });
+        self.subscribing.insert(id, Subscribing { subscription, topics, deadline, ask_at });
         self.deadlines.insert((deadline, id));
         self.answer_subscribed(effects);
+        self.ask_begun(now, effects);
         None
     }
 
     /// Answers whose subscription has a cursor in each of its partitions.
     pub(super) fn answer_subscribed(&mut self, effects: &mut Vec<ControlEffect>) {
-        let (view, fixed, me) = (&self.view, &self.fixed, self.said.disk);
-        // Only the node that leads its partitions hears where a subscription begins in them.
-        let there =
-            |found: &Subscription| view.whereabouts(me, view.partitions_of(found)).refused();
+        let (view, fixed) = (&self.view, &self.fixed);
         let whole = |waiting: &Subscribing| {
             let Some(found) = view.subscriptions.get(&waiting.subscription) else {
                 return false;
             };
-            let fixed = fixed.get(&waiting.subscription);
             found.topics != waiting.topics
-                || there(found).is_some()
-                || view
-                    .partitions_of(found)
-                    .all(|partition| fixed.is_some_and(|fixed| fixed.contains(&partition.id)))
+                || view.partitions_of(found).all(|partition| fixed.has(found, partition.id))
         };
         let ready: Vec<_> = self.subscribing.extract_if(.., |_, waiting| whole(waiting)).collect();
-        for (id, Subscribing { subscription, topics, deadline }) in ready {
+        for (id, Subscribing { subscription, topics, deadline, .. }) in ready {
             self.deadlines.remove(&(deadline, id));
             // Two clients may have raced for the id with different topics: one of them lost.
             let won = self.view.subscriptions.get(&subscription).map(|found| &found.topics);
-            let refused = match self.view.subscriptions.get(&subscription) {
-                Some(found) if won == Some(&topics) => {
-                    self.view.whereabouts(me, self.view.partitions_of(found)).refused()
-                }
-                Some(_) | None => Some(Refused::SubscriptionDiffers(subscription, "topics")),
-            };
+            let refused = (won != Some(&topics))
+                .then_some(Refused::SubscriptionDiffers(subscription, "topics"));
             let response =
                 refused.map_or(ControlResponse::Subscribed { topics }, ControlResponse::Refused);
             effects.push(ControlEffect::Reply { id, response });
@@ -270,8 +263,9 @@ impl Control {
                     effects.push(create(name));
                 }
             }
-            Report::CursorFixed { subscription, partition } => {
-                self.fixed.entry(subscription).or_default().insert(partition);
+            Report::CursorFixed { subscription, created, partition } => {
+                self.fixed.note(&subscription, created, partition);
+                self.tell_curious(&subscription, effects);
                 self.answer_subscribed(effects);
             }
             Report::Used(subscription) => {

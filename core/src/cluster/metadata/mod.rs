@@ -9,7 +9,6 @@ mod nodes;
 mod snapshot;
 mod subscriptions;
 mod topics;
-mod whereabouts;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -21,8 +20,6 @@ pub use change::{CAPACITY_NORMAL, Change, FEATURE_LEVEL, Leaving, Registration};
 pub use snapshot::BadSnapshot;
 
 pub use nodes::{CAPACITY_MAX, NODES_MAX, Node, RETIRED_MAX, Retired, Unfit};
-
-pub use whereabouts::Whereabouts;
 
 use super::subscription::Subscription;
 use super::topic::{Topic, TopicConfig};

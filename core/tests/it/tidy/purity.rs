@@ -17,7 +17,7 @@ const WORLD: [(&str, &str); 8] = [
 
 /// Where core may derive serde: what leaves the process, as it is stored or agreed on, and of the
 /// machines' time the wall's alone.
-const SERDE: [(&str, Option<&str>); 23] = [
+const SERDE: [(&str, Option<&str>); 24] = [
     ("core/src/wire.rs", None),
     ("core/src/ids.rs", None),
     ("core/src/machine/time.rs", Some("WallTime")),
@@ -35,6 +35,7 @@ const SERDE: [(&str, Option<&str>); 23] = [
     ("core/src/cluster/pattern.rs", None),
     ("core/src/cluster/subscription.rs", None),
     ("core/src/cluster/topic.rs", None),
+    ("core/src/broker/routing/wire.rs", None),
     ("core/src/broker/replica/entry.rs", None),
     ("core/src/broker/replica/state.rs", None),
     ("core/src/broker/replica/blocks.rs", None),

@@ -3,15 +3,29 @@
 //! A message without key goes to the partition of its id, so that a repeat finds the first one.
 //! Every request ends as answered, refused or unknown: whatever waits here has a deadline.
 
-use std::collections::{BTreeMap, VecDeque};
+pub(super) mod asked;
+mod awaits;
+pub(super) mod breaker;
+mod calls;
+mod dice;
+pub(super) mod errands;
+mod tries;
+pub mod wire;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use calls::{Answer, Ask, CallFailed, HOPS_MAX, Hops, ROUTES_TOLD_MAX, Told};
+pub use errands::{PAUSE_MAX, PAUSE_MIN, READ_WAIT, ROUTE_WAIT};
+
+use self::errands::Trip;
 use super::delivery::AckToken;
 use super::desk::ReplyTo;
 use super::replica::{Envelope, Submission};
 use crate::cluster::metadata::View;
-use crate::ids::{ChangeIndex, IdHash, PartitionId, RequestId, ShardId, SubscriptionId, TopicName};
-use crate::machine::{Request, Response, Time};
+use crate::ids::{ChangeIndex, DiskId, IdHash, PartitionId, RequestId, ShardId};
+use crate::ids::{SubscriptionId, TopicName};
+use crate::machine::{Refused, Request, Response, Time};
 
 /// How long a message waits for its topic to be made.
 pub const TOPIC_WAIT: Duration = Duration::from_secs(5);
@@ -23,6 +37,8 @@ pub const WANTED_BYTES_MAX: usize = 64 << 20;
 pub const PULLS_MAX: usize = 4_096;
 /// How many batches of messages wait for their answers at most.
 pub const BATCHES_MAX: usize = 4_096;
+/// How many requests with verdicts wait for their answers at most.
+pub const VERDICTS_MAX: usize = 16_384;
 /// How many messages a batch has at most.
 pub const BATCH_ITEMS_MAX: usize = 10_000;
 /// How many requests forwarded to other shards wait for their answers at most.
@@ -37,7 +53,7 @@ pub fn target(view: &View, request: &Request) -> Option<PartitionId> {
         Request::Fetch { topic, partition, .. } | Request::Trim { topic, partition, .. } => {
             view.partition_number(topic, *partition).map(|partition| partition.id)
         }
-        Request::Pull { subscription, .. } => {
+        Request::Pull { subscription, .. } | Request::Await { subscription, .. } => {
             let subscription = view.subscriptions.get(subscription)?;
             view.partitions_of(subscription).next().map(|partition| partition.id)
         }
@@ -114,7 +130,16 @@ pub(crate) struct Wanting {
     pub(crate) deadline: Time,
 }
 
-/// A pull that asks the shards of its subscription, one after the other, and then waits for one
+/// Where a subscription has partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// In a shard of this node.
+    Shard(ShardId),
+    /// At another node.
+    Node(DiskId),
+}
+
+/// A pull that asks the places of its subscription, one after the other, and then waits for one
 /// of them to call.
 #[derive(Debug)]
 pub(crate) struct Pull {
@@ -123,10 +148,40 @@ pub(crate) struct Pull {
     pub(crate) count_max: usize,
     /// When to answer with nothing.
     pub(crate) deadline: Time,
-    /// Shards still to be asked in this round; empty while it waits for a call.
-    pub(crate) to_ask: VecDeque<ShardId>,
-    /// Whether a shard is being asked right now.
+    /// Places still to be asked in this round; empty while it waits for a call.
+    pub(crate) to_ask: VecDeque<Place>,
+    /// Whether a place is being asked right now.
     pub(crate) asking: bool,
+    /// Whether it is another node's, and so about this node's partitions alone.
+    pub(crate) own: bool,
+    /// Whether it says that there is something, and takes nothing.
+    pub(crate) tells: bool,
+    /// Whether a place has said that it has nothing, and whether one could not say.
+    pub(crate) heard: (bool, bool),
+}
+
+impl Pull {
+    /// One that has asked nobody.
+    pub(crate) fn new(
+        reply: ReplyTo,
+        subscription: SubscriptionId,
+        count_max: usize,
+        deadline: Time,
+    ) -> Self {
+        let (to_ask, asking, tells) = (VecDeque::new(), false, false);
+        let own = matches!(reply, ReplyTo::Peer(_));
+        let heard = (false, false);
+        Self { reply, subscription, count_max, deadline, to_ask, asking, own, tells, heard }
+    }
+
+    /// What it is answered when nothing came.
+    pub(crate) fn nothing(&self) -> Response {
+        match self.heard {
+            _ if self.tells => Response::Available(false),
+            (false, true) => Response::Refused(Refused::NotReady),
+            (true, _) | (false, false) => Response::Pulled(Vec::new()),
+        }
+    }
 }
 
 /// What the answer to a forwarded request is for.
@@ -149,18 +204,36 @@ pub(crate) struct Batch {
     pub(crate) missing: usize,
     /// Which messages other shards took, by this shard's name for the part.
     pub(crate) parts: BTreeMap<RequestId, Vec<u32>>,
+    /// How far its messages have come that other nodes are to take.
+    pub(crate) trip: Trip,
+    /// Messages with a try of unknown outcome: none of them is refused any more.
+    pub(crate) doubtful: BTreeSet<u32>,
 }
 
-/// One request with verdicts, of which other shards have taken parts.
+impl Batch {
+    /// What became of the message at this place.
+    pub(crate) fn fill(&mut self, at: u32, response: Response) {
+        let is_refused = matches!(response, Response::Refused(_));
+        if let Some(place @ None) = self.outcomes.get_mut(at as usize) {
+            let in_doubt = is_refused && self.doubtful.contains(&at);
+            *place = Some(if in_doubt { Response::Unknown } else { response });
+            self.missing -= 1;
+        }
+    }
+}
+
+/// One request with verdicts, of which other shards and nodes have taken parts.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     pub(crate) reply: ReplyTo,
-    /// How many shards have yet to answer.
+    /// How many of them have yet to answer.
     pub(crate) missing: usize,
     pub(crate) count: u32,
     pub(crate) expired: Vec<AckToken>,
     /// Whether a part of it ended otherwise, so that nobody knows about its tokens.
     pub(crate) unknown: bool,
+    /// Why a part of it was refused; the answer, when no other part was taken.
+    pub(crate) refused: Option<Refused>,
 }
 
 /// What is on its way in one shard.
@@ -206,7 +279,7 @@ impl Routes {
             ("messages waiting for topics", self.wanting.len(), WANTED_MAX),
             ("pulls", self.pulls.len(), PULLS_MAX),
             ("forwards", self.forwards.len(), FORWARDS_MAX),
-            ("verdicts under way", self.verdicts.len(), self.forwards.len()),
+            ("verdicts under way", self.verdicts.len(), VERDICTS_MAX),
             ("batches", self.batches.len(), BATCHES_MAX),
             ("pull deadlines", self.pull_deadlines.len(), self.pulls.len()),
         ];
