@@ -143,14 +143,16 @@ impl Shard {
         }
         // The first view under this boot is compared with nothing, so that all of it is new.
         let old = if registered(&old) { old } else { Arc::default() };
-        let mut moved = BTreeSet::new();
+        let (mut moved, somebody_waits) = (BTreeSet::new(), !self.routes.pulls.is_empty());
         for item in old.partitions.diff(&view.partitions) {
             match &item {
                 DiffItem::Update { old: (_, old), new: (_, new) } if old.leader == new.leader => {}
-                DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. } => {
+                DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. }
+                    if somebody_waits =>
+                {
                     moved.insert(partition.topic.clone());
                 }
-                DiffItem::Remove(..) => {}
+                DiffItem::Add(..) | DiffItem::Update { .. } | DiffItem::Remove(..) => {}
             }
             match item {
                 DiffItem::Add(_, partition) | DiffItem::Update { new: (_, partition), .. } => {

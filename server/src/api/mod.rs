@@ -62,7 +62,7 @@ pub use query::{MESSAGES_MAX, WAIT_MAX};
 
 /// How long the machines may take beyond the wait that a request asked for. It is longer than any
 /// deadline of theirs, so that only a machine that hangs is given up on.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(35);
 const _: () = assert!(ANSWER_WAIT_MAX.as_secs() > PUBLISH_ANSWER_MAX.as_secs());
 
 /// How long a publish waits for its turn.

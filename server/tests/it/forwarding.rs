@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Reply, get, read_all, request};
 use crate::nodes::{Nodes, all_healthy, owners, vote};
+use crate::process::eventually;
 
 const TOPICS: usize = 20;
 /// How many messages each topic gets.
@@ -92,6 +93,11 @@ fn a_subscription_whose_partitions_several_nodes_lead_is_served_by_each() {
     let nodes = three();
     let body = json!({ "id": "wide", "topics": ["wide.*"], "from": "earliest" });
     good(&post(&nodes, 0, "/subscribe", &body));
+    // It has no partition yet, and so nobody has waited for the others to know of it.
+    eventually("a subscription that every node knows", || {
+        let knows = |at| get(&nodes.node(at).address, "/subscriptions/wide").status == 200;
+        (0..3).all(knows).then_some(())
+    });
     // Somebody waits already when the topics come.
     let waiting = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| receive(&nodes, 2, "wide", 1));
