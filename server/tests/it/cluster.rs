@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::http::get;
+use crate::http::{get, request};
 use crate::nodes::{Nodes, all_healthy, ask, boot, nodes_of, vote};
 use crate::process::{Node, SPRAWL, SPRAWLCTL, command, eventually, free_port, run};
 
@@ -59,6 +59,29 @@ fn the_lines_of_the_readme_make_a_cluster() {
     }
     nodes.settled("one cluster", |shown| all_healthy(shown, 3));
     assert!((0..3).all(|at| nodes.data(at).is_dir()), "each has its data under ./data");
+}
+
+/// How much a node has to do, the others show too.
+#[test]
+fn load_is_known_everywhere() {
+    let mut nodes = Nodes::new(2);
+    nodes.start_all(&[0, 1]);
+    nodes.settled("one cluster", |shown| all_healthy(shown, 2));
+    let began = Instant::now();
+    let payload = "x".repeat(100_000);
+    let body = format!(r#"{{"topic":"t","payload":"{payload}"}}"#);
+    let busy = eventually("load", || {
+        let published = request(&nodes.node(0).address, "POST", "/publish", &body);
+        assert_eq!(published.status, 200, "{}", published.json());
+        let busy = |at: usize| {
+            let shown = get(&nodes.node(at).address, "/health/membership").json();
+            let all = shown["members"].as_array().cloned().unwrap_or_default();
+            let each: Vec<f64> = all.iter().filter_map(|one| one["busy"].as_f64()).collect();
+            each.iter().any(|busy| *busy > 0.0).then_some(each)
+        };
+        Some((busy(0)?, busy(1)?))
+    });
+    println!("both show load after {:?}: {busy:?}", began.elapsed());
 }
 
 #[test]
