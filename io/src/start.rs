@@ -177,19 +177,9 @@ where
     let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
     let fence = Signal::new(None);
     let (network_of, fence_of) = (network.clone(), fence.clone());
-    let data = inbound.lane(Lane::Data);
-    let entropy = options.entropy;
-    let lanes = Lanes {
-        network: network_of,
-        peers,
-        data,
-        entropy,
-        group,
-        traffic,
-        gossiping,
-        fence: fence_of,
-    };
-    let writers = to_writer.clone();
+    let (data, writers) = (inbound.lane(Lane::Data), to_writer.clone());
+    let lanes =
+        Lanes { network: network_of, peers, data, group, traffic, gossiping, fence: fence_of };
     let stop_of = stop.clone();
     let ends = Ends { origin, storage, clock, trace, to_writer: writers, gauges, stop: stop_of };
     let (asked, stopping) = mpsc::channel(1);
@@ -303,8 +293,6 @@ struct Lanes<N> {
     peers: mpsc::Receiver<Incoming>,
     /// What other nodes ask of the shards.
     data: mpsc::Receiver<Incoming>,
-    /// What the shards' draws come from.
-    entropy: [u8; 32],
     group: Group,
     traffic: Arc<Counters>,
     gossiping: Gossiping,
@@ -333,7 +321,7 @@ where
         // the changes that the disk takes while a shard is busy.
         let (reports, reported) = mpsc::unbounded_channel();
         let face = Arc::new(RwLock::new(seed.view.clone()));
-        let Lanes { network, peers, data, entropy, group, traffic, gossiping, fence } = lanes;
+        let Lanes { network, peers, data, group, traffic, gossiping, fence } = lanes;
         let (mut views, mut doors, mut neighbours, mut inboxes) = (vec![], vec![], vec![], vec![]);
         let mut for_peers = vec![];
         for _ in 0..options.shards {
@@ -356,7 +344,7 @@ where
             let replicas = replicas.remove(&me).unwrap_or_default();
             let shards = options.shards;
             let origin = self.origin;
-            let seed = draws(&entropy, number);
+            let seed = draws(&options.entropy, number);
             let seed = ShardSeed { me, shards, node, options: share, origin, replicas, seed };
             let (complete, completions) = mpsc::unbounded_channel();
             let stopped = self.stop.follow();
