@@ -58,8 +58,6 @@ pub enum Bug {
     ProposalNotHandedOn,
     /// Since when a node is down, each node says by something of its own.
     DownByOwnClock,
-    /// A request of which one try may have had its effect ends as refused.
-    DoubtForgotten,
     /// A node ends when a voter does not know it yet.
     UnknownTakenForRetired,
     /// How long a node has been silent is judged by the wall clock.

@@ -41,6 +41,7 @@ pub(super) async fn judge(world: &mut World) {
     lose_the_leader(world).await;
     copy_one(world).await;
     propose_everywhere(world).await;
+    world.mail.judge(&live(world), SETTLE_LIMIT).await;
     for (machine, node) in live(world) {
         world.book.check(machine.number, &node);
     }

@@ -1,11 +1,13 @@
 //! Clusters of whole nodes: they find each other, agree on the metadata, and go on through faults.
 //!
-//! What is stored and served beside the metadata is the other world's matter (`world/`).
+//! What subscriptions receive, and all that one node does by itself, is the other world's matter
+//! (`world/`).
 
 mod clients;
 mod faults;
 mod judgement;
 mod machine;
+mod mail;
 mod plan;
 mod trap;
 mod watch;
@@ -40,6 +42,8 @@ pub(crate) struct Outcome {
     /// Changes that were acknowledged, and those of which nobody knows.
     pub(crate) agreed: u64,
     pub(crate) unknown: u64,
+    /// Messages that were acknowledged, of these read back, and lost with their only disk.
+    pub(crate) mail: (u64, u64, u64),
     /// Faults that happened, by class, and those that the atlas forbade.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) forbidden: u64,

@@ -7,6 +7,7 @@ use madsim::runtime::Handle;
 
 use super::clients::{self, Book};
 use super::machine::{Machine, Standing, Verdict};
+use super::mail::Mail;
 use super::plan::ClusterPlan;
 use super::watch::Watch;
 use super::{Outcome, judgement};
@@ -19,6 +20,7 @@ use crate::plan::Draw;
 enum Purpose {
     Net = 30_000,
     Clients = 31_000,
+    Mail = 32_000,
 }
 
 /// After how long a process that has ended by itself is started again.
@@ -36,6 +38,7 @@ pub(super) struct World {
     pub(super) findings: Findings,
     pub(super) machines: Vec<Machine>,
     pub(super) book: Book,
+    pub(super) mail: Mail,
     pub(super) outcome: Outcome,
     /// Members of the group whose disks were destroyed.
     pub(super) destroyed: std::collections::BTreeSet<sprawl_core::ids::NodeId>,
@@ -58,6 +61,7 @@ impl World {
         let net = Net::new(knobs, Draw::new(plan.seed, Purpose::Net as u64));
         let plan = Arc::new(plan);
         let book = Book::new(findings.clone(), watch.clone());
+        let mail = Mail::new(findings.clone(), watch.clone());
         let mut world = Self {
             plan,
             net,
@@ -65,6 +69,7 @@ impl World {
             findings,
             machines: Vec::new(),
             book,
+            mail,
             outcome: Outcome::default(),
             destroyed: Default::default(),
             weather: Vec::new(),
@@ -87,6 +92,7 @@ impl World {
         let machine = Machine::new(number, &self.plan, (&self.net, &self.watch), self.began);
         self.machines.push(machine.clone());
         self.book.knows(&machine);
+        self.mail.knows(&machine);
         machine
     }
 
@@ -99,6 +105,8 @@ impl World {
         for client in 0..u64::from(self.plan.clients) {
             let dice = Draw::new(self.plan.seed, Purpose::Clients as u64 + client);
             tokio::spawn(clients::change(self.book.clone(), client, self.plan.pause_ms, dice));
+            let dice = Draw::new(self.plan.seed, Purpose::Mail as u64 + client);
+            tokio::spawn(self.mail.clone().publish(client, self.plan.pause_ms, dice));
         }
     }
 
@@ -156,6 +164,7 @@ impl World {
     fn heal(&mut self) {
         self.watch.world("all heals");
         self.book.close();
+        self.mail.close();
         self.weather.drain(..).for_each(|fault| fault.abort());
         self.net.heal();
         for machine in &self.machines {
@@ -188,6 +197,7 @@ impl World {
         self.outcome.faults.entry(TRAP).and_modify(|count| *count += self.watch.sprung());
         self.outcome.nodes = self.machines.len() as u64;
         (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
+        self.outcome.mail = self.mail.counts();
         self.outcome.simulated = self.began.elapsed();
         self.outcome
     }

@@ -17,7 +17,6 @@ use crate::broker::desk::ReplyTo;
 use crate::broker::shard::Shard;
 use crate::ids::RequestId;
 use crate::machine::{Now, Refused, Request, Response, ShardEffect};
-use crate::zoo::{Bug, planted};
 
 impl Shard {
     /// How far the request has come that is to be answered so; nothing, where it does not leave the
@@ -206,7 +205,7 @@ impl Shard {
             Purpose::Whole(_) | Purpose::Tokens(_) => {}
         }
         let is_unknown = matches!(result, Err(CallFailed::Unknown) | Ok(Response::Unknown));
-        errand.trip.doubtful |= is_unknown && !planted(Bug::DoubtForgotten);
+        errand.trip.doubtful |= is_unknown;
         let may = matches!(result, Err(CallFailed::NotDelivered))
             || matches!(result, Ok(Response::Refused(Refused::NotReady)))
             || is_unknown && is_repeatable(&errand.request);
@@ -246,7 +245,7 @@ impl Shard {
             let is_unknown = matches!(outcome, Response::Unknown);
             let may = is_unknown || matches!(outcome, Response::Refused(Refused::NotReady));
             if let Some(held) = self.routes.batches.get_mut(&batch) {
-                if is_unknown && !planted(Bug::DoubtForgotten) {
+                if is_unknown {
                     held.doubtful.insert(place);
                 }
                 if may && !errand.trip.is_peers {
