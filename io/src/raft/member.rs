@@ -17,6 +17,7 @@ use sprawl_core::ids::{ChangeIndex, NodeId};
 use sprawl_core::machine::Time;
 use sprawl_core::wire;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::entry::{DoorAsk, FOUNDER, Newcomer};
 use super::kinds::Place;
@@ -168,12 +169,12 @@ impl<N: Network, C: Clock> Member<N, C> {
         self.waits.set(None);
         let mut metrics = raft.metrics();
         let mut serving = Serving::new(raft.clone(), self.observed.clone());
-        let (mut finished, mut resigned) = (0, 0);
+        let (mut changing, mut resigned): (Option<JoinHandle<()>>, _) = (None, 0);
         loop {
             let status = self.seen(&raft, membership);
-            if status.is_leader_ready && status.is_joint && finished < status.term {
-                finished = status.term;
-                finish_change(&raft);
+            let changes = changing.as_ref().is_some_and(|change| !change.is_finished());
+            if status.is_leader_ready && !changes && is_half_changed(&raft) {
+                changing = Some(finish_change(&raft));
             }
             let votes = status.voters.contains(&NodeId(membership.node));
             if status.is_leader_ready && !status.is_joint && !votes && resigned < status.term {
@@ -197,7 +198,7 @@ impl<N: Network, C: Clock> Member<N, C> {
                         self.proposals.hand_on(proposal, leader, &raft, &self.reached.network);
                     }
                 }
-                Some(change) = self.changes.recv() => reconfigure(&raft, change),
+                Some(change) = self.changes.recv() => changing = Some(reconfigure(&raft, change)),
                 changed = metrics.changed() => changed.map_err(|_| fate(&raft))?,
             }
         }
@@ -341,27 +342,27 @@ impl<N: Network, C: Clock> Member<N, C> {
     }
 }
 
-/// Ends a change of the voters that a former leader began: between its two steps both the old and
-/// the new voters decide, and nothing else is changed. One that this leader began itself is under
-/// way, and this then does nothing.
-fn finish_change(raft: &Raft) {
-    let (members, term) = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        (metrics.membership_config.clone(), metrics.current_term)
-    };
-    if members.log_id().is_some_and(|id| id.committed_leader_id().term == term) {
-        return;
-    }
+/// Whether the first step of a change of the voters is agreed on, and the second not begun.
+fn is_half_changed(raft: &Raft) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let members = &metrics.membership_config;
+    members.membership().get_joint_config().len() > 1 && *members.log_id() <= metrics.last_applied
+}
+
+/// Ends a change of the voters: between its two steps both the old and the new voters decide, and
+/// nothing else is changed. Another leader began it, or this one did, and was not sure at its
+/// second step that it still led.
+fn finish_change(raft: &Raft) -> JoinHandle<()> {
     let raft = raft.clone();
     tokio::spawn(async move {
         // Nobody is added: openraft takes the one step that is left.
         let nobody = ChangeMembers::AddVoterIds(BTreeSet::new());
         match raft.change_membership(nobody, true).await {
-            Ok(_) => tracing::info!("a change of the voters is finished that another leader began"),
+            Ok(_) => tracing::info!("a change of the voters that was half done is finished"),
             Err(error) => tracing::debug!(%error, "a change of the voters is not finished"),
         }
-    });
+    })
 }
 
 /// Hands the lead to the voter that has most of the log: a leader that was taken out of the voters
@@ -384,7 +385,7 @@ fn resign(raft: &Raft) {
 }
 
 /// Changes the group, if this node leads it and nothing else is being changed.
-fn reconfigure(raft: &Raft, change: RaftChange) {
+fn reconfigure(raft: &Raft, change: RaftChange) -> JoinHandle<()> {
     let raft = raft.clone();
     tokio::spawn(async move {
         let changed = match change.clone() {
@@ -404,7 +405,7 @@ fn reconfigure(raft: &Raft, change: RaftChange) {
             Ok(_) => tracing::info!(?change, "the group that agrees has changed"),
             Err(error) => tracing::debug!(%error, ?change, "the group has not changed"),
         }
-    });
+    })
 }
 
 /// Why the member has ended.
