@@ -108,19 +108,19 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        if self.routes.pulls.len() >= PULLS_MAX {
-            let refused = Refused::Overloaded("too many subscribers wait");
-            return self.bench.desk(now, effects).refuse(reply, refused);
-        }
         let pull = Pull::new(reply, subscription, count_max, now.since_start + wait);
-        if !pull.own {
-            self.report_use(&pull.subscription, now, effects);
-        }
         self.begin_pull(pull, now, effects);
     }
 
     /// A pull begins, each at another place; one that takes nothing begins with waiting.
     pub(super) fn begin_pull(&mut self, mut pull: Pull, now: Now, effects: &mut Vec<ShardEffect>) {
+        if self.routes.pulls.len() >= PULLS_MAX {
+            let refused = Refused::Overloaded("too many subscribers wait");
+            return self.bench.desk(now, effects).refuse(pull.reply, refused);
+        }
+        if !pull.own {
+            self.report_use(&pull.subscription, now, effects);
+        }
         if !pull.tells {
             pull.to_ask = self.places_of(&pull.subscription, pull.own).into();
             self.watchers.turn = self.watchers.turn.wrapping_add(1);
@@ -328,7 +328,7 @@ impl Shard {
         match response {
             Response::Pulled(messages) if messages.is_empty() => {
                 if let Some(pull) = self.routes.pulls.get_mut(&id) {
-                    pull.heard.0 = true;
+                    pull.heard_nothing = true;
                 }
                 self.ask(id, now, effects);
             }
@@ -337,7 +337,7 @@ impl Shard {
                 if self.routes.pulls.contains_key(&id) =>
             {
                 if let Some(pull) = self.routes.pulls.get_mut(&id) {
-                    pull.heard.1 = true;
+                    pull.heard_unready = true;
                 }
                 self.ask(id, now, effects);
             }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::calls::CallFailed;
 use super::errands::{Errand, Leader, Purpose, Trip};
-use super::{PULLS_MAX, Place, Pull};
+use super::{Place, Pull};
 use crate::broker::desk::ReplyTo;
 use crate::broker::shard::Shard;
 use crate::ids::{DiskId, RequestId, SubscriptionId};
-use crate::machine::{Now, Refused, Request, Response, ShardEffect, Time};
+use crate::machine::{Now, Request, Response, ShardEffect, Time};
 
 /// How long a node that is asked to say when there is something waits for it.
 const AWAIT_LASTS: Duration = Duration::from_secs(5);
@@ -103,10 +103,6 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        if self.routes.pulls.len() >= PULLS_MAX {
-            let refused = Refused::Overloaded("too many subscribers wait");
-            return self.bench.desk(now, effects).refuse(reply, refused);
-        }
         let deadline = now.since_start + lasts;
         let pull = Pull { tells: true, ..Pull::new(reply, subscription, 0, deadline) };
         self.begin_pull(pull, now, effects);

@@ -156,8 +156,10 @@ pub(crate) struct Pull {
     pub(crate) own: bool,
     /// Whether it says that there is something, and takes nothing.
     pub(crate) tells: bool,
-    /// Whether a place has said that it has nothing, and whether one could not say.
-    pub(crate) heard: (bool, bool),
+    /// Whether a place has said that it has nothing.
+    pub(crate) heard_nothing: bool,
+    /// Whether a place could not say.
+    pub(crate) heard_unready: bool,
 }
 
 impl Pull {
@@ -168,18 +170,28 @@ impl Pull {
         count_max: usize,
         deadline: Time,
     ) -> Self {
-        let (to_ask, asking, tells) = (VecDeque::new(), false, false);
-        let own = matches!(reply, ReplyTo::Peer(_));
-        let heard = (false, false);
-        Self { reply, subscription, count_max, deadline, to_ask, asking, own, tells, heard }
+        Self {
+            reply,
+            subscription,
+            count_max,
+            deadline,
+            to_ask: VecDeque::new(),
+            asking: false,
+            own: matches!(reply, ReplyTo::Peer(_)),
+            tells: false,
+            heard_nothing: false,
+            heard_unready: false,
+        }
     }
 
     /// What it is answered when nothing came.
     pub(crate) fn nothing(&self) -> Response {
-        match self.heard {
-            _ if self.tells => Response::Available(false),
-            (false, true) => Response::Refused(Refused::NotReady),
-            (true, _) | (false, false) => Response::Pulled(Vec::new()),
+        if self.tells {
+            Response::Available(false)
+        } else if self.heard_unready && !self.heard_nothing {
+            Response::Refused(Refused::NotReady)
+        } else {
+            Response::Pulled(Vec::new())
         }
     }
 }

@@ -109,8 +109,7 @@ impl Shard {
         if !self.errands.breakers.admits(to, now.since_start) {
             return self.came_back(call, Err(CallFailed::NotDelivered), false, now, effects);
         }
-        let (request, until) = (errand.request.clone(), errand.until);
-        let mut request = request;
+        let (mut request, until) = (errand.request.clone(), errand.until);
         if let Request::Fetch { wait, .. } = &*request
             && !wait.is_zero()
             && let Request::Fetch { wait, .. } = Arc::make_mut(&mut request)
