@@ -80,7 +80,7 @@ fn main() {
     let third: Vec<(DiskId, Boot)> =
         (60..=92_u128).map(|disk| (DiskId(disk << 64), Boot(1))).collect();
     let start = Instant::now();
-    apply(&mut view, &Change::Fail { nodes: third, at: WallTime(1) });
+    apply(&mut view, &Change::Fail { nodes: third, at: WallTime(1), rulings: vec![] });
     println!("a failure of 33 nodes: {:?}", start.elapsed());
     let start = Instant::now();
     apply(&mut view, &Change::Decommission { disk: DiskId(1 << 64), how: Leaving::Empty });

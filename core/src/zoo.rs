@@ -38,6 +38,12 @@ pub enum Bug {
     PlacementUnordered,
     /// Owners are chosen without regard to their zones.
     ZoneIgnored,
+    /// A leader takes for committed what its own disk has.
+    FollowersNotAwaited,
+    /// A follower says that it holds entries before they are synced.
+    ReplicaAnsweredEarly,
+    /// A new leader goes on in the epoch of the one before.
+    EpochInherited,
     /// A member grants its vote before it is stored.
     VoteAnsweredEarly,
     /// A member says that it has entries before they are synced.

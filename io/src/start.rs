@@ -1,6 +1,7 @@
 //! How a node comes up: identity and boot number, the database, recovery, the loops.
 
 mod membership;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,16 +13,17 @@ use sprawl_core::cluster::Control;
 use sprawl_core::cluster::control::ControlSeed;
 use sprawl_core::cluster::gossip::{Gossip, MEMBER_NAME_BYTES_MAX, ZONE_BYTES_MAX};
 use sprawl_core::cluster::metadata::{CAPACITY_NORMAL, FEATURE_LEVEL, Registration, View};
-use sprawl_core::ids::{ClusterId, PartitionId, ShardId};
+use sprawl_core::ids::{ClusterId, Epoch, PartitionId, ShardId};
 use sprawl_core::machine::Now;
 use sprawl_core::node::{SHARDS_MAX, shard_of};
 use tokio::sync::{mpsc, oneshot};
 
 use self::membership::Gossiping;
+use self::ways::Ways;
 use crate::clock::Clock;
 use crate::contacts;
 use crate::data_dir::{Identity, IdentityError, Name};
-use crate::driver::data::PEER_REQUESTS_MAX;
+use crate::driver::data::Arriving;
 use crate::driver::{ControlLoop, DataLoop, ShardLoop, control, shard};
 use crate::handle::{Ended, INBOX_REQUESTS_MAX, NodeHandle};
 use crate::load::{Gauge, Gauges};
@@ -177,7 +179,8 @@ where
     let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
     let fence = Signal::new(None);
     let (network_of, fence_of) = (network.clone(), fence.clone());
-    let (data, writers) = (inbound.lane(Lane::Data), to_writer.clone());
+    let (asks, said) = (inbound.lane(Lane::Data), inbound.lane(Lane::Replica));
+    let (data, writers) = (Arriving { asks, replicas: said }, to_writer.clone());
     let lanes =
         Lanes { network: network_of, peers, data, group, traffic, gossiping, fence: fence_of };
     let stop_of = stop.clone();
@@ -236,8 +239,8 @@ async fn recover<S: Storage>(
     storage: &S,
     view: &View,
     shards: u16,
-) -> Result<BTreeMap<ShardId, Vec<Replica>>, StartError> {
-    let mut replicas: BTreeMap<ShardId, Vec<Replica>> = BTreeMap::new();
+) -> Result<BTreeMap<ShardId, Vec<(Replica, Epoch)>>, StartError> {
+    let mut replicas: BTreeMap<ShardId, Vec<(Replica, Epoch)>> = BTreeMap::new();
     for partition in storage.partitions().await? {
         // One that was deleted and not yet erased is its shard's to erase.
         if !view.has_known(partition) {
@@ -269,7 +272,8 @@ async fn recover<S: Storage>(
         if let Some(unreadable) = replica.damaged() {
             tracing::error!(%unreadable, "stored data is damaged; its partition is not served");
         }
-        replicas.entry(shard_of(partition, shards)).or_default().push(replica);
+        let accepted = storage.accepted(partition).await?.unwrap_or_default();
+        replicas.entry(shard_of(partition, shards)).or_default().push((replica, accepted));
     }
     Ok(replicas)
 }
@@ -291,8 +295,8 @@ struct Ends<S, C, T> {
 struct Lanes<N> {
     network: N,
     peers: mpsc::Receiver<Incoming>,
-    /// What other nodes ask of the shards.
-    data: mpsc::Receiver<Incoming>,
+    /// What other nodes' shards send.
+    data: Arriving,
     group: Group,
     traffic: Arc<Counters>,
     gossiping: Gossiping,
@@ -311,44 +315,28 @@ where
         identity: Identity,
         seed: ControlSeed,
         lanes: Lanes<N>,
-        mut replicas: BTreeMap<ShardId, Vec<Replica>>,
+        mut replicas: BTreeMap<ShardId, Vec<(Replica, Epoch)>>,
         options: &Options,
         (stop, ended): (mpsc::Sender<()>, Follower<Option<Ended>>),
     ) -> std::io::Result<NodeHandle> {
         let node = (identity.disk, identity.boot);
-        // The channels without a bound of their own are bounded by their senders: reports,
-        // messages and completions by what the shards have under way (core's `*_MAX`), views by
-        // the changes that the disk takes while a shard is busy.
+        // Bounded by what the shards have under way (core's `*_MAX`).
         let (reports, reported) = mpsc::unbounded_channel();
         let face = Arc::new(RwLock::new(seed.view.clone()));
         let Lanes { network, peers, data, group, traffic, gossiping, fence } = lanes;
-        let (mut views, mut doors, mut neighbours, mut inboxes) = (vec![], vec![], vec![], vec![]);
-        let mut for_peers = vec![];
-        for _ in 0..options.shards {
-            let (show, shown) = mpsc::unbounded_channel();
-            let (send, sent) = mpsc::unbounded_channel();
-            let (ask, asked) = mpsc::channel(INBOX_REQUESTS_MAX);
-            let (hand, handed) = mpsc::channel(PEER_REQUESTS_MAX);
-            for_peers.push(hand);
-            views.push(show);
-            neighbours.push(send);
-            doors.push(ask);
-            inboxes.push((shown, sent, asked, handed));
-        }
+        let Ways { views, doors, neighbours, ears, inboxes } =
+            Ways::open(options.shards, &self.stop);
         let transport = Neighbours::new(neighbours);
         let (network_of, counted) = (network.clone(), traffic.clone());
         let reach = shard::Reach { transport, network: network_of, traffic: counted };
         let share = share(options.budget, options.shards);
-        for (number, (told, neighbours, requests, peers)) in (0..).zip(inboxes) {
+        for (number, (inbox, complete)) in (0..).zip(inboxes) {
             let me = ShardId(number);
             let replicas = replicas.remove(&me).unwrap_or_default();
             let shards = options.shards;
             let origin = self.origin;
             let seed = draws(&options.entropy, number);
             let seed = ShardSeed { me, shards, node, options: share, origin, replicas, seed };
-            let (complete, completions) = mpsc::unbounded_channel();
-            let stopped = self.stop.follow();
-            let inbox = shard::Inbox { told, completions, neighbours, requests, peers, stopped };
             let hands =
                 (self.storage.clone(), self.clock.clone(), self.trace.clone(), reach.clone());
             let (reports, gauge) = (reports.clone(), self.gauges[usize::from(number)].clone());
@@ -370,7 +358,7 @@ where
         let driver = ControlLoop::new(control, inbox, hands, self.stop.clone(), writer, shown);
         spawn("sprawl-control".to_owned(), driver.run())?;
         let stopped = self.stop.follow();
-        let data = DataLoop::new(data, for_peers, face.clone(), traffic.clone(), stopped);
+        let data = DataLoop::new(data, ears, face.clone(), traffic.clone(), stopped);
         spawn("sprawl-data".to_owned(), data.run())?;
 
         Ok(NodeHandle {
@@ -478,7 +466,7 @@ async fn flush(writer: &WriterHandle) {
         // Whoever asked is still there: it waits below.
         let _ = tell.send(());
     });
-    let job = Job { appends: Vec::new(), erased: Vec::new(), metadata: Vec::new(), done };
+    let job = Job { stores: Vec::new(), erased: Vec::new(), metadata: Vec::new(), done };
     if writer.jobs.send(job).await.is_ok() {
         // An error means that the disk has failed; `ended` says so.
         let _ = told.await;

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use sprawl_core::ids::PartitionId;
-use sprawl_core::machine::{Append, DiskSpace};
+use sprawl_core::machine::{DiskSpace, Store};
 use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ const FULL_PERCENT: u64 = 90;
 
 /// What one loop wants written, and whom to tell.
 pub(crate) struct Job {
-    pub(crate) appends: Vec<Append>,
+    pub(crate) stores: Vec<Store>,
     /// Partitions to forget, after what is appended to them.
     pub(crate) erased: Vec<PartitionId>,
     pub(crate) metadata: Vec<MetadataWrite>,
@@ -149,7 +149,7 @@ impl<S: Storage> Writer<S> {
         let mut batch = Batch::default();
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
-            batch.appends.extend(job.appends);
+            batch.stores.extend(job.stores);
             batch.erased.extend(job.erased);
             batch.metadata.extend(job.metadata);
             done.push(job.done);
@@ -195,12 +195,14 @@ impl<S: Storage> Writer<S> {
 
 /// Takes jobs for one batch: at least one, and about as many bytes as a batch should have.
 fn gather(waiting: &mut Vec<Job>) -> Vec<Job> {
-    let mut bytes = 0;
+    let (mut bytes, mut erases) = (0, false);
     let count = waiting
         .iter()
         .take_while(|job| {
-            let fits = bytes < BATCH_BYTES_MAX;
-            let records = job.appends.iter().flat_map(|append| &append.records);
+            // What is stored after an erasure may be of the same partition; a batch erases last.
+            let fits = bytes < BATCH_BYTES_MAX && !erases;
+            erases |= !job.erased.is_empty();
+            let records = job.stores.iter().flat_map(|store| &store.records);
             bytes += records.map(|record| record.len()).sum::<usize>();
             fits
         })

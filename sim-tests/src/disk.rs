@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId};
 use sprawl_core::machine::{Unreadable, WallTime};
 use sprawl_io::storage::{
     Batch, Cell, CommitError, Disk, Files, MetadataWrite, OpenError, ReadError, ReadRange, Storage,
@@ -33,6 +33,8 @@ pub(crate) struct Platters {
     files: BTreeMap<String, Vec<u8>>,
     pub(crate) log: BTreeMap<(PartitionId, EntryIndex), Bytes>,
     states: BTreeMap<PartitionId, Bytes>,
+    /// The highest epoch that was accepted.
+    accepted: BTreeMap<PartitionId, Epoch>,
     /// Partitions whose log does not begin at its first entry any more.
     cut: BTreeSet<PartitionId>,
     changes: BTreeMap<ChangeIndex, Bytes>,
@@ -46,6 +48,9 @@ pub(crate) struct State {
     pub(crate) platters: Platters,
     pub(crate) atlas: Atlas,
     pub(crate) findings: Findings,
+    /// Whether others hold copies of its partitions: what it holds may be cut, and by itself says
+    /// nothing.
+    is_one_of_many: bool,
     /// Who is told of each step of the metadata log, when it is written and when it is synced.
     witness: Option<Witness>,
     pace: DiskPace,
@@ -87,6 +92,7 @@ impl SimDisk {
             platters: Platters::default(),
             atlas: Atlas::default(),
             findings,
+            is_one_of_many: false,
             witness: None,
             pace,
             dice,
@@ -96,6 +102,12 @@ impl SimDisk {
             stalled_until: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Others hold copies of its partitions.
+    pub(crate) fn one_of_many(self) -> Self {
+        self.lock().is_one_of_many = true;
+        self
     }
 
     /// Has somebody told of each step of the metadata log.
@@ -111,6 +123,13 @@ impl SimDisk {
     pub(crate) fn image(&self) -> Platters {
         let platters = self.lock().platters.clone();
         Platters { unsynced: VecDeque::new(), ..platters }
+    }
+
+    /// The last synced entry of a partition's log; `None` where it has none.
+    pub(crate) fn log_end(&self, partition: PartitionId) -> Option<EntryIndex> {
+        let state = self.lock();
+        let all = (partition, EntryIndex(0))..=(partition, EntryIndex(u64::MAX));
+        state.platters.log.range(all).next_back().map(|(&(_, index), _)| index)
     }
 
     /// Puts an image in the place of what it holds. Its process must be dead.
@@ -218,7 +237,8 @@ impl Storage for SimStorage {
         self.alive().await;
         let state = self.disk.lock();
         let logs = state.platters.log.keys().map(|&(partition, _)| partition);
-        let mut all: Vec<_> = logs.chain(state.platters.states.keys().copied()).collect();
+        let others = state.platters.states.keys().chain(state.platters.accepted.keys()).copied();
+        let mut all: Vec<_> = logs.chain(others).collect();
         all.sort();
         all.dedup();
         Ok(all)
@@ -228,6 +248,12 @@ impl Storage for SimStorage {
         self.read_time().await;
         self.alive().await;
         Ok(self.disk.lock().platters.states.get(&partition).cloned())
+    }
+
+    async fn accepted(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
+        self.read_time().await;
+        self.alive().await;
+        Ok(self.disk.lock().platters.accepted.get(&partition).copied())
     }
 
     async fn scan(

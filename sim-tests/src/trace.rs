@@ -228,6 +228,7 @@ impl Trace<Control> for SimTrace {
         watched.event(effects);
         for effect in effects {
             if let ControlEffect::Show(view) = effect {
+                BoundsHold::shown(view, &watched.findings);
                 watched.view = view.clone();
             }
         }

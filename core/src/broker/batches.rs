@@ -264,7 +264,7 @@ impl Shard {
                 }
                 Some(Seat::Node(_) | Seat::Nowhere) => refused = Some(Refused::NotReady),
                 Some(Seat::Here) | None => {
-                    let taken = self.on(token.partition, now, effects, |held, _, desk| {
+                    let taken = self.on(token.partition, now, effects, |held, desk| {
                         held.settle(subscription, token, verdict, desk)
                     });
                     if taken == Some(true) { count += 1 } else { expired.push(token) }

@@ -1,12 +1,17 @@
 //! What a shard lends to the partition that it works on: time, where effects go, the budgets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::delivery::{Burial, Moment};
 use super::partition::{Fetch, Pulling};
-use super::replica::{Record, Submission};
+use super::replica::{Duty, Record, Submission};
 use crate::cluster::ClusterClock;
-use crate::ids::{ChangeIndex, Offset, PartitionId, ReadId, RequestId, ShardId, SubscriptionId};
+use crate::cluster::metadata::View;
+use crate::ids::{
+    ChangeIndex, DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId, ShardId,
+    SubscriptionId,
+};
 use crate::machine::{Counters, DiskSpace, Now, Refused, Response, ShardEffect, WallTime};
 use crate::zoo::{Bug, planted};
 
@@ -71,6 +76,13 @@ pub(crate) enum Reading {
     Begin(SubscriptionId, ChangeIndex, Offset),
     /// A message that becomes a dead letter.
     Bury(Burial),
+    /// Entries for a follower.
+    Entries {
+        /// Which one.
+        to: DiskId,
+        /// The first entry.
+        from: EntryIndex,
+    },
 }
 
 /// Where a dead letter comes from.
@@ -88,6 +100,8 @@ pub(crate) struct Ledger {
     /// All bytes that were ever in flight.
     pub(crate) entered: u64,
     pub(crate) cached: usize,
+    /// What waits for its commit; it is in memory, and cannot be evicted.
+    pub(crate) uncommitted: usize,
     /// The partition of each entry in memory, in the order in which they came.
     pub(crate) evictions: VecDeque<PartitionId>,
 }
@@ -105,6 +119,12 @@ pub(crate) struct Bench {
     /// Where subscriptions are to begin, when too much is being read to look for it: as soon as a
     /// read is done. Each of them becomes a cursor, and so there are no more than of those.
     pub(crate) put_off: BTreeSet<(PartitionId, SubscriptionId)>,
+    /// What is to be read for followers, when too much is being read: at most once for each.
+    put_off_scans: BTreeMap<(PartitionId, DiskId), (EntryIndex, usize)>,
+    /// What a replication wants done, while it is asked.
+    pub(crate) duties: Vec<Duty>,
+    /// The newest view.
+    pub(crate) view: Arc<View>,
     /// Dead letters to store, and those that are being stored.
     pub(crate) outbox: VecDeque<(Grave, Submission)>,
     pub(crate) graves: BTreeMap<RequestId, Grave>,
@@ -183,12 +203,46 @@ impl Desk<'_> {
         Ok(self.bench.next_read)
     }
 
+    /// Has entries read for a follower, now or as soon as a read is done.
+    pub(crate) fn scan(
+        &mut self,
+        (partition, to): (PartitionId, DiskId),
+        from: EntryIndex,
+        bytes_max: usize,
+    ) {
+        match self.read(partition, Reading::Entries { to, from }) {
+            Ok(read) => {
+                self.effects.push(ShardEffect::Scan { read, partition, from, bytes_max });
+            }
+            Err(_) => {
+                self.bench.put_off_scans.insert((partition, to), (from, bytes_max));
+            }
+        }
+    }
+
+    /// A read is done: followers are read for whose turn it is.
+    pub(crate) fn scan_put_off(&mut self) {
+        while self.bench.reads.len() < READS_MAX
+            && let Some((place, (from, bytes_max))) = self.bench.put_off_scans.pop_first()
+        {
+            self.scan(place, from, bytes_max);
+        }
+    }
+
+    /// Whether as much waits for replicas on other nodes, in all partitions together, as there is
+    /// memory for entries.
+    pub(crate) fn is_held_up(&self) -> bool {
+        let Ledger { in_flight, uncommitted, .. } = self.bench.ledger;
+        uncommitted - in_flight > self.bench.options.cache_bytes
+    }
+
     /// Enters a new entry into the budgets.
     pub(crate) fn account(&mut self, partition: PartitionId, record: &Record) {
         let ledger = &mut self.bench.ledger;
         ledger.in_flight += record.len();
         ledger.entered += record.len() as u64;
         ledger.cached += record.footprint();
+        ledger.uncommitted += record.len();
         ledger.evictions.push_back(partition);
     }
 }

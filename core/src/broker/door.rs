@@ -157,7 +157,7 @@ impl Shard {
         effects: &mut Vec<ShardEffect>,
         work: impl FnOnce(&mut Partition, &mut Desk<'_>),
     ) {
-        if self.on(id, now, effects, |held, _, desk| work(held, desk)).is_none() {
+        if self.on(id, now, effects, |held, desk| work(held, desk)).is_none() {
             self.bench.desk(now, effects).refuse(reply, Refused::NotReady);
         }
     }
@@ -232,7 +232,7 @@ impl Shard {
         effects: &mut Vec<ShardEffect>,
     ) {
         if self.partitions.contains_key(&partition) {
-            self.on(partition, now, effects, |held, _, desk| held.publish(messages, desk));
+            self.on(partition, now, effects, |held, desk| held.publish(messages, desk));
             return;
         }
         let mut desk = self.bench.desk(now, effects);
@@ -426,7 +426,7 @@ impl Shard {
     ) {
         let stored = matches!(response, Response::Published { .. });
         if let Some(grave) = self.bench.graves.remove(&id) {
-            self.on(grave.partition, now, effects, |held, _, desk| {
+            self.on(grave.partition, now, effects, |held, desk| {
                 held.buried(&grave, stored, desk);
             });
         }

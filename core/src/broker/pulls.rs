@@ -304,9 +304,8 @@ impl Shard {
             after.chain(available.range(..=asked)).copied().collect()
         });
         for id in ids {
-            let pulled = self.on(id, now, effects, |held, _, desk| {
-                held.pull(reply, subscription, count_max, desk)
-            });
+            let pulled = self
+                .on(id, now, effects, |held, desk| held.pull(reply, subscription, count_max, desk));
             if pulled == Some(true) {
                 if let Some(following) = self.watchers.by_subscription.get_mut(subscription) {
                     following.asked = id;

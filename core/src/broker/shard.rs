@@ -10,15 +10,17 @@ use super::admission::Admission;
 use super::desk::{Bench, Desk, Reading, ShardOptions};
 use super::partition::Partition;
 use super::pulls::Watchers;
-use super::replica::Replica;
+use super::replica::message::ReplicaMessage;
+use super::replica::{Evicted, Replica, Replication};
 use super::routing::errands::Errands;
 use super::routing::{Place, Routes};
+use crate::cluster::message::{AskLogEnds, LogEnds};
 use crate::cluster::metadata::{self, View};
 use crate::cluster::subscription::Subscription;
-use crate::ids::{Boot, DiskId, Offset, PartitionId, ReadId, ShardId, SubscriptionId};
+use crate::ids::{Boot, DiskId, Epoch, Offset, PartitionId, ReadId, ShardId, SubscriptionId};
 use crate::machine::{
-    Broken, Digest, DiskSpace, Machine, Message, Now, Refused, Response, ShardEffect, ShardInput,
-    ShardStatus, Time, Unreadable,
+    Broken, Digest, DiskSpace, Machine, Message, Now, Refused, Report, Response, ShardEffect,
+    ShardInput, ShardStatus, Time, Unreadable,
 };
 use crate::node::shard_of;
 use crate::zoo::{Bug, planted};
@@ -36,11 +38,19 @@ pub struct ShardSeed {
     pub options: ShardOptions,
     /// Both clocks at the node's start: cluster time goes on from there by the monotone one.
     pub origin: Now,
-    /// The partitions of this shard that the disk holds.
-    pub replicas: Vec<Replica>,
+    /// The partitions of this shard that the disk holds, each with the highest epoch that it has
+    /// accepted.
+    pub replicas: Vec<(Replica, Epoch)>,
     /// What its draws come from: how long it pauses before it asks another node again.
     pub seed: u64,
 }
+
+/// How many entries that are under way are passed over at most in looking for some to evict.
+const PASSED_MAX: usize = 64;
+/// How many stores a partition has at most while it lives here.
+const STORES_EACH: u64 = 1 << 40;
+/// How many partitions that no view has shown yet are remembered that leaders asked about.
+const EARLY_MAX: usize = 4_096;
 
 /// A shard: a machine that shares nothing with its siblings but the view.
 #[derive(Debug)]
@@ -52,7 +62,11 @@ pub struct Shard {
     /// Each in memory of its own: a node of the tree that is half full is not large then.
     pub(super) partitions: BTreeMap<PartitionId, Box<Partition>>,
     /// What the disk holds of partitions that no view has shown yet.
-    recovered: BTreeMap<PartitionId, Replica>,
+    recovered: BTreeMap<PartitionId, (Replica, Epoch)>,
+    /// How many partitions have come to live here in this run.
+    births: u64,
+    /// What leaders asked of partitions that no view has shown yet.
+    early: BTreeMap<PartitionId, ((DiskId, Boot), ReplicaMessage)>,
     pub(super) routes: Routes,
     pub(super) errands: Errands,
     pub(super) watchers: Watchers,
@@ -94,7 +108,7 @@ impl Shard {
     #[must_use]
     pub fn recover(seed: ShardSeed) -> Self {
         let ShardSeed { me, shards, node, options, origin, replicas, seed } = seed;
-        let recovered = replicas.into_iter().map(|replica| (replica.id(), replica)).collect();
+        let recovered = replicas.into_iter().map(|held| (held.0.id(), held)).collect();
         let admission = Admission::new(&options, format!("{}-{}-{}", node.0, node.1, me.0));
         Self {
             me,
@@ -104,6 +118,8 @@ impl Shard {
             view: Arc::default(),
             partitions: BTreeMap::new(),
             recovered,
+            births: 0,
+            early: BTreeMap::new(),
             routes: Routes::default(),
             errands: Errands::new(seed),
             watchers: Watchers::default(),
@@ -119,13 +135,13 @@ impl Shard {
         id: PartitionId,
         now: Now,
         effects: &mut Vec<ShardEffect>,
-        work: impl FnOnce(&mut Partition, &View, &mut Desk<'_>) -> R,
+        work: impl FnOnce(&mut Partition, &mut Desk<'_>) -> R,
     ) -> Option<R> {
         let partition = self.partitions.get_mut(&id)?;
         let mut desk = self.bench.desk(now, effects);
-        let result = work(partition, &self.view, &mut desk);
+        let result = work(partition, &mut desk);
         let (disk, clock) = (self.bench.disk, self.bench.clock);
-        let wakeup = partition.wakeup(disk, &clock);
+        let wakeup = partition.wakeup(now.since_start, disk, &clock);
         self.timers.arm(id, &mut partition.timer, wakeup);
         for (subscription, has_some) in partition.refresh() {
             self.watchers.note(subscription, id, has_some);
@@ -136,6 +152,7 @@ impl Shard {
     fn adopt_view(&mut self, view: Arc<View>, now: Now, effects: &mut Vec<ShardEffect>) {
         let old = std::mem::replace(&mut self.view, view);
         let view = self.view.clone();
+        self.bench.view = view.clone();
         let registered =
             |view: &View| view.nodes.get(&self.node.0).is_some_and(|node| node.boot == self.node.1);
         if !registered(&view) {
@@ -161,7 +178,12 @@ impl Shard {
                 DiffItem::Remove(_, partition) => self.dissolve(partition.id, now, effects),
             }
         }
+        for id in self.neighbours_changed(&old) {
+            let partition = view.partitions[&id].clone();
+            self.adopt_partition(&partition, now, effects);
+        }
         self.erase_orphans(effects);
+        self.early.retain(|id, _| !view.has_known(*id) || view.partitions.contains_key(id));
         for item in old.subscriptions.diff(&view.subscriptions) {
             match item {
                 DiffItem::Add(id, _) => self.fix_cursors(id, now, effects),
@@ -187,23 +209,76 @@ impl Shard {
         now: Now,
         effects: &mut Vec<ShardEffect>,
     ) {
-        let id = partition.id;
-        if shard_of(id, self.shards) != self.me || !partition.replicas.contains(&self.node.0) {
+        let (id, node) = (partition.id, self.node);
+        if shard_of(id, self.shards) != self.me {
             return;
         }
+        if !partition.replicas.contains(&node.0) {
+            // Its copy is not wanted any more.
+            return self.dissolve(id, now, effects);
+        }
         self.partitions.entry(id).or_insert_with(|| {
-            let replica = self.recovered.remove(&id).unwrap_or_else(|| Replica::empty(id));
-            Box::new(Partition::new(partition.clone(), replica))
+            let empty = || (Replica::empty(id), Epoch(0));
+            let (replica, accepted) = self.recovered.remove(&id).unwrap_or_else(empty);
+            let checkpoint_entries = self.bench.options.checkpoint_entries;
+            self.births += 1;
+            let first = self.births * STORES_EACH;
+            let replication = Replication::new(node, &replica, accepted, checkpoint_entries, first);
+            Box::new(Partition::new(partition.clone(), replica, replication))
         });
-        let node = self.node;
-        self.on(id, now, effects, |held, view, desk| {
+        let view = self.view.clone();
+        let early = self.early.remove(&id);
+        self.on(id, now, effects, |held, desk| {
             held.adopt(partition.clone(), node, desk);
             let ids = view.subscribers.get(&partition.topic);
             let subscriptions = ids.into_iter().flat_map(|ids| ids.iter());
             for subscription in subscriptions.filter_map(|id| view.subscriptions.get(id)) {
                 held.fix_cursor(subscription, desk);
             }
+            if let Some((from, message)) = early {
+                held.received(from, message, desk);
+            }
         });
+    }
+
+    /// The partitions here of which a node holds a copy that has come, gone, or begun a new run.
+    fn neighbours_changed(&self, old: &View) -> BTreeSet<PartitionId> {
+        let nodes = old.nodes.diff(&self.view.nodes).map(|item| match item {
+            DiffItem::Add(disk, _) | DiffItem::Remove(disk, _) => *disk,
+            DiffItem::Update { new: (disk, _), .. } => *disk,
+        });
+        let held = nodes.flat_map(|disk| self.view.held_by(disk));
+        held.map(|held| held.id).filter(|id| self.partitions.contains_key(id)).collect()
+    }
+
+    /// The replicas of another node say something to those of this shard.
+    fn replicated(
+        &mut self,
+        from: (DiskId, Boot),
+        messages: Vec<(PartitionId, ReplicaMessage)>,
+        now: Now,
+        effects: &mut Vec<ShardEffect>,
+    ) {
+        for (partition, message) in messages {
+            if self.partitions.contains_key(&partition) {
+                self.on(partition, now, effects, |held, desk| held.received(from, message, desk));
+            } else if matches!(message, ReplicaMessage::Match { .. })
+                && self.early.len() < EARLY_MAX
+            {
+                // The leader has seen a newer view.
+                self.early.insert(partition, (from, message));
+            }
+        }
+    }
+
+    /// Tells the controller what logs end with.
+    fn tell_log_ends(&self, asker: DiskId, ask: &AskLogEnds, effects: &mut Vec<ShardEffect>) {
+        let held = ask.partitions.iter().filter_map(|id| Some((*id, self.partitions.get(id)?)));
+        let ends: Vec<_> = held.map(|(id, held)| (id, held.log_end())).collect();
+        if !ends.is_empty() {
+            let ends = LogEnds { number: ask.number, ends };
+            effects.push(ShardEffect::Report(Report::LogEnds { asker, ends }));
+        }
     }
 
     fn fix_cursors(&mut self, id: &SubscriptionId, now: Now, effects: &mut Vec<ShardEffect>) {
@@ -212,7 +287,7 @@ impl Shard {
             return;
         };
         for partition in view.partitions_of(subscription) {
-            self.on(partition.id, now, effects, |held, _, desk| {
+            self.on(partition.id, now, effects, |held, desk| {
                 held.fix_cursor(subscription, desk);
             });
         }
@@ -221,9 +296,9 @@ impl Shard {
     /// A read is done: subscriptions begin for which too much was being read.
     fn fix_put_off(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
         while let Some((partition, id)) = self.bench.next_put_off() {
-            self.on(partition, now, effects, |held, view, desk| {
-                if let Some(subscription) = view.subscriptions.get(&id) {
-                    held.fix_cursor(subscription, desk);
+            self.on(partition, now, effects, |held, desk| {
+                if let Some(subscription) = desk.bench.view.subscriptions.get(&id).cloned() {
+                    held.fix_cursor(&subscription, desk);
                 }
             });
         }
@@ -241,7 +316,7 @@ impl Shard {
             return;
         };
         for partition in view.partitions_of(subscription) {
-            self.on(partition.id, now, effects, |held, _, desk| {
+            self.on(partition.id, now, effects, |held, desk| {
                 held.begin_late(subscription, desk);
             });
         }
@@ -256,7 +331,7 @@ impl Shard {
     ) {
         let view = self.view.clone();
         for partition in view.partitions_of(old) {
-            self.on(partition.id, now, effects, |held, _, desk| held.drop_cursor(id, desk));
+            self.on(partition.id, now, effects, |held, desk| held.drop_cursor(id, desk));
         }
         self.bench.put_off.retain(|(_, other)| other != id);
         self.watchers.forget(id);
@@ -278,7 +353,10 @@ impl Shard {
     /// partition that the view has never known is kept: then it is the view that lacks something.
     fn erase_orphans(&mut self, effects: &mut Vec<ShardEffect>) {
         let view = self.view.clone();
-        let gone = |id: &PartitionId| view.has_known(*id) && !view.partitions.contains_key(id);
+        let holds =
+            |partition: &Arc<metadata::Partition>| partition.replicas.contains(&self.node.0);
+        let gone =
+            |id: &PartitionId| view.has_known(*id) && !view.partitions.get(id).is_some_and(holds);
         let orphans = self.recovered.extract_if(.., |id, _| gone(id));
         for (partition, _) in orphans {
             effects.push(ShardEffect::Erase { partition });
@@ -292,7 +370,7 @@ impl Shard {
         ids.iter().for_each(|id| self.fix_cursors(id, now, effects));
         let partitions: Vec<PartitionId> = self.partitions.keys().copied().collect();
         for id in partitions {
-            self.on(id, now, effects, |_, _, _| ());
+            self.on(id, now, effects, |_, _| ());
         }
     }
 
@@ -305,11 +383,12 @@ impl Shard {
     ) {
         let (partition, what) = self.bench.reads.remove(&read).expect("a read is answered once");
         if self.partitions.contains_key(&partition) {
-            self.on(partition, now, effects, |held, _, desk| held.read_done(what, result, desk));
+            self.on(partition, now, effects, |held, desk| held.read_done(what, result, desk));
         } else {
             self.read_of_nothing(&what, now, effects);
         }
         self.fix_put_off(now, effects);
+        self.bench.desk(now, effects).scan_put_off();
     }
 
     fn sought(
@@ -321,13 +400,12 @@ impl Shard {
     ) {
         let (partition, what) = self.bench.reads.remove(&read).expect("a search ends once");
         if self.partitions.contains_key(&partition) {
-            self.on(partition, now, effects, |held, view, desk| {
-                held.sought(what, result, view, desk);
-            });
+            self.on(partition, now, effects, |held, desk| held.sought(what, result, desk));
         } else {
             self.read_of_nothing(&what, now, effects);
         }
         self.fix_put_off(now, effects);
+        self.bench.desk(now, effects).scan_put_off();
     }
 
     /// The partition that was read is gone meanwhile.
@@ -338,13 +416,13 @@ impl Shard {
                 desk.refuse(fetch.reply, Refused::NotReady);
             }
             Reading::Pull(pulling) => desk.answer(pulling.reply, Response::Pulled(Vec::new())),
-            Reading::Begin(..) | Reading::Bury(_) => {}
+            Reading::Begin(..) | Reading::Bury(_) | Reading::Entries { .. } => {}
         }
     }
 
     fn wake(&mut self, now: Now, effects: &mut Vec<ShardEffect>) {
         for id in self.timers.due(now.since_start) {
-            self.on(id, now, effects, |held, _, desk| {
+            self.on(id, now, effects, |held, desk| {
                 held.timer = None;
                 held.wake(desk);
             });
@@ -358,16 +436,18 @@ impl Shard {
         let ledger = &mut self.bench.ledger;
         // What waits for its turn takes the place of what is only kept for readers.
         let room = self.bench.options.cache_bytes.saturating_sub(self.admission.waiting_bytes());
-        while ledger.cached > room {
-            let Some(&id) = ledger.evictions.front() else { break };
-            let Some(partition) = self.partitions.get_mut(&id) else {
-                ledger.evictions.pop_front();
-                continue;
-            };
-            // The oldest entry of all is under way: so are all after it.
-            let Some(bytes) = partition.evict() else { break };
-            ledger.evictions.pop_front();
-            ledger.cached -= bytes;
+        // The oldest entry of all may wait for a replica that does not answer: then others go.
+        let mut passed = 0;
+        while ledger.cached > room && passed < PASSED_MAX {
+            let Some(id) = ledger.evictions.pop_front() else { break };
+            match self.partitions.get_mut(&id).map_or(Evicted::Nothing, |held| held.evict()) {
+                Evicted::Entry(bytes) => ledger.cached -= bytes,
+                Evicted::Nothing => {}
+                Evicted::UnderWay => {
+                    ledger.evictions.push_back(id);
+                    passed += 1;
+                }
+            }
         }
     }
 
@@ -422,11 +502,13 @@ impl Machine for Shard {
                 }
                 Message::Ready { id } => self.ready(Place::Shard(from), id, now, effects),
             },
-            ShardInput::Persisted(parts) => {
-                for (partition, index) in parts {
-                    self.on(partition, now, effects, |held, view, desk| {
-                        held.persisted(index, view, desk);
-                    });
+            ShardInput::Replicated { from, messages } => {
+                self.replicated(from, messages, now, effects);
+            }
+            ShardInput::LogEndsAsked { by, ask } => self.tell_log_ends(by, &ask, effects),
+            ShardInput::Stored(parts) => {
+                for (partition, number) in parts {
+                    self.on(partition, now, effects, |held, desk| held.stored(number, desk));
                 }
             }
             ShardInput::ReadDone { read, result } => self.read_done(read, result, now, effects),

@@ -5,7 +5,9 @@ use core::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::metadata::Registration;
-use crate::ids::{Boot, ChangeIndex, ClusterId, DiskId, NodeId, PartitionId, SubscriptionId};
+use crate::ids::{
+    Boot, ChangeIndex, ClusterId, DiskId, EntryIndex, Epoch, NodeId, PartitionId, SubscriptionId,
+};
 use crate::machine::WallTime;
 
 /// A message between control machines. Any of them may be lost, doubled, or come late: whoever
@@ -24,6 +26,27 @@ pub enum ControlMessage {
         cluster: Option<ClusterId>,
         /// Who handed it on and will hand the answer back.
         via: Option<DiskId>,
+    },
+    /// From the controller to a node: what do these partitions' logs end with?
+    AskLogEnds(AskLogEnds),
+    /// To the controller: this.
+    LogEnds(LogEnds),
+    /// To the controller, from the leader of a partition: a member holds up the others and cannot
+    /// be removed.
+    Slow {
+        /// The partition.
+        partition: PartitionId,
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
+    /// To the controller: a member of a partition's set does not hold what it acknowledged.
+    Damaged {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch in which that was found: a later leader finds out for itself.
+        epoch: Epoch,
+        /// The member.
+        member: DiskId,
     },
     /// What came of a `Join`, to the node or to whoever handed it on.
     JoinAnswer {
@@ -88,6 +111,37 @@ pub enum Known {
     Run(Boot),
     /// It was retired.
     Retired,
+}
+
+/// From the controller to a node: what do these partitions' logs end with?
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AskLogEnds {
+    /// Names the question; it comes back.
+    pub number: u64,
+    /// The partitions.
+    pub partitions: Vec<PartitionId>,
+}
+
+/// What a node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogEnds {
+    /// [`AskLogEnds::number`], as it came.
+    pub number: u64,
+    /// What is known of the partitions that the node holds.
+    pub ends: Vec<(PartitionId, LogEnd)>,
+}
+
+/// What a partition's log ends with on one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// The epoch of the last durable entry.
+    pub epoch: Epoch,
+    /// The last durable entry.
+    pub last: EntryIndex,
+    /// The last entry that is known there to be committed.
+    pub commit: EntryIndex,
+    /// Whether the log does not verify, or is to be cut below what is committed.
+    pub damaged: bool,
 }
 
 /// What came of a `Join`.

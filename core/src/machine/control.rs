@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::{ControlStatus, DiskSpace, Refused};
 use crate::cluster::ClusterClock;
 use crate::cluster::consensus::{RaftChange, RaftStatus};
-use crate::cluster::message::{ControlMessage, JoinRefused, Joined};
-use crate::cluster::metadata::{Change, Leaving, View};
+use crate::cluster::message::{AskLogEnds, ControlMessage, JoinRefused, Joined, LogEnds};
+use crate::cluster::metadata::{Adjustment, Change, Leaving, View};
 use crate::cluster::pattern::TopicPattern;
 use crate::cluster::subscription::{DeliveryAsked, StartFrom};
 use crate::cluster::topic::ConfigPatch;
 use crate::cluster::verdicts::Verdicts;
 use crate::ids::{
-    Boot, ChangeIndex, DiskId, PartitionId, RequestId, ShardId, SubscriptionId, TopicName,
+    Boot, ChangeIndex, DiskId, Epoch, PartitionId, RequestId, ShardId, SubscriptionId, TopicName,
 };
 
 /// What happened to the control machine.
@@ -81,6 +81,13 @@ pub enum ControlEffect {
         run: Option<Boot>,
         /// What.
         message: ControlMessage,
+    },
+    /// Ask the shards what their logs end with; `Reported` answers, once for each of them.
+    AskShards {
+        /// Who asks.
+        asker: DiskId,
+        /// What.
+        ask: AskLogEnds,
     },
     /// Change the Raft group that this node leads.
     Reconfigure(RaftChange),
@@ -212,4 +219,29 @@ pub enum Report {
     },
     /// Somebody took messages of a subscription; said now and then.
     Used(SubscriptionId),
+    /// The leader of a partition wants another set to count.
+    Adjust(Adjustment),
+    /// The leader of a partition says that a member holds up the others, and cannot be removed.
+    Slow {
+        /// The partition.
+        partition: PartitionId,
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
+    /// A member of a partition's set does not hold what it acknowledged.
+    Damaged {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch in which that was found.
+        epoch: Epoch,
+        /// The member.
+        member: DiskId,
+    },
+    /// What logs of this shard end with.
+    LogEnds {
+        /// Who asked.
+        asker: DiskId,
+        /// The answer.
+        ends: LogEnds,
+    },
 }

@@ -20,17 +20,19 @@ pub use control::{ControlEffect, ControlInput, ControlRequest, ControlResponse, 
 pub use digest::Digest;
 pub use gossip::{GossipEffect, GossipInput};
 pub use status::{
-    AdmissionStatus, ControlStatus, Counters, LoadLevel, PartitionStatus, SessionStatus,
-    ShardStatus,
+    AdmissionStatus, ControlStatus, Counters, FollowerStatus, LoadLevel, PartitionStatus,
+    SessionStatus, ShardStatus,
 };
 pub use time::{Now, Time, WallTime};
 
 use crate::broker::delivery::{AckToken, Delivered};
+use crate::broker::replica::message::ReplicaMessage;
 use crate::broker::replica::{Checkpoint, Record, Submission};
 use crate::broker::routing::{Answer, Ask, CallFailed, Routed};
 use crate::cluster::ClusterClock;
+use crate::cluster::message::AskLogEnds;
 use crate::cluster::metadata::View;
-use crate::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId};
+use crate::ids::{Boot, DiskId, EntryIndex, Epoch, Offset, PartitionId, ReadId, RequestId};
 use crate::ids::{MessageId, ShardId, SubscriptionId, TopicName};
 
 /// A pure state machine: no clock, no entropy, no socket, no failure.
@@ -103,8 +105,23 @@ pub enum ShardInput {
         /// What the node answered, or why there is no answer.
         result: Result<Answer, CallFailed>,
     },
-    /// Entries of these partitions are on the disk, synced, up to and including the one named.
-    Persisted(Vec<(PartitionId, EntryIndex)>),
+    /// The replicas of another node say something to those of this one.
+    Replicated {
+        /// Which run of which node.
+        from: (DiskId, Boot),
+        /// What, to which partition.
+        messages: Vec<(PartitionId, ReplicaMessage)>,
+    },
+    /// The controller asks what logs end with; a report of this shard's answers.
+    LogEndsAsked {
+        /// Where the controller is.
+        by: DiskId,
+        /// The question, about partitions of any shard.
+        ask: AskLogEnds,
+    },
+    /// What was to be stored of these partitions is on the disk, synced, up to and including the
+    /// number named.
+    Stored(Vec<(PartitionId, u64)>),
     /// A read that was asked for ended.
     ReadDone {
         /// The read.
@@ -130,8 +147,8 @@ pub enum ShardInput {
 /// What a shard wants done.
 #[derive(Clone, Debug, Hash)]
 pub enum ShardEffect {
-    /// Write this to the disk and sync it; `Persisted` answers.
-    Append(Append),
+    /// Write this to the disk and sync it; `Stored` answers.
+    Store(Store),
     /// Read messages from the disk; `ReadDone` answers.
     Read {
         /// Names the read in the answer.
@@ -147,6 +164,17 @@ pub enum ShardEffect {
         /// How many messages at most.
         count_max: usize,
         /// How many bytes at most, but always one message.
+        bytes_max: usize,
+    },
+    /// Read entries from the disk as they are stored, for a follower; `ReadDone` answers.
+    Scan {
+        /// Names the read in the answer.
+        read: ReadId,
+        /// The partition.
+        partition: PartitionId,
+        /// The first entry.
+        from: EntryIndex,
+        /// How many bytes at most, but always one entry.
         bytes_max: usize,
     },
     /// Find the first message that is not older than a time; `Sought` answers.
@@ -201,15 +229,32 @@ pub enum ShardEffect {
         /// How long to wait for the answer.
         wait: Duration,
     },
+    /// Carry a message to the same partition's replica on another node, or lose it.
+    Tell {
+        /// Which node.
+        to: DiskId,
+        /// Where it is reached.
+        address: SocketAddr,
+        /// The partition.
+        partition: PartitionId,
+        /// What.
+        message: ReplicaMessage,
+    },
     /// Tell control.
     Report(Report),
 }
 
-/// Entries for one partition's log and, in the same batch, the state that they lead to.
+/// What is to be written for one partition, in one batch and in the order of these.
 #[derive(Clone, Debug, Hash)]
-pub struct Append {
+pub struct Store {
     /// The partition.
     pub partition: PartitionId,
+    /// Rises by one with each of the partition's; nothing is durable before what has a lower one.
+    pub number: u64,
+    /// The highest epoch that the replica has accepted, if that is new.
+    pub accepted: Option<Epoch>,
+    /// Entries behind this one are gone.
+    pub cut_after: Option<EntryIndex>,
     /// Consecutive entries, sealed; may be empty when only state is stored.
     pub records: Vec<Record>,
     /// The state at its applied index, from time to time.
@@ -217,6 +262,22 @@ pub struct Append {
     /// Entries below this index are not wanted any more; only beside a state that does not need
     /// them.
     pub cut: Option<EntryIndex>,
+}
+
+impl Store {
+    /// One that stores nothing.
+    #[must_use]
+    pub fn of(partition: PartitionId) -> Self {
+        Self {
+            partition,
+            number: 0,
+            accepted: None,
+            cut_after: None,
+            records: Vec::new(),
+            checkpoint: None,
+            cut: None,
+        }
+    }
 }
 
 /// Whether the disk takes writes.

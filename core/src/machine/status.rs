@@ -118,6 +118,8 @@ pub struct PartitionStatus {
     pub epoch: Epoch,
     /// Whether it leads and its Start entry is committed.
     pub serving: bool,
+    /// The last entry of the log that this node's disk holds, committed or not.
+    pub persisted: EntryIndex,
     /// The last committed entry.
     pub commit: EntryIndex,
     /// The offset that the next committed message will have.
@@ -136,6 +138,20 @@ pub struct PartitionStatus {
     pub chain: u64,
     /// What is wrong with its log, if anything is.
     pub damaged: Option<Unreadable>,
+    /// Where it leads: the other replicas.
+    pub followers: Vec<FollowerStatus>,
+}
+
+/// How far a follower is, as its leader knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FollowerStatus {
+    /// The node.
+    pub disk: DiskId,
+    /// The last entry that it holds durably.
+    pub held: EntryIndex,
+    /// Whether it receives what is appended: not while the two logs are compared, or where they do
+    /// not go together.
+    pub is_streaming: bool,
 }
 
 /// What a shard has counted since its start.

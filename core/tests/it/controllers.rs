@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::control::ControlSeed;
 use sprawl_core::cluster::message::JoinRefused;
-use sprawl_core::cluster::metadata::{Change, Leaving, Registration, View};
+use sprawl_core::cluster::metadata::{Change, FEATURE_LEVEL, Leaving, Registration, View};
 use sprawl_core::cluster::verdicts::{Verdict, Verdicts};
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
@@ -45,7 +45,7 @@ fn nodes_join_one_after_the_other_and_their_number_decides_the_voters() {
     let steps = world.voter_changes.len();
     world.pass(10_000);
     assert_eq!((world.voter_changes.len(), world.fails()), (steps, 0), "then there is peace");
-    assert_eq!(world.view().level, 1, "what all understand is used");
+    assert_eq!(world.view().level, FEATURE_LEVEL, "what all understand is used");
 }
 
 #[test]

@@ -5,10 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
+use sprawl_core::broker::replica::message::{Matched, Place, ReplicaMessage};
 use sprawl_core::broker::replica::{
     Attempt, BadEntry, Body, Draft, Envelope, Header, Note, Record, Timing,
 };
-use sprawl_core::cluster::metadata::{Change, Leaving, Registration};
+use sprawl_core::cluster::metadata::{
+    Addition, Adjustment, Change, Leaving, Registration, Ruling, Standing,
+};
 use sprawl_core::cluster::subscription::{Delivery, Filter, StartFrom, Test};
 use sprawl_core::cluster::topic::{ConfigPatch, TopicConfig};
 use sprawl_core::ids::{
@@ -63,7 +66,16 @@ impl Forms {
         self.change("decommission", Change::Decommission { disk, how: Leaving::Empty });
         self.change("decommission-at-once", Change::Decommission { disk, how: Leaving::AtOnce });
         let nodes = vec![(disk, boot), (DiskId(2), Boot(1))];
-        self.change("fail", Change::Fail { nodes: nodes.clone(), at: WallTime(9) });
+        let (at, rulings) = (WallTime(9), vec![ruling()]);
+        let fail = Change::Fail { nodes: nodes.clone(), at, rulings: rulings.clone() };
+        self.change("fail", fail);
+        self.change("rule", Change::Rule { rulings });
+        let added = [Standing::Whole, Standing::Tail, Standing::Lost];
+        let added = added.map(|standing| Addition { disk, boot, standing }).to_vec();
+        let (partition, epoch, version) = (PartitionId(300), Epoch(4), 5);
+        let removed = vec![DiskId(9)];
+        let adjustments = vec![Adjustment { partition, epoch, version, added, removed }];
+        self.change("adjust", Change::Adjust { by: (disk, boot), adjustments });
         self.change("revive", Change::Revive { nodes });
         self.change("raise", Change::Raise { level: 2 });
     }
@@ -75,6 +87,19 @@ impl Forms {
         let opened = Record::open(PartitionId(1), record.bytes().clone());
         assert_eq!(opened.as_ref().map(Record::header), Ok(&header(is_message)));
         assert_eq!(opened.expect("it was sealed").body(), Ok(body));
+    }
+}
+
+fn ruling() -> Ruling {
+    Ruling {
+        partition: PartitionId(300),
+        epoch: Epoch(4),
+        version: 5,
+        leader: Some(DiskId(6)),
+        removed: vec![DiskId(7)],
+        lost: vec![DiskId(8)],
+        placed: vec![DiskId(9)],
+        dropped: vec![DiskId(10)],
     }
 }
 
@@ -180,6 +205,32 @@ fn each_entry_has_its_bytes() {
 }
 
 #[test]
+fn each_message_between_replicas_has_its_bytes() {
+    let mut forms = Forms::default();
+    let (epoch, commit) = (Epoch(300), EntryIndex(5));
+    let previous = Place { epoch: Epoch(299), index: EntryIndex(6) };
+    let records = vec![Bytes::from_static(b"record")];
+    let starts = vec![(Epoch(1), EntryIndex(1)), (epoch, EntryIndex(7))];
+    let (durable, last, gap) = (EntryIndex(8), EntryIndex(9), true);
+    let answer = |matched| ReplicaMessage::MatchAnswer { epoch, matched };
+    for (name, message) in [
+        ("match", ReplicaMessage::Match { epoch, version: 7, starts }),
+        ("match-at", answer(Matched::At(durable))),
+        ("match-forgotten", answer(Matched::Forgotten)),
+        ("match-damaged", answer(Matched::Damaged { commit })),
+        ("append", ReplicaMessage::Append { epoch, previous, records, commit }),
+        ("append-answer", ReplicaMessage::AppendAnswer { epoch, durable, last, gap }),
+        ("unmatched", ReplicaMessage::Unmatched { epoch }),
+        ("stale", ReplicaMessage::Stale { epoch, accepted: Epoch(301) }),
+    ] {
+        let frame = wire::encode(&message);
+        forms.add(name, &frame);
+        assert_eq!(wire::decode(&frame), Ok(message));
+    }
+    insta::assert_snapshot!(forms.0);
+}
+
+#[test]
 fn an_entry_is_good_in_one_place_only() {
     let record = Record::seal(PartitionId(1), header(true), &Body::Message(draft(b"payload")));
     let elsewhere = Record::open(PartitionId(2), record.bytes().clone());
@@ -211,6 +262,7 @@ proptest! {
     fn no_bytes_make_the_decoders_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let _ = wire::decode::<Change>(&bytes);
         let _ = wire::decode::<Note>(&bytes);
+        let _ = wire::decode::<ReplicaMessage>(&bytes);
         if let Ok(record) = Record::open(PartitionId(1), bytes.into()) {
             let _ = record.body();
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
-use sprawl_core::cluster::metadata::{Change, Leaving, Registration, Unfit, View};
+use sprawl_core::cluster::metadata::{Change, FEATURE_LEVEL, Leaving, Registration, Unfit, View};
 use sprawl_core::cluster::pattern::TopicPattern;
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::subscription::{Delivery, StartFrom};
@@ -94,7 +94,7 @@ fn a_failure_names_runs_and_a_restart_ends_it() {
     let mut view = cluster(3);
     let at = WallTime(5);
     let nodes = vec![(DiskId(1), Boot(1)), (DiskId(2), Boot(2)), (DiskId(9), Boot(1))];
-    apply(&mut view, Change::Fail { nodes, at });
+    apply(&mut view, Change::Fail { nodes, at, rulings: vec![] });
     let down = |view: &View| -> Vec<DiskId> {
         let down = view.nodes.iter().filter(|(_, node)| node.down.is_some());
         down.map(|(disk, _)| *disk).collect()
@@ -141,11 +141,13 @@ fn the_last_node_that_stays_is_not_sent_away() {
 #[test]
 fn a_level_is_raised_when_all_know_it() {
     let mut view = cluster(2);
-    let said = Registration { level: 3, ..registration(DiskId(1), Boot(2)) };
+    let said = Registration { level: FEATURE_LEVEL + 1, ..registration(DiskId(1), Boot(2)) };
     apply(&mut view, Change::Register(said));
+    let old = Registration { level: 1, ..registration(DiskId(2), Boot(2)) };
+    apply(&mut view, Change::Register(old));
     apply(&mut view, Change::Raise { level: 2 });
     assert_eq!(view.level, 0);
-    let said = Registration { level: 2, ..registration(DiskId(2), Boot(2)) };
+    let said = Registration { level: 2, ..registration(DiskId(2), Boot(3)) };
     apply(&mut view, Change::Register(said));
     apply(&mut view, Change::Raise { level: 2 });
     assert_eq!(view.level, 2);
@@ -172,7 +174,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => run().prop_map(|(disk, boot)| Change::Retire { disk, boot }),
         1 => (disk(), how).prop_map(|(disk, how)| Change::Decommission { disk, how }),
         1 => prop::collection::vec(run(), 0..4)
-            .prop_map(|nodes| Change::Fail { nodes, at: WallTime(1) }),
+            .prop_map(|nodes| Change::Fail { nodes, at: WallTime(1), rulings: vec![] }),
         1 => prop::collection::vec(run(), 0..4).prop_map(|nodes| Change::Revive { nodes }),
         1 => (0_u32..4).prop_map(|level| Change::Raise { level }),
         2 => (topic(), 1_u32..9).prop_map(|(name, partitions)| {

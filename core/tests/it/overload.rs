@@ -35,8 +35,8 @@ impl SlowDisk {
         if self.busy.is_none() && !node.unsynced.is_empty() {
             let (mut count, mut messages) = (0, 0);
             for one in &node.unsynced {
-                if let Unsynced::Append(_, append) = one {
-                    messages += append.records.len() as u64;
+                if let Unsynced::Store(_, store) = one {
+                    messages += store.records.len() as u64;
                 }
                 count += 1;
                 if messages >= 2_000 {

@@ -69,7 +69,7 @@ pub(crate) fn registration(disk: DiskId, boot: Boot) -> Registration {
 
 /// Something handed to the writer and not yet synced.
 pub(crate) enum Unsynced {
-    Append(ShardId, Append),
+    Store(ShardId, Store),
     Change(Change),
 }
 
@@ -114,7 +114,7 @@ impl Node {
                     break;
                 }
             }
-            replicas.entry(shard_of(id, SHARDS)).or_default().push(recovery.finish());
+            replicas.entry(shard_of(id, SHARDS)).or_default().push((recovery.finish(), Epoch(0)));
         }
         let node = (DiskId(1), Boot(disk.boot));
         let now = Now { since_start: Time(1), wall: WallTime(disk.wall) };
@@ -147,6 +147,7 @@ impl Node {
                     self.unsynced.push_back(Unsynced::Change(change));
                 }
                 ControlEffect::Show(view) => {
+                    assert_eq!(view.check(), Ok(()));
                     for shard in 0..SHARDS {
                         self.shard(ShardId(shard), ShardInput::Viewed(view.clone()));
                     }
@@ -156,6 +157,7 @@ impl Node {
                 }
                 ControlEffect::Joined(_) | ControlEffect::Tell(_) => {}
                 ControlEffect::Send { .. }
+                | ControlEffect::AskShards { .. }
                 | ControlEffect::Reconfigure(_)
                 | ControlEffect::Halt(_) => panic!("a lone node does not {effect:?}"),
             }
@@ -169,8 +171,8 @@ impl Node {
         assert_eq!(shard.check(), Ok(()));
         for effect in effects {
             match effect {
-                ShardEffect::Append(append) => {
-                    self.unsynced.push_back(Unsynced::Append(at, append));
+                ShardEffect::Store(store) => {
+                    self.unsynced.push_back(Unsynced::Store(at, store));
                 }
                 ShardEffect::Read { read, partition, from, below, count_max, .. } => {
                     let messages = self.disk.messages(partition, below);
@@ -186,7 +188,7 @@ impl Node {
                 }
                 ShardEffect::Erase { partition } => {
                     let of_it = |one: &Unsynced| match one {
-                        Unsynced::Append(_, append) => append.partition == partition,
+                        Unsynced::Store(_, store) => store.partition == partition,
                         Unsynced::Change(_) => false,
                     };
                     self.unsynced.retain(|one| !of_it(one));
@@ -199,7 +201,10 @@ impl Node {
                 ShardEffect::Reply { id, response } => {
                     assert!(self.answers.insert(id, response).is_none(), "two answers to {id}");
                 }
-                ShardEffect::Answer { .. } | ShardEffect::Call { .. } => {
+                ShardEffect::Answer { .. }
+                | ShardEffect::Call { .. }
+                | ShardEffect::Tell { .. }
+                | ShardEffect::Scan { .. } => {
                     panic!("a lone node has nobody to talk to: {effect:?}")
                 }
                 ShardEffect::Report(report) => {
@@ -220,18 +225,17 @@ impl Node {
                 let view = Arc::new(self.view.clone());
                 self.control(ControlInput::Decided { index, change, view });
             }
-            Some(Unsynced::Append(at, append)) => {
-                let partition = append.partition;
+            Some(Unsynced::Store(at, store)) => {
+                let partition = store.partition;
                 let log = self.disk.logs.entry(partition).or_default();
-                for record in &append.records {
+                for record in &store.records {
                     assert_eq!(record.header().index, EntryIndex(log.len() as u64 + 1));
                     log.push(record.bytes().clone());
                 }
-                if let Some(state) = append.checkpoint {
+                if let Some(state) = store.checkpoint {
                     self.disk.states.insert(partition, state.bytes);
                 }
-                let index = EntryIndex(log.len() as u64);
-                self.shard(at, ShardInput::Persisted(vec![(partition, index)]));
+                self.shard(at, ShardInput::Stored(vec![(partition, store.number)]));
             }
         }
     }

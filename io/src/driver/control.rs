@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use sprawl_core::cluster::message::ControlMessage;
+use sprawl_core::cluster::message::{AskLogEnds, ControlMessage};
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::cluster::verdicts::Verdicts;
 use sprawl_core::cluster::{ClusterClock, Control};
@@ -43,6 +43,11 @@ pub(crate) struct Inbox {
 pub(crate) enum Told {
     View(Arc<View>),
     Time(ClusterClock),
+    /// A controller asks what logs end with.
+    Asked {
+        by: DiskId,
+        ask: AskLogEnds,
+    },
 }
 
 /// Where a new view is shown: to each shard, to gossip, and to whoever serves clients.
@@ -159,6 +164,9 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
                 ControlEffect::Propose(change) => self.group.propose(change, false),
                 ControlEffect::Decide(change) => self.group.propose(change, true),
                 ControlEffect::Send { to, run, message } => self.send((to, run), &message),
+                ControlEffect::AskShards { asker, ask } => {
+                    self.tell(&Told::Asked { by: asker, ask });
+                }
                 ControlEffect::Reconfigure(change) => self.group.reconfigure(change),
                 ControlEffect::Joined(joined) => {
                     tracing::info!(node = joined.node.0, cluster = %joined.cluster, "registered");

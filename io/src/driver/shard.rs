@@ -1,20 +1,23 @@
 //! The loop of one shard.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sprawl_core::broker::Shard;
-use sprawl_core::broker::replica::Record;
+use sprawl_core::broker::replica::message::ReplicaMessage;
+use sprawl_core::broker::replica::{Record, frame};
 use sprawl_core::broker::routing::{Answer, Ask, CallFailed, wire};
 use sprawl_core::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId, ShardId};
 use sprawl_core::machine::{
-    Append, Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Unreadable,
+    Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Store, Unreadable,
     WallTime,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::control::Told;
+use super::data::FromReplicas;
 use super::{Awaited, Driven, INPUTS_MAX};
 use crate::clock::Clock;
 use crate::handle::{Asked, Ended};
@@ -28,8 +31,8 @@ use crate::writer::{Job, WriterHandle};
 
 /// What the world answers to a shard's own effects. As many as the shard has under way.
 pub(crate) enum Completion {
-    /// Entries are durable, per partition up to the one named.
-    Persisted(Vec<(PartitionId, EntryIndex)>),
+    /// What was to be stored is durable, per partition up to the number named.
+    Stored(Vec<(PartitionId, u64)>),
     /// A read ended.
     Read(ReadId, Result<Vec<Record>, Unreadable>),
     /// A search ended.
@@ -53,6 +56,8 @@ pub(crate) struct Inbox {
     pub(crate) requests: mpsc::Receiver<Asked<Request, Response>>,
     /// What other nodes ask.
     pub(crate) peers: mpsc::Receiver<FromPeer>,
+    /// What the replicas of other nodes say.
+    pub(crate) replicas: mpsc::UnboundedReceiver<FromReplicas>,
     pub(crate) stopped: Follower<Option<Ended>>,
 }
 
@@ -84,8 +89,17 @@ pub(crate) struct ShardLoop<S, C, T, N, P> {
     outbox: Outbox,
     awaited: Awaited<oneshot::Sender<Response>>,
     awaited_by_peers: Awaited<Answerer>,
-    appends: Vec<Append>,
+    stores: Vec<Store>,
     erased: Vec<PartitionId>,
+    /// What this shard's replicas say to those of each other node.
+    told: BTreeMap<(SocketAddr, DiskId), Words>,
+}
+
+/// Messages to the replicas of one node, and how many bytes they take.
+#[derive(Default)]
+struct Words {
+    messages: Vec<(PartitionId, ReplicaMessage)>,
+    bytes: usize,
 }
 
 impl<S, C, T, N, P> ShardLoop<S, C, T, N, P>
@@ -105,7 +119,7 @@ where
         outbox: Outbox,
     ) -> Self {
         let driven = Driven::new(shard, clock, trace);
-        let (awaited, appends) = (Awaited::new(), Vec::new());
+        let (awaited, stores) = (Awaited::new(), Vec::new());
         Self {
             driven,
             me,
@@ -116,8 +130,9 @@ where
             outbox,
             awaited,
             awaited_by_peers: Awaited::new(),
-            appends,
+            stores,
             erased: Vec::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -133,6 +148,7 @@ where
                 Some(told) = self.inbox.told.recv() => self.handle(match told {
                     Told::View(view) => ShardInput::Viewed(view),
                     Told::Time(clock) => ShardInput::Timed(clock),
+                    Told::Asked { by, ask } => ShardInput::LogEndsAsked { by, ask },
                 }),
                 _ = self.inbox.completions.recv_many(&mut completions, INPUTS_MAX) => {}
                 Some((from, message)) = self.inbox.neighbours.recv() => {
@@ -144,6 +160,7 @@ where
                         return;
                     }
                 }
+                Some(said) = self.inbox.replicas.recv() => self.replicated(said),
                 Some(asked) = self.inbox.peers.recv() => peers.push(asked),
                 () = Driven::<Shard, C, T>::wakeup(&self.driven.clock, wakeup) => {}
             }
@@ -157,6 +174,10 @@ where
             completions.into_iter().for_each(|completion| self.complete(completion));
             while let Ok((from, message)) = self.inbox.neighbours.try_recv() {
                 self.handle(ShardInput::Received { from, message });
+            }
+            for _ in 0..INPUTS_MAX {
+                let Ok(said) = self.inbox.replicas.try_recv() else { break };
+                self.replicated(said);
             }
             for Asked { request, answer } in requests {
                 let id = self.awaited.insert(answer);
@@ -185,9 +206,9 @@ where
 
     fn complete(&mut self, completion: Completion) {
         match completion {
-            // A batch that only stored a state, or erased, made no entry durable.
-            Completion::Persisted(parts) if parts.is_empty() => {}
-            Completion::Persisted(parts) => self.handle(ShardInput::Persisted(parts)),
+            // A batch that only erased stored nothing.
+            Completion::Stored(parts) if parts.is_empty() => {}
+            Completion::Stored(parts) => self.handle(ShardInput::Stored(parts)),
             Completion::Read(read, result) => {
                 self.handle(ShardInput::ReadDone { read, result });
             }
@@ -209,7 +230,19 @@ where
         let effects = std::mem::take(&mut self.driven.effects);
         for effect in effects {
             match effect {
-                ShardEffect::Append(append) => self.appends.push(append),
+                ShardEffect::Store(store) => {
+                    if self.erased.contains(&store.partition) {
+                        // What is erased and begins anew: in this order.
+                        self.store().await;
+                    }
+                    self.stores.push(store);
+                }
+                ShardEffect::Tell { to, address, partition, message } => {
+                    self.tell((address, to), partition, message);
+                }
+                ShardEffect::Scan { read, partition, from, bytes_max } => {
+                    self.scan(read, partition, from, bytes_max);
+                }
                 ShardEffect::Read { read, partition, from, first, below, count_max, bytes_max } => {
                     let range = ReadRange { partition, from, first, below, count_max, bytes_max };
                     self.read(read, range);
@@ -234,26 +267,42 @@ where
                 }
             }
         }
-        if !self.appends.is_empty() || !self.erased.is_empty() {
-            let appends = std::mem::take(&mut self.appends);
-            let erased = std::mem::take(&mut self.erased);
-            self.append(appends, erased).await;
+        for (to, words) in std::mem::take(&mut self.told) {
+            self.reach.network.tell(to, Lane::Replica, frame::encode(words.messages));
+        }
+        if !self.stores.is_empty() || !self.erased.is_empty() {
+            self.store().await;
         }
     }
 
-    async fn append(&self, appends: Vec<Append>, erased: Vec<PartitionId>) {
-        let last = appends.iter().filter_map(|append| {
-            let record = append.records.last()?;
-            Some((append.partition, record.header().index))
-        });
-        let last: Vec<(PartitionId, EntryIndex)> = last.collect();
+    fn replicated(&mut self, said: FromReplicas) {
+        let FromReplicas { from, messages, .. } = said;
+        self.handle(ShardInput::Replicated { from, messages });
+    }
+
+    /// Gathers what goes to one node; sends it when that is enough.
+    fn tell(&mut self, to: (SocketAddr, DiskId), partition: PartitionId, message: ReplicaMessage) {
+        let words = self.told.entry(to).or_default();
+        words.bytes += frame::bytes_about(&message);
+        words.messages.push((partition, message));
+        if words.bytes >= frame::FRAME_BYTES {
+            let Words { messages, .. } = std::mem::take(words);
+            self.reach.network.tell(to, Lane::Replica, frame::encode(messages));
+        }
+    }
+
+    async fn store(&mut self) {
+        let stores = std::mem::take(&mut self.stores);
+        let erased = std::mem::take(&mut self.erased);
+        let numbers: BTreeMap<PartitionId, u64> =
+            stores.iter().map(|store| (store.partition, store.number)).collect();
         let completions = self.outbox.completions.clone();
         let done = Box::new(move || {
             // The shard is gone only when the node has ended.
-            let _ = completions.send(Completion::Persisted(last));
+            let _ = completions.send(Completion::Stored(numbers.into_iter().collect()));
         });
         // The writer is gone only when the disk has failed; then nothing is answered.
-        let _ = self.writer.jobs.send(Job { appends, erased, metadata: Vec::new(), done }).await;
+        let _ = self.writer.jobs.send(Job { stores, erased, metadata: Vec::new(), done }).await;
     }
 
     /// Asks another node.
@@ -286,6 +335,24 @@ where
         tokio::spawn(async move {
             let result = storage.read(range).await;
             let result = result.map_err(|error| unreadable(range.partition, error));
+            // The shard is gone only when the node has ended.
+            let _ = completions.send(Completion::Read(read, result));
+        });
+    }
+
+    /// Reads entries for a follower.
+    fn scan(&self, read: ReadId, partition: PartitionId, from: EntryIndex, bytes_max: usize) {
+        let (storage, completions) = (self.storage.clone(), self.outbox.completions.clone());
+        tokio::spawn(async move {
+            let result = storage.scan(partition, from, bytes_max).await;
+            let result = result.map_err(|error| unreadable(partition, error));
+            let result = result.and_then(|entries| {
+                let open = |(index, bytes)| {
+                    let damage = |reason| Unreadable { partition, index, reason };
+                    Record::open(partition, bytes).map_err(|error| damage(error.to_string()))
+                };
+                entries.into_iter().map(open).collect()
+            });
             // The shard is gone only when the node has ended.
             let _ = completions.send(Completion::Read(read, result));
         });

@@ -26,6 +26,13 @@ pub struct Incoming {
     pub(super) _room: OwnedSemaphorePermit,
 }
 
+impl Incoming {
+    /// A message without an answer, and the room that it takes until whoever handles it is done.
+    pub(crate) fn into_message(self) -> (Arc<PeerIdentity>, Bytes, OwnedSemaphorePermit) {
+        (self.from, self.body, self._room)
+    }
+}
+
 /// A datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {

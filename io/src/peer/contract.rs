@@ -181,8 +181,8 @@ async fn a_call_is_answered<B: Bench>(bench: &mut B) {
         assert_eq!(incoming.body, tell);
         assert!(incoming.answer.is_none(), "a message has no answer");
     }
-    assert_eq!(one.peers.counters().outbound.get(), 4, "a connection for each class");
-    assert_eq!(other.peers.counters().inbound.get(), 4);
+    assert_eq!(one.peers.counters().outbound.get(), 5, "a connection for each class");
+    assert_eq!(other.peers.counters().inbound.get(), 5);
     close([&one, &other]);
 }
 

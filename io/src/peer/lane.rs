@@ -1,5 +1,6 @@
 //! What messages between nodes are about, and which share a connection.
 
+use sprawl_core::broker::replica::frame;
 use sprawl_core::broker::routing::wire::CALL_BYTES_MAX;
 
 /// What a message is about: each lane has receivers of its own at the other end.
@@ -15,8 +16,10 @@ pub enum Lane {
     Join,
     /// The exchange of whole membership tables.
     Gossip,
-    /// Between shards of different nodes.
+    /// What clients ask, handed on between shards of different nodes.
     Data,
+    /// Between the replicas of partitions.
+    Replica,
 }
 
 /// Lanes that share a connection, so that what is large never stands before what is urgent.
@@ -32,12 +35,21 @@ pub enum Class {
     Urgent,
     /// [`Lane::Data`].
     Data,
+    /// [`Lane::Replica`].
+    Replica,
 }
 
 impl Lane {
     /// All lanes, by their number.
-    pub const ALL: [Self; 6] =
-        [Self::Raft, Self::Snapshot, Self::Control, Self::Join, Self::Gossip, Self::Data];
+    pub const ALL: [Self; 7] = [
+        Self::Raft,
+        Self::Snapshot,
+        Self::Control,
+        Self::Join,
+        Self::Gossip,
+        Self::Data,
+        Self::Replica,
+    ];
 
     /// The number that a frame names it by.
     #[must_use]
@@ -49,6 +61,7 @@ impl Lane {
             Self::Join => 3,
             Self::Gossip => 4,
             Self::Data => 5,
+            Self::Replica => 6,
         }
     }
 
@@ -66,6 +79,7 @@ impl Lane {
             Self::Snapshot | Self::Gossip => Class::Bulk,
             Self::Control | Self::Join => Class::Urgent,
             Self::Data => Class::Data,
+            Self::Replica => Class::Replica,
         }
     }
 
@@ -78,6 +92,7 @@ impl Lane {
             Self::Control => 64 << 10,
             Self::Join => 256 << 10,
             Self::Data => CALL_BYTES_MAX,
+            Self::Replica => frame::FRAME_BYTES_MAX,
         }
     }
 
@@ -89,7 +104,7 @@ impl Lane {
             Self::Raft | Self::Snapshot | Self::Gossip | Self::Control | Self::Join => {
                 4 * self.body_bytes_max()
             }
-            Self::Data => 2 * self.body_bytes_max(),
+            Self::Data | Self::Replica => 2 * self.body_bytes_max(),
         }
     }
 }
@@ -103,6 +118,7 @@ impl Class {
             Self::Bulk => 32 << 20,
             Self::Urgent => 1 << 20,
             Self::Data => 192 << 20,
+            Self::Replica => 192 << 20,
         }
     }
 }
@@ -115,4 +131,5 @@ const _: () = {
     assert!(Lane::Control.body_bytes_max() * 2 < Class::Urgent.queue_bytes_max());
     assert!(Lane::Join.body_bytes_max() * 2 < Class::Urgent.queue_bytes_max());
     assert!(Lane::Data.body_bytes_max() * 2 < Class::Data.queue_bytes_max());
+    assert!(Lane::Replica.body_bytes_max() * 2 < Class::Replica.queue_bytes_max());
 };

@@ -106,7 +106,10 @@ impl Standing {
     fn admits<S: Sockets>(&mut self, lane: Lane, peer: &PeerIdentity, hub: &Hub<S>) -> bool {
         match (&self, lane) {
             (Self::Registered, _) | (Self::Unsettled, Lane::Join | Lane::Control) => true,
-            (Self::Unsettled, Lane::Raft | Lane::Snapshot | Lane::Gossip | Lane::Data) => {
+            (
+                Self::Unsettled,
+                Lane::Raft | Lane::Snapshot | Lane::Gossip | Lane::Data | Lane::Replica,
+            ) => {
                 let runs = hub.runs();
                 if runs.is_registered(peer) {
                     *self = Self::Registered;

@@ -54,7 +54,7 @@ impl Disk {
         metadata: Vec<MetadataWrite>,
         done: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let job = Job { appends: Vec::new(), erased: Vec::new(), metadata, done: Box::new(done) };
+        let job = Job { stores: Vec::new(), erased: Vec::new(), metadata, done: Box::new(done) };
         self.0.jobs.send(job).await.map_err(|_| ended())
     }
 

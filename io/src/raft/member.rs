@@ -172,8 +172,8 @@ impl<N: Network, C: Clock> Member<N, C> {
         let (mut changing, mut resigned): (Option<JoinHandle<()>>, _) = (None, 0);
         loop {
             let status = self.seen(&raft, membership);
-            let changes = changing.as_ref().is_some_and(|change| !change.is_finished());
-            if status.is_leader_ready && !changes && is_half_changed(&raft) {
+            let is_changing = changing.as_ref().is_some_and(|change| !change.is_finished());
+            if status.is_leader_ready && !is_changing && is_half_changed(&raft) {
                 changing = Some(finish_change(&raft));
             }
             let votes = status.voters.contains(&NodeId(membership.node));

@@ -145,7 +145,9 @@ fn plan(stored: &Stored, kept: &[String]) -> Result<(Remains, Vec<MetadataWrite>
 fn gone(view: &View, stay: &BTreeSet<DiskId>) -> BTreeMap<TopicName, usize> {
     let mut gone = BTreeMap::new();
     for partition in view.partitions.values() {
-        if !partition.replicas.iter().any(|replica| stay.contains(replica)) {
+        // A copy that does not count may lack what was acknowledged.
+        let whole = partition.in_sync.iter().filter(|member| member.is_electable());
+        if !whole.map(|member| member.disk).any(|member| stay.contains(&member)) {
             *gone.entry(partition.topic.clone()).or_default() += 1;
         }
     }

@@ -10,13 +10,18 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Checkpoint, Record};
-use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
-use sprawl_core::machine::{Append, WallTime};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId};
+use sprawl_core::machine::{Store, WallTime};
 
 use self::log::Log;
-use super::{Batch, Cell, Disk, MetadataWrite, ReadError, ReadRange, Storage};
+use self::metadata::{
+    a_cell_holds_its_newest_value, changes_come_in_order, entry,
+    the_metadata_log_is_cut_at_both_ends,
+};
+use super::{Batch, Disk, ReadError, ReadRange, Storage};
 
 mod log;
+mod metadata;
 
 /// How many pages a scan takes at most before the suite says that it does not end.
 const PAGES_MAX: usize = 10_000;
@@ -73,6 +78,8 @@ pub async fn check<B: Bench>(bench: &mut B) {
     handles_share_one_disk(bench).await;
     a_closed_disk_opens_again(bench).await;
     what_is_cut_is_gone_and_nothing_else(bench).await;
+    a_suffix_is_replaced_in_one_batch(bench).await;
+    the_newest_accepted_epoch_counts(bench).await;
     an_erased_partition_leaves_nothing(bench).await;
     times_are_found(bench).await;
 }
@@ -133,15 +140,11 @@ async fn holds(storage: &impl Storage, log: &Log) {
     same("entries", &found, &raw);
 }
 
-fn entry((index, bytes): &(ChangeIndex, Bytes)) -> MetadataWrite {
-    MetadataWrite::Entry(*index, bytes.clone())
-}
-
-fn state(partition: PartitionId, applied: u64, bytes: &str) -> Append {
+fn state(partition: PartitionId, applied: u64, bytes: &str) -> Store {
     let bytes = Bytes::from(bytes.to_owned());
     let (applied, from) = (EntryIndex(applied), EntryIndex(applied + 1));
     let checkpoint = Some(Checkpoint { applied, from, bytes });
-    Append { partition, records: Vec::new(), checkpoint, cut: None }
+    Store { checkpoint, ..Store::of(partition) }
 }
 
 async fn an_empty_disk_is_empty<B: Bench>(bench: &mut B) {
@@ -167,7 +170,7 @@ async fn a_batch_is_there_as_a_whole<B: Bench>(bench: &mut B) {
     let change = (ChangeIndex(1), Bytes::from_static(b"change"));
     let mut batch = Batch { metadata: vec![entry(&change)], ..Batch::default() };
     for log in &logs {
-        batch.appends.extend([log.part(0, 5), state(log.partition, 5, "five"), log.part(5, 10)]);
+        batch.stores.extend([log.part(0, 5), state(log.partition, 5, "five"), log.part(5, 10)]);
     }
     let storage = open(&disk).await;
     commit(&storage, &batch).await;
@@ -186,8 +189,8 @@ async fn a_batch_is_there_as_a_whole<B: Bench>(bench: &mut B) {
 async fn an_abandoned_batch_is_whole_or_absent<B: Bench>(bench: &mut B) {
     let disk = bench.fresh().await;
     let (log, other) = (Log::mixed(1, 40, 7), Log::mixed(2, 40, 7));
-    let first = Batch { appends: vec![log.part(0, 20)], ..Batch::default() };
-    let second = Batch { appends: vec![log.part(20, 40), other.append()], ..Batch::default() };
+    let first = Batch { stores: vec![log.part(0, 20)], ..Batch::default() };
+    let second = Batch { stores: vec![log.part(20, 40), other.store()], ..Batch::default() };
     let storage = open(&disk).await;
     commit(&storage, &first).await;
     {
@@ -218,7 +221,7 @@ async fn power_takes_nothing_that_was_committed<B: Bench>(bench: &mut B) {
         let storage = open(&disk).await;
         for place in part * 20..(part + 1) * 20 {
             let append = log.part(place, place + 1);
-            commit(&storage, &Batch { appends: vec![append], ..Batch::default() }).await;
+            commit(&storage, &Batch { stores: vec![append], ..Batch::default() }).await;
         }
         drop(storage);
         let Some(powered) = bench.lose_power(disk).await else {
@@ -314,7 +317,7 @@ async fn the_newest_state_counts<B: Bench>(bench: &mut B) {
     let newest = async |storage: &<B::Disk as Disk>::Storage| {
         ok("a state", storage.checkpoint(partition).await)
     };
-    let batch = |appends| Batch { appends, ..Batch::default() };
+    let batch = |stores| Batch { stores, ..Batch::default() };
     commit(&storage, &batch(vec![state(partition, 1, "one")])).await;
     assert_eq!(newest(&storage).await.as_deref(), Some(&b"one"[..]));
     let both = vec![state(partition, 2, "two, which is longer"), state(partition, 3, "3")];
@@ -330,81 +333,6 @@ async fn the_newest_state_counts<B: Bench>(bench: &mut B) {
     assert!(none.is_none(), "a state of a partition that has entries only");
     let partitions = ok("partitions", storage.partitions().await);
     assert_eq!(partitions, [partition, log.partition], "one has a state, one has entries");
-}
-
-async fn changes_come_in_order<B: Bench>(bench: &mut B) {
-    let disk = bench.fresh().await;
-    let storage = open(&disk).await;
-    let change = |at: u64| (ChangeIndex(at), Bytes::from(format!("change {at}")));
-    let all: Vec<_> = (1..=600).map(change).collect();
-    for changes in all.chunks(7) {
-        let metadata = changes.iter().map(entry).collect();
-        commit(&storage, &Batch { metadata, ..Batch::default() }).await;
-    }
-    drop(storage);
-    let disk = bench.restart(disk).await;
-    let storage = open(&disk).await;
-    for bytes_max in [1, 100, usize::MAX] {
-        let mut found = Vec::new();
-        for _ in 0..PAGES_MAX {
-            let next = ChangeIndex(found.len() as u64 + 1);
-            let page = ok("changes", storage.changes(next, bytes_max).await);
-            if page.is_empty() {
-                break;
-            }
-            found.extend(page);
-        }
-        same("the metadata log", &found, &all);
-    }
-    let tail = ok("changes", storage.changes(ChangeIndex(590), usize::MAX).await);
-    same("its end", &tail, &all[589..]);
-}
-
-async fn the_metadata_log_is_cut_at_both_ends<B: Bench>(bench: &mut B) {
-    let disk = bench.fresh().await;
-    let storage = open(&disk).await;
-    let change = |at: u64, text: &str| (ChangeIndex(at), Bytes::from(format!("{text} {at}")));
-    let first: Vec<_> = (1..=20).map(|at| change(at, "first")).collect();
-    commit(&storage, &Batch { metadata: first.iter().map(entry).collect(), ..Batch::default() })
-        .await;
-    // What is cut and what is written anew in one batch are taken in their order.
-    let again: Vec<_> = (11..=13).map(|at| change(at, "again")).collect();
-    let mut metadata = vec![MetadataWrite::Truncate(ChangeIndex(11))];
-    metadata.extend(again.iter().map(entry));
-    metadata.push(MetadataWrite::Purge(ChangeIndex(5)));
-    commit(&storage, &Batch { metadata, ..Batch::default() }).await;
-    drop(storage);
-    let disk = bench.restart(disk).await;
-    let storage = open(&disk).await;
-    let expected: Vec<_> = first[4..10].iter().cloned().chain(again).collect();
-    let found = ok("changes", storage.changes(ChangeIndex(0), usize::MAX).await);
-    same("what is left of the metadata log", &found, &expected);
-}
-
-async fn a_cell_holds_its_newest_value<B: Bench>(bench: &mut B) {
-    const CELLS: [Cell; 5] =
-        [Cell::Membership, Cell::Vote, Cell::Committed, Cell::Purged, Cell::Snapshot];
-    let disk = bench.fresh().await;
-    let storage = open(&disk).await;
-    for cell in CELLS {
-        let empty = ok("a cell", storage.cell(cell).await);
-        assert!(empty.is_none(), "{cell:?} on an empty disk");
-    }
-    for (round, text) in ["old", "new"].into_iter().enumerate() {
-        let cells = CELLS.iter().take(5 - round);
-        let put = |cell: &Cell| MetadataWrite::Cell(*cell, format!("{text} {cell:?}").into());
-        commit(&storage, &Batch { metadata: cells.map(put).collect(), ..Batch::default() }).await;
-    }
-    drop(storage);
-    let disk = bench.restart(disk).await;
-    let storage = open(&disk).await;
-    for cell in CELLS {
-        let text = if cell == Cell::Snapshot { "old" } else { "new" };
-        let found = ok("a cell", storage.cell(cell).await);
-        assert_eq!(found.as_deref(), Some(format!("{text} {cell:?}").as_bytes()));
-    }
-    let log = ok("changes", storage.changes(ChangeIndex(0), usize::MAX).await);
-    assert!(log.is_empty(), "cells are no part of the log");
 }
 
 async fn scans_page_through_one_partition<B: Bench>(bench: &mut B) {
@@ -433,9 +361,9 @@ async fn partitions_do_not_mix<B: Bench>(bench: &mut B) {
     let logs: Vec<_> = ids.map(|partition| Log::mixed(partition, partition % 5 + 1, 3)).collect();
     // Entries of all partitions alternate, as shards hand them in.
     for place in 0..5 {
-        let appends = logs.iter().filter(|log| log.records.len() > place);
-        let appends = appends.rev().map(|log| log.part(place, place + 1)).collect();
-        commit(&storage, &Batch { appends, ..Batch::default() }).await;
+        let stores = logs.iter().filter(|log| log.records.len() > place);
+        let stores = stores.rev().map(|log| log.part(place, place + 1)).collect();
+        commit(&storage, &Batch { stores, ..Batch::default() }).await;
     }
     let partitions: Vec<_> = logs.iter().map(|log| log.partition).collect();
     same("partitions", &ok("partitions", storage.partitions().await), &partitions);
@@ -522,7 +450,7 @@ async fn a_closed_disk_opens_again<B: Bench>(bench: &mut B) {
     for part in 0..3 {
         let storage = open(&disk).await;
         let append = log.part(part * 20, (part + 1) * 20);
-        commit(&storage, &Batch { appends: vec![append], ..Batch::default() }).await;
+        commit(&storage, &Batch { stores: vec![append], ..Batch::default() }).await;
         storage.close().await;
         drop(storage);
         disk = bench.restart(disk).await;
@@ -537,8 +465,8 @@ async fn what_is_cut_is_gone_and_nothing_else<B: Bench>(bench: &mut B) {
     commit(&storage, &log.batch()).await;
     commit(&storage, &beside.batch()).await;
     let cut = EntryIndex(20);
-    let append = Append { cut: Some(cut), ..state(log.partition, 40, "all") };
-    commit(&storage, &Batch { appends: vec![append], ..Batch::default() }).await;
+    let append = Store { cut: Some(cut), ..state(log.partition, 40, "all") };
+    commit(&storage, &Batch { stores: vec![append], ..Batch::default() }).await;
     drop(storage);
     let disk = bench.restart(disk).await;
     let storage = open(&disk).await;
@@ -550,14 +478,52 @@ async fn what_is_cut_is_gone_and_nothing_else<B: Bench>(bench: &mut B) {
     holds(&storage, &beside).await;
 }
 
+async fn a_suffix_is_replaced_in_one_batch<B: Bench>(bench: &mut B) {
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    let (mut log, beside) = (Log::mixed(7, 40, 3), Log::mixed(8, 5, 9));
+    commit(&storage, &beside.batch()).await;
+    commit(&storage, &log.batch()).await;
+    log.cut_after(EntryIndex(20));
+    let kept = log.records.len();
+    for _ in 0..5 {
+        log.message("another reign");
+    }
+    let cut = Store { cut_after: Some(EntryIndex(20)), ..log.part(kept, kept + 2) };
+    let stores = vec![cut, log.part(kept + 2, kept + 5)];
+    commit(&storage, &Batch { stores, ..Batch::default() }).await;
+    drop(storage);
+    let disk = bench.restart(disk).await;
+    let storage = open(&disk).await;
+    holds(&storage, &log).await;
+    holds(&storage, &beside).await;
+}
+
+async fn the_newest_accepted_epoch_counts<B: Bench>(bench: &mut B) {
+    let disk = bench.fresh().await;
+    let storage = open(&disk).await;
+    let partition = PartitionId(7);
+    assert_eq!(ok("no epoch", storage.accepted(partition).await), None);
+    for epoch in [Some(Epoch(3)), Some(Epoch(5)), None] {
+        let store = Store { accepted: epoch, ..Store::of(partition) };
+        commit(&storage, &Batch { stores: vec![store], ..Batch::default() }).await;
+    }
+    drop(storage);
+    let disk = bench.restart(disk).await;
+    let storage = open(&disk).await;
+    assert_eq!(ok("an epoch", storage.accepted(partition).await), Some(Epoch(5)));
+    same("partitions", &ok("partitions", storage.partitions().await), &[partition]);
+}
+
 async fn an_erased_partition_leaves_nothing<B: Bench>(bench: &mut B) {
     let disk = bench.fresh().await;
     let storage = open(&disk).await;
     let (log, beside) = (Log::mixed(7, 40, 3), Log::mixed(8, 5, 9));
     commit(&storage, &beside.batch()).await;
-    let appends = vec![log.append(), state(log.partition, 40, "all")];
+    let state = Store { accepted: Some(Epoch(2)), ..state(log.partition, 40, "all") };
+    let stores = vec![log.store(), state];
     let erased = vec![log.partition];
-    commit(&storage, &Batch { appends, erased, ..Batch::default() }).await;
+    commit(&storage, &Batch { stores, erased, ..Batch::default() }).await;
     drop(storage);
     let disk = bench.restart(disk).await;
     let storage = open(&disk).await;
@@ -565,6 +531,8 @@ async fn an_erased_partition_leaves_nothing<B: Bench>(bench: &mut B) {
     assert!(scan(&storage, log.partition, EntryIndex(0), usize::MAX).await.is_empty(), "entries");
     let state = ok("a state is read", storage.checkpoint(log.partition).await);
     assert_eq!(state, None, "the state of an erased partition");
+    let accepted = ok("an epoch is read", storage.accepted(log.partition).await);
+    assert_eq!(accepted, None, "the epoch of an erased partition");
     holds(&storage, &beside).await;
 }
 

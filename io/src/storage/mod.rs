@@ -5,8 +5,8 @@ use std::io;
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
-use sprawl_core::machine::{Append, Unreadable, WallTime};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId};
+use sprawl_core::machine::{Store, Unreadable, WallTime};
 
 pub mod contract;
 #[cfg(not(madsim))]
@@ -16,8 +16,8 @@ pub mod rocks;
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Entries and states of partitions, in the order in which the shards asked.
-    pub appends: Vec<Append>,
-    /// Partitions to forget, after what is appended to them.
+    pub stores: Vec<Store>,
+    /// Partitions to forget, after what is stored of them.
     pub erased: Vec<PartitionId>,
     /// What consensus on the metadata asks for, in its order.
     pub metadata: Vec<MetadataWrite>,
@@ -64,15 +64,15 @@ impl Batch {
     /// How many keys the batch touches, about.
     #[must_use]
     pub fn writes(&self) -> usize {
-        let of = |append: &Append| append.records.len() + 2;
-        self.appends.iter().map(of).sum::<usize>() + self.erased.len() + self.metadata.len()
+        let of = |store: &Store| store.records.len() + 3;
+        self.stores.iter().map(of).sum::<usize>() + self.erased.len() + self.metadata.len()
     }
 
     /// How many bytes the batch holds, without keys.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let records = self.appends.iter().flat_map(|append| &append.records).map(Record::len);
-        let states = self.appends.iter().filter_map(|append| append.checkpoint.as_ref());
+        let records = self.stores.iter().flat_map(|store| &store.records).map(Record::len);
+        let states = self.stores.iter().filter_map(|store| store.checkpoint.as_ref());
         let metadata = self.metadata.iter().map(MetadataWrite::bytes);
         records.chain(states.map(|state| state.bytes.len())).chain(metadata).sum()
     }
@@ -188,7 +188,7 @@ pub trait Storage: Clone + Send + Sync + 'static {
         below: EntryIndex,
     ) -> impl Future<Output = Result<Option<Offset>, ReadError>> + Send;
 
-    /// The partitions that have an entry or a state on the disk, ascending.
+    /// The partitions of which anything is on the disk, ascending.
     ///
     /// # Errors
     ///
@@ -204,6 +204,16 @@ pub trait Storage: Clone + Send + Sync + 'static {
         &self,
         partition: PartitionId,
     ) -> impl Future<Output = Result<Option<Bytes>, ReadError>> + Send;
+
+    /// The highest epoch of a partition that was stored as accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Failed`].
+    fn accepted(
+        &self,
+        partition: PartitionId,
+    ) -> impl Future<Output = Result<Option<Epoch>, ReadError>> + Send;
 
     /// Raw entries of a partition with their indexes, from `from` on, unchecked, about
     /// `bytes_max` of them but at least one; none when there are none. For recovery, which checks

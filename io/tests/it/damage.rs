@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Header, Record, Timing};
 use sprawl_core::ids::{EntryIndex, Epoch, Offset, PartitionId};
-use sprawl_core::machine::{Append, WallTime};
+use sprawl_core::machine::{Store, WallTime};
 use sprawl_io::data_dir::{self, DataDir, IDENTITY_FILE, IdentityError, Name};
 use sprawl_io::storage::rocks::{RocksOptions, RocksStorage};
 use sprawl_io::storage::{Batch, Disk, OpenError, ReadError, ReadRange, Storage};
@@ -43,13 +43,13 @@ async fn written(path: &Path) -> RocksStorage {
     enter(&dir).await.expect("a new node");
     let storage = dir.open().await.expect("an empty database");
     for number in 0..COMMITS {
-        let append = |partition| {
+        let store = |partition| {
             let partition = PartitionId(partition);
             let records = vec![message(partition, number)];
-            Append { partition, records, checkpoint: None, cut: None }
+            Store { records, ..Store::of(partition) }
         };
-        let appends = (1..=PARTITIONS).map(append).collect();
-        storage.commit(&Batch { appends, ..Batch::default() }).await.expect("a commit");
+        let stores = (1..=PARTITIONS).map(store).collect();
+        storage.commit(&Batch { stores, ..Batch::default() }).await.expect("a commit");
     }
     storage
 }

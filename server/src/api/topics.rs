@@ -77,12 +77,18 @@ struct Partition {
     id: u64,
     /// The reign of its leader.
     epoch: u64,
-    /// The node that leads it.
-    leader: String,
+    /// The node that leads it; null where none of those that live holds what was acknowledged.
+    leader: Option<String>,
     /// The nodes that are to hold a copy.
     replicas: Vec<String>,
     /// The nodes whose copies count for commits.
     in_sync: Vec<String>,
+    /// Those of them that do not hold what they acknowledged any more.
+    lost: Vec<String>,
+    /// How many live ones the set keeps at least.
+    min_in_sync: u32,
+    /// Whether nothing commits, because one of the set does not answer and cannot be removed.
+    frozen: bool,
     /// Whether its leader serves.
     serving: bool,
     /// The first offset that it retains.
@@ -146,7 +152,7 @@ pub(super) async fn one(
     let shown = Topic {
         name: name.to_string(),
         config: Config::of(&topic.config),
-        replication_in_effect: parts.iter().map(|part| part.replicas.len()).min().unwrap_or(0),
+        replication_in_effect: parts.iter().map(|part| part.in_sync.len()).min().unwrap_or(0),
         message_count: shown.iter().map(|part| part.message_count).sum(),
         subscribers: subscribers(&view, &name),
         storage_tier: STORAGE_TIER,
@@ -191,14 +197,18 @@ fn summary(view: &View, held: &Held<'_>, topic: &topic::Topic) -> Summary {
 }
 
 fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionStatus>) -> Partition {
+    let is_lost = |one: &&metadata::Member| one.standing == metadata::Standing::Lost;
     let names = |disks: &[DiskId]| disks.iter().map(|disk| node_name(view, *disk)).collect();
     Partition {
         partition: part.number,
         id: part.id.0,
         epoch: part.epoch.0,
-        leader: node_name(view, part.leader),
+        leader: part.led_by().map(|leader| node_name(view, leader)),
         replicas: names(&part.replicas),
-        in_sync: names(&part.in_sync),
+        in_sync: names(&part.members().collect::<Vec<_>>()),
+        lost: names(&part.in_sync.iter().filter(is_lost).map(|one| one.disk).collect::<Vec<_>>()),
+        min_in_sync: part.min_in_sync,
+        frozen: part.frozen,
         serving: held.is_some_and(|held| held.serving),
         start_offset: held.map_or(0, |held| held.start.0),
         end_offset: held.map_or(0, |held| held.end.0),

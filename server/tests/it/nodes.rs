@@ -201,3 +201,12 @@ pub(crate) fn owners(node: &Node) -> BTreeMap<String, String> {
     let owner = |topic: &Value| (text(&topic[0]["topic"]), text(&topic[0]["owners"][0]));
     topics.map(owner).collect()
 }
+
+/// How many copies of a topic count, as a node shows it; none where it does not know the topic.
+pub(crate) fn copies(nodes: &Nodes, at: usize, topic: &str) -> u64 {
+    let shown = get(&nodes.node(at).address, &format!("/topics/{topic}"));
+    if shown.status != 200 {
+        return 0;
+    }
+    shown.json()["replication_in_effect"].as_u64().expect("a number")
+}

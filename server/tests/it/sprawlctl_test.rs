@@ -64,7 +64,8 @@ fn forgotten_id() -> Fault {
     })
 }
 
-/// Answers of these paths have a payload that is not what was published.
+/// Answers of these paths have payloads that are not what was published: those of the messages
+/// whose numbers begin with a 3, whichever of them is seen first.
 fn altered(path: &'static str) -> Fault {
     Box::new(move |asked, node| {
         let said = asked.forward(node);
@@ -106,8 +107,8 @@ fn whatever_goes_wrong_is_named_in_one_line() {
         (swallowed(1_000_000), "lost: acknowledged, and not there when read back", "-7 "),
         (swallowed(3), "lost: acknowledged, and not there when read back", "-7 "),
         (forgotten_id(), "doubled, though its id was known", "-10 "),
-        (altered("/topics/"), "altered when read back: the payload", "-3 "),
-        (altered("/subscriptions/"), "altered when delivered: the payload", "-3 "),
+        (altered("/topics/"), "altered when read back: the payload", "-3"),
+        (altered("/subscriptions/"), "altered when delivered: the payload", "-3"),
         (withheld(), "lost: not delivered", "-5 "),
         (deaf(), "doubled: delivered again after its acknowledgement", "-"),
     ];

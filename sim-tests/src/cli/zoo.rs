@@ -36,7 +36,7 @@ enum World {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 31] = [
+const ZOO: [Planted; 34] = [
     node("no-sync", Bug::NoSync, "AckMeansDurable"),
     node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
     node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
@@ -56,6 +56,9 @@ const ZOO: [Planted; 31] = [
     gossip("join-told-once", Bug::JoinToldOnce, "ChangeKnownWithin"),
     cluster("placement-unordered", Bug::PlacementUnordered, "PlacementAgrees"),
     cluster("zone-ignored", Bug::ZoneIgnored, "ReplicasSpread"),
+    cluster("followers-not-awaited", Bug::FollowersNotAwaited, "NothingAckedIsLost"),
+    cluster("replica-answered-early", Bug::ReplicaAnsweredEarly, "InSyncHoldsCommitted"),
+    cluster("epoch-inherited", Bug::EpochInherited, "EpochIndexNamesOneEntry"),
     cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),
     cluster("vote-answered-early", Bug::VoteAnsweredEarly, "OneVotePerTerm"),
     cluster("append-answered-early", Bug::AppendAnsweredEarly, "LogMatching"),
@@ -131,7 +134,7 @@ impl Zoo {
                 if start > 0 && late {
                     continue;
                 }
-                seeds.push(planted.seek(start * STRIDE));
+                seeds.push(planted.seek_aloud(start * STRIDE));
             }
         }
         found.iter().map(|(planted, seeds)| planted.judge(seeds)).max().unwrap_or(0)
@@ -139,6 +142,18 @@ impl Zoo {
 }
 
 impl Planted {
+    /// [`Planted::seek`], and says what came of it: a search may take minutes.
+    fn seek_aloud(&self, from: u64) -> Option<u64> {
+        let began = Instant::now();
+        let found = self.seek(from);
+        let what = match found {
+            Some(seeds) => format!("caught after {seeds} seeds"),
+            None => format!("not caught within {SEEDS} seeds"),
+        };
+        println!("{} from {from} on: {what}, {:.1} s", self.id, began.elapsed().as_secs_f64());
+        found
+    }
+
     /// How many seeds from `from` on it took until its invariant spoke.
     fn seek(&self, from: u64) -> Option<u64> {
         let violations = |seed| {

@@ -9,7 +9,8 @@ use sprawl_core::ids::TopicName;
 use sprawl_core::machine::{ControlRequest, ControlResponse};
 use sprawl_io::handle::NodeHandle;
 
-use super::machine::{Machine, Standing};
+use super::crowd::Crowd;
+use super::machine::Machine;
 use super::watch::Watch;
 use crate::invariants::Findings;
 use crate::plan::Draw;
@@ -20,6 +21,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(20);
 /// What was asked for and acknowledged, over all clients. A clone is the same book.
 #[derive(Clone)]
 pub(super) struct Book {
+    crowd: Crowd,
     findings: Findings,
     watch: Watch,
     inner: Arc<Mutex<Written>>,
@@ -27,8 +29,6 @@ pub(super) struct Book {
 
 #[derive(Default)]
 struct Written {
-    machines: Vec<Machine>,
-    closed: bool,
     /// Topics whose making was acknowledged and whose removal nobody has asked for.
     made: BTreeSet<TopicName>,
     /// Topics whose removal was acknowledged.
@@ -46,22 +46,12 @@ pub(super) enum Fate {
 }
 
 impl Book {
-    pub(super) fn new(findings: Findings, watch: Watch) -> Self {
-        Self { findings, watch, inner: Arc::default() }
+    pub(super) fn new(crowd: Crowd, findings: Findings, watch: Watch) -> Self {
+        Self { crowd, findings, watch, inner: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Written> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// There is another machine to go to.
-    pub(super) fn knows(&self, machine: &Machine) {
-        self.lock().machines.push(machine.clone());
-    }
-
-    /// No new changes.
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
     }
 
     pub(super) fn counts(&self) -> (u64, u64) {
@@ -132,22 +122,15 @@ impl Book {
     }
 }
 
-/// Makes and removes topics until the book is closed.
+/// Makes and removes topics until all is closed.
 pub(super) async fn change(book: Book, client: u64, pause_ms: u64, mut dice: Draw) {
     let mut own: Vec<TopicName> = Vec::new();
     for number in 0_u64.. {
         tokio::time::sleep(Duration::from_millis(dice.range(1, pause_ms * 2))).await;
-        let machine = {
-            let written = book.lock();
-            if written.closed {
-                return;
-            }
-            let at = dice.range(0, written.machines.len() as u64 - 1);
-            written.machines[at as usize].clone()
-        };
-        if machine.standing() == Standing::Gone {
-            continue;
+        if book.crowd.is_closed() {
+            return;
         }
+        let Some(machine) = book.crowd.pick(&mut dice) else { continue };
         if own.len() > 3 && dice.percent(40) {
             let name = own.swap_remove(dice.range(0, own.len() as u64 - 1) as usize);
             book.ask(&machine, &name, false).await;

@@ -104,8 +104,12 @@ impl World {
         Some(())
     }
 
+    /// Those that run and may be struck. Whoever has an older disk is told first: it does not take
+    /// it for its own after one start more, and the boot number of that would be new.
     fn up(&self) -> Vec<Machine> {
-        let up = |machine: &&Machine| machine.standing() == Standing::Up;
+        let up = |machine: &&Machine| {
+            machine.standing() == Standing::Up && machine.condemned().is_none()
+        };
         self.machines.iter().filter(up).cloned().collect()
     }
 

@@ -1,12 +1,16 @@
 //! When all has healed: there is a leader soon, all that live agree, and every node takes changes.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use sprawl_core::cluster::metadata::Partition;
 use sprawl_core::ids::TopicName;
 use sprawl_io::handle::NodeHandle;
 
 use super::clients::Fate;
 use super::machine::{Machine, Standing};
+use super::mail;
 use super::world::World;
 
 /// How long it may take until somebody leads.
@@ -17,6 +21,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_secs(8);
 /// How long it may take until a copy of a directory ends.
 const COPY_LIMIT: Duration = Duration::from_secs(15);
+/// How long it may take until all is published again when a third of the machines is dead.
+const SERVES_LIMIT: Duration = Duration::from_secs(10);
 /// How often a change is tried through a node, of which the first may meet an election.
 const TRIES: u32 = 3;
 
@@ -40,9 +46,11 @@ pub(super) async fn judge(world: &mut World) {
     stay_calm(world).await;
     lose_the_leader(world).await;
     copy_one(world).await;
+    lose_a_third(world).await;
     propose_everywhere(world).await;
     world.mail.judge(&live(world), SETTLE_LIMIT).await;
     for (machine, node) in live(world) {
+        world.replicas.look(machine.number, &node).await;
         world.book.check(machine.number, &node);
     }
 }
@@ -88,6 +96,75 @@ async fn lose_the_leader(world: &mut World) {
     leader.start();
     let limit = world.began.elapsed() + SETTLE_LIMIT;
     until(world, limit, |world| differs(world).is_none().then_some(())).await;
+}
+
+/// ServesAgainWithin: where a third of the machines is killed at once, every partition of which one
+/// that counts is left takes messages again through the others.
+async fn lose_a_third(world: &mut World) {
+    let all = live(world);
+    let readable = |world: &World| live(world).first().is_some_and(|(_, node)| is_led(node));
+    if all.len() < 3 || !readable(world) {
+        return;
+    }
+    let limit = world.began.elapsed() + SETTLE_LIMIT;
+    until(world, limit, |world| lacks(world).is_none().then_some(())).await;
+    if let Some(partition) = lacks(world) {
+        let stands = mail::standing(&live(world), &partition).await;
+        return world.findings.violated("CopiesAreMade", format!("{SETTLE_LIMIT:?}: {stands}"));
+    }
+    let struck = a_third(&all, world.plan.seed);
+    let third = struck.len();
+    for machine in &struck {
+        machine.stands(Standing::Struck);
+        machine.kill(true);
+    }
+    let (lost, left) = (world.began.elapsed(), world.mail.probe(world.plan.seed));
+    let served = until(world, lost + SERVES_LIMIT, |_| (left.load(SeqCst) == 0).then_some(()));
+    if served.await.is_none() {
+        let detail = format!("{SERVES_LIMIT:?} after {third} of {} machines died", all.len());
+        world.findings.violated("ServesAgainWithin", detail);
+    }
+    world.outcome.served_again_after = Some(world.began.elapsed() - lost);
+    struck.iter().for_each(Machine::start);
+    let limit = world.began.elapsed() + SETTLE_LIMIT;
+    until(world, limit, |world| differs(world).is_none().then_some(())).await;
+}
+
+/// A third of the machines, with each seed from another one on, but so that each partition keeps
+/// one of those that count.
+fn a_third(all: &[(Machine, NodeHandle)], seed: u64) -> Vec<Machine> {
+    let view = all[0].1.view();
+    let (mut struck, mut disks) = (Vec::new(), BTreeSet::new());
+    for at in 0..all.len() {
+        let (machine, node) = &all[(seed as usize + at) % all.len()];
+        disks.insert(node.identity().disk);
+        let keeps = |partition: &Partition| !partition.members().all(|one| disks.contains(&one));
+        if view.partitions.values().all(|partition| keeps(partition)) {
+            struck.push(machine.clone());
+        } else {
+            disks.remove(&node.identity().disk);
+        }
+        if struck.len() == all.len() / 3 {
+            break;
+        }
+    }
+    struck
+}
+
+/// Whether every partition has a leader that holds what was acknowledged.
+fn is_led(node: &NodeHandle) -> bool {
+    node.view().partitions.values().all(|partition| partition.led_by().is_some())
+}
+
+/// A partition of which fewer copies count than it wants.
+fn lacks(world: &World) -> Option<Partition> {
+    let all = live(world);
+    let view = all.first()?.1.view();
+    let whole = |partition: &Partition| {
+        let live = partition.in_sync.iter().filter(|member| view.is_live(member)).count();
+        live >= view.replicas_wanted(&partition.config) && !partition.frozen
+    };
+    view.partitions.values().find(|partition| !whole(partition)).map(|one| Partition::clone(one))
 }
 
 /// CopiesAreRefused: a copy of the directory of a node that runs ends with a line that says so,

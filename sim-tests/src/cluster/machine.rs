@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use madsim::runtime::Handle;
 use sprawl_core::broker::ShardOptions;
+use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_io::data_dir::Name;
 use sprawl_io::handle::{Ended, NodeHandle};
 use sprawl_io::start::{Cluster, Options, start};
@@ -17,7 +18,6 @@ use super::trap::Trap;
 use super::watch::{NodeTrace, Watch};
 use crate::clock::{SimClock, WallError};
 use crate::disk::{Moment, Platters, SimDisk};
-use crate::invariants::Findings;
 use crate::net::Net;
 use crate::plan::Draw;
 
@@ -155,6 +155,11 @@ impl Machine {
     /// The node that runs on it, if one does.
     pub(super) fn handle(&self) -> Option<NodeHandle> {
         self.lock().handle.clone()
+    }
+
+    /// The last entry of a partition that is synced on its disk, if it has any.
+    pub(super) fn log_end(&self, partition: PartitionId) -> Option<EntryIndex> {
+        self.lock().disk.log_end(partition)
     }
 
     pub(super) fn touched(&self) -> u64 {
@@ -346,11 +351,9 @@ impl Machine {
 
 fn empty(plan: &ClusterPlan, dice: &mut Draw, (watch, trap): (NodeTrace, Trap)) -> SimDisk {
     let own = Draw::new(plan.seed, dice.range(1 << 20, 1 << 40));
-    // Messages are not this world's matter: each disk is its own witness, and nobody asks it.
-    SimDisk::new(plan.disk.clone(), own, Findings::default()).witnessed(move |moment, step| {
-        match moment {
-            Moment::Written => trap.written(step),
-            Moment::Synced => watch.synced(step),
-        }
+    let disk = SimDisk::new(plan.disk.clone(), own, watch.findings()).one_of_many();
+    disk.witnessed(move |moment, step| match moment {
+        Moment::Written => trap.written(step),
+        Moment::Synced => watch.synced(step),
     })
 }

@@ -1,20 +1,23 @@
 //! Who publishes, through any node, whoever leads the partition; and whether all that was
 //! acknowledged is read back through any node at the end.
 //!
-//! A partition has one copy: what was acknowledged by a disk that was destroyed since is lost, and
-//! nobody expects it.
+//! What was acknowledged is lost only where disks were destroyed, and all that counted: then nobody
+//! leads the partition, and nobody expects its messages.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Submission, Terms};
+use sprawl_core::cluster::metadata::Partition;
 use sprawl_core::ids::{Offset, Source, TopicName};
-use sprawl_core::machine::{FetchFrom, Refused, Request, Response};
+use sprawl_core::machine::{FetchFrom, PartitionStatus, Refused, Request, Response};
 use sprawl_io::handle::NodeHandle;
 
-use super::machine::{Machine, Standing};
+use super::crowd::Crowd;
+use super::machine::Machine;
 use super::watch::Watch;
 use crate::invariants::Findings;
 use crate::plan::Draw;
@@ -23,10 +26,14 @@ use crate::plan::Draw;
 const TOPICS: u64 = 6;
 /// How many messages a batch has at most.
 const BATCH_MAX: u64 = 8;
-/// How often a message is tried, each time under its id.
-const TRIES: usize = 4;
+/// How often a message is tried at most, each time under its id.
+const TRIES_MAX: usize = 4;
+/// So many of a hundred messages or batches are tried once.
+const ONCE_PERCENT: u64 = 50;
 /// A request at a node that nothing happens to is answered in this time.
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
+/// The dice of whoever publishes to find out whether that can be done.
+const PROBES: u64 = 40_000;
 /// How many messages are read at once.
 const PAGE: usize = 500;
 
@@ -36,6 +43,7 @@ type Place = (TopicName, u32, Offset);
 /// What became of all messages. A clone is the same one.
 #[derive(Clone)]
 pub(super) struct Mail {
+    crowd: Crowd,
     findings: Findings,
     watch: Watch,
     inner: Arc<Mutex<Sent>>,
@@ -43,8 +51,6 @@ pub(super) struct Mail {
 
 #[derive(Default)]
 struct Sent {
-    machines: Vec<Machine>,
-    closed: bool,
     /// How many publishers have something under way.
     busy: usize,
     tried: BTreeSet<String>,
@@ -63,22 +69,12 @@ struct Sent {
 type Found = BTreeMap<String, Offset>;
 
 impl Mail {
-    pub(super) fn new(findings: Findings, watch: Watch) -> Self {
-        Self { findings, watch, inner: Arc::default() }
+    pub(super) fn new(crowd: Crowd, findings: Findings, watch: Watch) -> Self {
+        Self { crowd, findings, watch, inner: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sent> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// There is another machine to go to.
-    pub(super) fn knows(&self, machine: &Machine) {
-        self.lock().machines.push(machine.clone());
-    }
-
-    /// No new messages.
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
     }
 
     /// How many messages were acknowledged, read back, and lost with their disks.
@@ -87,11 +83,11 @@ impl Mail {
         (sent.stored.len() as u64, sent.read, sent.lost)
     }
 
-    /// Publishes until the mail is closed.
+    /// Publishes until all is closed.
     pub(super) async fn publish(self, client: u64, pause_ms: u64, mut dice: Draw) {
         for number in 0_u64.. {
             tokio::time::sleep(Duration::from_millis(dice.range(1, pause_ms * 2))).await;
-            if self.lock().closed {
+            if self.crowd.is_closed() {
                 return;
             }
             let count = if dice.percent(30) { dice.range(2, BATCH_MAX) } else { 1 };
@@ -103,9 +99,11 @@ impl Mail {
                 sent.busy += 1;
                 sent.tried.extend(open.iter().map(|(id, _)| id.clone()));
             }
+            // What is refused at the only try was refused for good.
+            let tries = if dice.percent(ONCE_PERCENT) { 1 } else { TRIES_MAX };
             let mut doubtful = BTreeSet::new();
-            for _ in 0..TRIES {
-                let Some(machine) = self.pick(&mut dice) else { break };
+            for _ in 0..tries {
+                let Some(machine) = self.crowd.pick(&mut dice) else { break };
                 self.attempt(&machine, client, &mut open, &mut doubtful).await;
                 if open.is_empty() {
                     break;
@@ -121,13 +119,6 @@ impl Mail {
                 };
             }
         }
-    }
-
-    fn pick(&self, dice: &mut Draw) -> Option<Machine> {
-        let sent = self.lock();
-        let at = dice.range(0, sent.machines.len() as u64 - 1);
-        let machine = sent.machines[at as usize].clone();
-        (machine.standing() != Standing::Gone).then_some(machine)
     }
 
     /// Tries what is open once more; what is acknowledged is not open any more.
@@ -176,6 +167,29 @@ impl Mail {
         }
     }
 
+    /// Publishes to every topic until that is acknowledged, through whichever machine is picked;
+    /// says how many topics are left.
+    pub(super) fn probe(&self, seed: u64) -> Arc<AtomicU64> {
+        let left = Arc::new(AtomicU64::new(TOPICS));
+        for number in 0..TOPICS {
+            let (mail, left) = (self.clone(), left.clone());
+            let mut dice = Draw::new(seed, PROBES + number);
+            tokio::spawn(async move {
+                let mut open = vec![(format!("probe-{number}"), topic(number))];
+                mail.lock().tried.insert(open[0].0.clone());
+                let mut doubtful = BTreeSet::new();
+                while !open.is_empty() {
+                    let all = mail.crowd.all();
+                    let machine = &all[dice.range(0, all.len() as u64 - 1) as usize];
+                    mail.attempt(machine, PROBES, &mut open, &mut doubtful).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                left.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        left
+    }
+
     /// Reads everything back, each partition through two nodes, and judges it.
     pub(super) async fn judge(&self, live: &[(Machine, NodeHandle)], limit: Duration) {
         while self.lock().busy > 0 {
@@ -186,8 +200,8 @@ impl Mail {
         let disks: BTreeSet<_> = live.iter().map(|(_, node)| node.identity().disk).collect();
         let mut found: BTreeMap<(TopicName, u32), Found> = BTreeMap::new();
         for (turn, partition) in view.partitions.values().enumerate() {
-            if !partition.topic.as_str().starts_with("mail.") || !disks.contains(&partition.leader)
-            {
+            let is_left = partition.members().any(|disk| disks.contains(&disk));
+            if !partition.topic.as_str().starts_with("mail.") || !is_left {
                 continue;
             }
             let mut reads = Vec::new();
@@ -195,7 +209,9 @@ impl Mail {
                 let read = self.read(node, &partition.topic, partition.number, limit).await;
                 let Some(read) = read else {
                     let (topic, number) = (&partition.topic, machine.number);
-                    let detail = format!("'{topic}' is not read through machine {number}");
+                    let stands = standing(live, partition).await;
+                    let detail =
+                        format!("'{topic}' is not read through machine {number}: {stands}");
                     return self.findings.violated("EveryRequestResolves", detail);
                 };
                 reads.push(read);
@@ -231,6 +247,9 @@ impl Mail {
             } else if !sent.tried.contains(id) {
                 violated("NoPhantom", format!("nobody published {id}"));
             }
+        }
+        if lost > 0 && self.watch.wipes() == 0 {
+            violated("NothingAckedIsLost", format!("{lost} messages, and every disk is there"));
         }
         (sent.read, sent.lost) = (read, lost);
     }
@@ -298,6 +317,28 @@ impl Mail {
             self.findings.violated("NoDuplicateId", format!("{id} is at {first} and {offset}"));
         }
     }
+}
+
+/// How a partition stands, in the metadata and at its replicas.
+pub(super) async fn standing(live: &[(Machine, NodeHandle)], partition: &Partition) -> String {
+    let Partition { id, epoch, version, leader, replicas, in_sync, frozen, .. } = partition;
+    let mut text = format!(
+        "partition {id}, epoch {epoch}, version {version}, leader {leader}, replicas {replicas:?}, \
+         in sync {in_sync:?}, frozen {frozen}"
+    );
+    for (machine, node) in live {
+        let status = node.describe().await.unwrap_or_default();
+        let held = status.iter().flat_map(|shard| &shard.partitions);
+        for held in held.filter(|held| held.partition == *id) {
+            let (number, disk) = (machine.number, node.identity().disk);
+            let PartitionStatus { epoch, serving, persisted, commit, followers, .. } = held;
+            text += &format!(
+                "; machine {number} is {disk}: epoch {epoch}, serving {serving}, commit {commit} \
+                 of {persisted}, {followers:?}"
+            );
+        }
+    }
+    text
 }
 
 fn topic(number: u64) -> TopicName {

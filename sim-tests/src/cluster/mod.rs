@@ -4,11 +4,13 @@
 //! (`world/`).
 
 mod clients;
+mod crowd;
 mod faults;
 mod judgement;
 mod machine;
 mod mail;
 mod plan;
+mod replicas;
 mod trap;
 mod watch;
 mod world;
@@ -44,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) unknown: u64,
     /// Messages that were acknowledged, of these read back, and lost with their only disk.
     pub(crate) mail: (u64, u64, u64),
+    /// How long it took until all was published again when a third was killed in calm.
+    pub(crate) served_again_after: Option<Duration>,
     /// Faults that happened, by class, and those that the atlas forbade.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) forbidden: u64,

@@ -36,7 +36,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) snapshot_entries: u64,
     pub(crate) link: LinkPlan,
     pub(crate) disk: DiskPace,
-    /// Who changes the metadata: how many at once, with what pause between two changes.
+    /// Who changes the metadata: how many at once, with what pause between two changes. Twice as
+    /// many publish, at the same pace.
     pub(crate) clients: u32,
     pub(crate) pause_ms: u64,
     pub(crate) chaos_ms: u64,

@@ -41,9 +41,10 @@ struct Watched {
     compared: u64,
     clusters: BTreeSet<ClusterId>,
     placement: PlacementWatch,
-    /// The newest version that was shown, who is down by it, and how often that has changed.
-    newest: (ChangeIndex, BTreeSet<DiskId>, u64),
+    /// The newest view that was shown, who is down by it, and how often that has changed.
+    newest: (Arc<View>, BTreeSet<DiskId>, u64),
     sprung: u64,
+    wiped: u64,
     /// Who votes by which entry of the log, from the newest committed one on.
     voters: BTreeMap<u64, Voters>,
     /// Which member of the group a machine is.
@@ -66,6 +67,7 @@ impl Watch {
             placement: PlacementWatch::default(),
             newest: Default::default(),
             sprung: 0,
+            wiped: 0,
             voters: BTreeMap::new(),
             members: BTreeMap::new(),
             ghosts: BTreeSet::new(),
@@ -123,9 +125,19 @@ impl Watch {
         (watched.raft.counts(), watched.compared)
     }
 
+    /// How many disks were destroyed.
+    pub(super) fn wipes(&self) -> u64 {
+        self.lock().wiped
+    }
+
     /// How often a node was declared down, or back.
     pub(super) fn verdicts(&self) -> u64 {
         self.lock().newest.2
+    }
+
+    /// The newest metadata that a node has shown.
+    pub(super) fn newest(&self) -> Arc<View> {
+        self.lock().newest.0.clone()
     }
 
     /// Every set of voters whose majority may matter now.
@@ -141,6 +153,7 @@ impl Watch {
     /// A machine has an empty disk.
     pub(super) fn wiped(&self, machine: usize) {
         let mut watched = self.lock();
+        watched.wiped += 1;
         watched.members.remove(&machine);
         watched.ghosts.remove(&machine);
     }
@@ -226,12 +239,15 @@ impl Watched {
     }
 
     /// ViewsArePrefixes: one version is one view, on all nodes. OneClusterPerSeeds.
-    fn shown(&mut self, view: &View) {
+    fn shown(&mut self, view: &Arc<View>) {
         let mut hash = Digest::default();
         view.snapshot().hash(&mut hash);
         let found = hash.finish();
         let known = match self.views.insert(view.version, found) {
-            None => found,
+            None => {
+                BoundsHold::shown(view, &self.findings);
+                found
+            }
             Some(known) => {
                 self.compared += 1;
                 known
@@ -249,11 +265,11 @@ impl Watched {
         let checked = self.placement.shown(view);
         self.check(checked);
         let (newest, down, verdicts) = &mut self.newest;
-        if view.version > *newest {
+        if view.version > newest.version {
             let found = view.nodes.iter().filter(|(_, node)| node.down.is_some());
             let found: BTreeSet<DiskId> = found.map(|(disk, _)| *disk).collect();
             *verdicts += found.symmetric_difference(down).count() as u64;
-            (*newest, *down) = (view.version, found);
+            (*newest, *down) = (view.clone(), found);
         }
     }
 }
@@ -273,6 +289,13 @@ impl NodeTrace {
         if let (Some(event), Some(node)) = (raft::synced(step), member) {
             watched.raft(self.machine, node, &event);
         }
+    }
+}
+
+impl NodeTrace {
+    /// Where what is found is put.
+    pub(super) fn findings(&self) -> Findings {
+        self.watch.lock().findings.clone()
     }
 }
 
@@ -307,6 +330,7 @@ impl Trace<Control> for NodeTrace {
                     }
                 }
                 ControlEffect::Propose(_)
+                | ControlEffect::AskShards { .. }
                 | ControlEffect::Send { .. }
                 | ControlEffect::Tell(_)
                 | ControlEffect::Reply { .. } => {}

@@ -6,9 +6,11 @@ use std::time::Duration;
 use madsim::runtime::Handle;
 
 use super::clients::{self, Book};
+use super::crowd::Crowd;
 use super::machine::{Machine, Standing, Verdict};
 use super::mail::Mail;
 use super::plan::ClusterPlan;
+use super::replicas::Replicas;
 use super::watch::Watch;
 use super::{Outcome, judgement};
 use crate::invariants::Findings;
@@ -37,8 +39,10 @@ pub(super) struct World {
     pub(super) watch: Watch,
     pub(super) findings: Findings,
     pub(super) machines: Vec<Machine>,
+    crowd: Crowd,
     pub(super) book: Book,
     pub(super) mail: Mail,
+    pub(super) replicas: Replicas,
     pub(super) outcome: Outcome,
     /// Members of the group whose disks were destroyed.
     pub(super) destroyed: std::collections::BTreeSet<sprawl_core::ids::NodeId>,
@@ -60,16 +64,20 @@ impl World {
         };
         let net = Net::new(knobs, Draw::new(plan.seed, Purpose::Net as u64));
         let plan = Arc::new(plan);
-        let book = Book::new(findings.clone(), watch.clone());
-        let mail = Mail::new(findings.clone(), watch.clone());
+        let crowd = Crowd::default();
+        let book = Book::new(crowd.clone(), findings.clone(), watch.clone());
+        let mail = Mail::new(crowd.clone(), findings.clone(), watch.clone());
+        let replicas = Replicas::new(findings.clone(), watch.clone());
         let mut world = Self {
             plan,
             net,
             watch,
             findings,
             machines: Vec::new(),
+            crowd,
             book,
             mail,
+            replicas,
             outcome: Outcome::default(),
             destroyed: Default::default(),
             weather: Vec::new(),
@@ -91,8 +99,7 @@ impl World {
         let number = self.machines.len();
         let machine = Machine::new(number, &self.plan, (&self.net, &self.watch), self.began);
         self.machines.push(machine.clone());
-        self.book.knows(&machine);
-        self.mail.knows(&machine);
+        self.crowd.knows(&machine);
         machine
     }
 
@@ -102,9 +109,12 @@ impl World {
             machine.stands(Standing::Struck);
             machine.start_after(Duration::from_millis(start_ms));
         }
+        tokio::spawn(self.replicas.clone().watch(self.crowd.clone()));
         for client in 0..u64::from(self.plan.clients) {
             let dice = Draw::new(self.plan.seed, Purpose::Clients as u64 + client);
             tokio::spawn(clients::change(self.book.clone(), client, self.plan.pause_ms, dice));
+        }
+        for client in 0..u64::from(self.plan.clients) * 2 {
             let dice = Draw::new(self.plan.seed, Purpose::Mail as u64 + client);
             tokio::spawn(self.mail.clone().publish(client, self.plan.pause_ms, dice));
         }
@@ -163,8 +173,7 @@ impl World {
     /// Ends every fault.
     fn heal(&mut self) {
         self.watch.world("all heals");
-        self.book.close();
-        self.mail.close();
+        self.crowd.close();
         self.weather.drain(..).for_each(|fault| fault.abort());
         self.net.heal();
         for machine in &self.machines {

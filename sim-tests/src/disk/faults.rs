@@ -1,6 +1,7 @@
 //! What happens to a disk that no program asked for, and what is noted about every write.
 
 use bytes::Bytes;
+use sprawl_core::ids::EntryIndex;
 use sprawl_io::storage::{Batch, Cell, MetadataWrite};
 
 use super::{Moment, Platters, SimDisk, State};
@@ -8,9 +9,9 @@ use super::{Moment, Platters, SimDisk, State};
 impl State {
     /// A batch goes to the disk, synced or not: what it names is named for ever.
     pub(super) fn written(&mut self, batch: &Batch) {
-        for append in &batch.appends {
-            for record in &append.records {
-                self.findings.lock().log.written(append.partition, record);
+        for store in &batch.stores {
+            for record in &store.records {
+                self.findings.lock().log.written(store.partition, record);
             }
         }
         for step in &batch.metadata {
@@ -20,25 +21,35 @@ impl State {
 
     /// A batch is durable.
     pub(super) fn settle(&mut self, batch: &Batch) {
-        for append in &batch.appends {
-            for record in &append.records {
-                let place = (append.partition, record.header().index);
+        for store in &batch.stores {
+            if let Some(epoch) = store.accepted {
+                self.platters.accepted.insert(store.partition, epoch);
+            }
+            if let Some(last) = store.cut_after {
+                let gone = (store.partition, last.next())..=(store.partition, EntryIndex(u64::MAX));
+                self.platters.log.extract_if(gone, |_, _| true).for_each(drop);
+            }
+            for record in &store.records {
+                let place = (store.partition, record.header().index);
                 self.platters.log.insert(place, record.bytes().clone());
-                self.findings.lock().log.durable(append.partition, record);
+                if !self.is_one_of_many {
+                    self.findings.lock().log.durable(store.partition, record);
+                }
             }
-            if let Some(checkpoint) = &append.checkpoint {
-                self.platters.states.insert(append.partition, checkpoint.bytes.clone());
+            if let Some(checkpoint) = &store.checkpoint {
+                self.platters.states.insert(store.partition, checkpoint.bytes.clone());
             }
-            if let Some(cut) = append.cut {
-                let kept = self.platters.log.split_off(&(append.partition, cut));
-                self.platters.log.retain(|&(partition, _), _| partition != append.partition);
+            if let Some(cut) = store.cut {
+                let kept = self.platters.log.split_off(&(store.partition, cut));
+                self.platters.log.retain(|&(partition, _), _| partition != store.partition);
                 self.platters.log.extend(kept);
-                self.platters.cut.insert(append.partition);
+                self.platters.cut.insert(store.partition);
             }
         }
         for erased in &batch.erased {
             self.platters.log.retain(|(partition, _), _| partition != erased);
             self.platters.states.remove(erased);
+            self.platters.accepted.remove(erased);
         }
         for step in &batch.metadata {
             self.witness.iter().for_each(|tell| tell(Moment::Synced, step));

@@ -1,5 +1,7 @@
-//! BoundsHold: each machine keeps its own invariants and bounds, after every step.
+//! BoundsHold: each machine keeps its own invariants and bounds, after every step; and each version
+//! of the metadata, when it is first shown.
 
+use sprawl_core::cluster::metadata::View;
 use sprawl_core::machine::Machine;
 
 use super::Findings;
@@ -11,6 +13,14 @@ impl BoundsHold {
     pub(crate) fn stepped<M: Machine>(machine: &M, findings: &Findings) {
         if let Err(broken) = machine.check() {
             findings.violated("BoundsHold", format!("{}: {}", broken.invariant, broken.detail));
+        }
+    }
+
+    /// Asks a version of the metadata. It takes time that grows with all topics, and nodes that
+    /// show the same version are compared.
+    pub(crate) fn shown(view: &View, findings: &Findings) {
+        if let Err(broken) = view.check() {
+            findings.violated("BoundsHold", format!("view {}: {broken}", view.version));
         }
     }
 }

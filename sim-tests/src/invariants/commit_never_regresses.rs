@@ -44,6 +44,7 @@ mod tests {
             number: 0,
             epoch: Epoch(1),
             serving: true,
+            persisted: EntryIndex(commit),
             commit: EntryIndex(commit),
             start: Offset(0),
             end: Offset(0),
@@ -53,6 +54,7 @@ mod tests {
             window_ids: 0,
             chain: 0,
             damaged: None,
+            followers: Vec::new(),
         };
         ShardStatus { partitions: vec![partition], ..ShardStatus::default() }
     }

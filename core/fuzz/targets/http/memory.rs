@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, Offset, PartitionId};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId};
 use sprawl_core::machine::WallTime;
 use sprawl_io::peer::{Halves, Sockets};
 use sprawl_io::storage::{
@@ -34,9 +34,9 @@ impl Memory {
 impl Storage for Memory {
     async fn write(&self, batch: &Batch) -> Result<(), CommitError> {
         let mut held = self.held();
-        for append in &batch.appends {
-            for record in &append.records {
-                held.log.insert((append.partition, record.header().index), record.clone());
+        for store in &batch.stores {
+            for record in &store.records {
+                held.log.insert((store.partition, record.header().index), record.clone());
             }
         }
         Ok(())
@@ -81,6 +81,10 @@ impl Storage for Memory {
     }
 
     async fn checkpoint(&self, _: PartitionId) -> Result<Option<Bytes>, ReadError> {
+        Ok(None)
+    }
+
+    async fn accepted(&self, _: PartitionId) -> Result<Option<Epoch>, ReadError> {
         Ok(None)
     }
 

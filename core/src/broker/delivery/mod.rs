@@ -128,6 +128,12 @@ impl Deliveries {
         self.subscribers.get(id).map(Subscriber::subscription)
     }
 
+    /// This node leads no more: whoever had something here has nothing.
+    pub(crate) fn stop(&mut self) {
+        let (available, seen_end) = (std::mem::take(&mut self.available), self.seen_end);
+        *self = Self { touched: available.clone(), available, seen_end, ..Self::default() };
+    }
+
     fn schedule(&mut self, id: &SubscriptionId, offset: Offset, next: Next) {
         match next {
             Next::Ready => {}

@@ -3,6 +3,7 @@
 mod burying;
 mod publishing;
 mod reading;
+mod replicating;
 mod retention;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,8 +15,8 @@ pub(super) use reading::{FETCHES_MAX, Fetch, Pulling};
 
 use super::delivery::{AckToken, Deliveries, attempt_notes};
 use super::desk::{Desk, Reading, ReplyTo};
-use super::replica::{Note, Record, Replica, Step, What};
-use crate::cluster::metadata::{self, View};
+use super::replica::{Evicted, Note, Replica, Replication, Step, What};
+use crate::cluster::metadata;
 use crate::cluster::subscription::{StartFrom, Subscription};
 use crate::ids::{Boot, DiskId, EntryIndex, Offset, SubscriptionId};
 use crate::machine::{
@@ -32,62 +33,47 @@ pub(crate) struct Partition {
     publishes: Publishes,
     /// Readers, by the time when to answer them with nothing.
     fetches: BTreeMap<(Time, ReplyTo), Fetch>,
+    replication: Replication,
     /// Entries on their way to the disk, with their sizes.
     unsynced: VecDeque<(EntryIndex, usize)>,
+    /// Entries that are not known to be committed, and their bytes.
+    uncommitted: VecDeque<(EntryIndex, usize)>,
+    uncommitted_bytes: usize,
     retention: retention::Retention,
     /// When the shard will wake it, at the latest when it wants to be woken.
     pub(super) timer: Option<Time>,
 }
 
 impl Partition {
-    pub(crate) fn new(view: Arc<metadata::Partition>, replica: Replica) -> Self {
+    pub(crate) fn new(
+        view: Arc<metadata::Partition>,
+        replica: Replica,
+        replication: Replication,
+    ) -> Self {
         Self {
+            replication,
             view,
             replica,
             deliveries: Deliveries::default(),
             publishes: Publishes::default(),
             fetches: BTreeMap::new(),
             unsynced: VecDeque::new(),
+            uncommitted: VecDeque::new(),
+            uncommitted_bytes: 0,
             retention: retention::Retention::default(),
             timer: None,
         }
     }
 
-    /// Acts on what a view says: leads in the epoch that is this node's.
+    /// Acts on what a view says.
     pub(crate) fn adopt(
         &mut self,
         view: Arc<metadata::Partition>,
         me: (DiskId, Boot),
         desk: &mut Desk<'_>,
     ) {
-        let new_reign = !self.replica.leading() || self.replica.epoch() < view.epoch;
         self.view = view;
-        if new_reign && self.view.leader == me.0 && self.replica.damaged.is_none() {
-            let start = Note::Start { leader: me.0, boot: me.1 };
-            let record = self.replica.lead(me.0, &self.view, start, desk.cluster_time);
-            desk.account(self.view.id, &record);
-            self.write(vec![record], desk);
-        }
-        self.plan_retention(desk);
-    }
-
-    /// Hands entries, which are in the shard's accounts, to the disk.
-    fn write(&mut self, records: Vec<Record>, desk: &mut Desk<'_>) {
-        for record in &records {
-            self.unsynced.push_back((record.header().index, record.len()));
-        }
-        let append = self.replica.write(records, desk.bench.options.checkpoint_entries);
-        desk.effects.push(ShardEffect::Append(append));
-    }
-
-    fn write_notes(&mut self, notes: Vec<Note>, desk: &mut Desk<'_>) {
-        if notes.is_empty() {
-            return;
-        }
-        let append = |note| self.replica.append_note(note, desk.cluster_time);
-        let records: Vec<Record> = notes.into_iter().map(append).collect();
-        records.iter().for_each(|record| desk.account(self.view.id, record));
-        self.write(records, desk);
+        self.follow_view(me, desk);
     }
 
     /// Makes sure that a subscription has a cursor here, where it is to begin.
@@ -144,33 +130,7 @@ impl Partition {
         }
     }
 
-    /// The disk holds the log up to `index`: commits, applies, answers.
-    pub(crate) fn persisted(&mut self, index: EntryIndex, view: &View, desk: &mut Desk<'_>) {
-        while let Some((_, bytes)) = self.unsynced.pop_front_if(|(at, _)| *at <= index) {
-            desk.bench.ledger.in_flight -= bytes;
-        }
-        self.replica.persist(index);
-        while let Some(step) = self.replica.advance() {
-            let begins = matches!(step.what, What::Note(Note::Start { .. }));
-            self.committed(&step, view, desk);
-            // Before what comes after: it is judged by what was there before.
-            if begins && self.replica.serving() {
-                self.begin_serving(view, desk);
-            }
-        }
-        if self.replica.serving() {
-            self.answer_repeats(desk);
-            self.answer_fetches(desk);
-            self.answer_trims(desk);
-        }
-        self.start_burials(desk);
-        if self.replica.store_due() {
-            self.write(Vec::new(), desk);
-        }
-        self.plan_retention(desk);
-    }
-
-    fn committed(&mut self, step: &Step, view: &View, desk: &mut Desk<'_>) {
+    fn committed(&mut self, step: &Step, desk: &mut Desk<'_>) {
         let serving = self.replica.serving();
         match &step.what {
             What::Message(_, timing, _) => {
@@ -181,7 +141,7 @@ impl Partition {
                 }
             }
             What::Note(Note::CursorFixed { subscription, .. }) if serving => {
-                self.serve(subscription, view, desk);
+                self.serve(subscription, desk);
             }
             What::Note(Note::Attempts { subscription, attempts }) => {
                 let now = desk.cluster_time;
@@ -198,7 +158,7 @@ impl Partition {
     }
 
     /// The Start entry is committed: subscriptions go on from their cursors.
-    fn begin_serving(&mut self, view: &View, desk: &mut Desk<'_>) {
+    fn begin_serving(&mut self, desk: &mut Desk<'_>) {
         self.begin_retention();
         for &(due, offset) in &self.replica.state.delayed {
             let priority = self.replica.state.ranked.get(&offset).copied().unwrap_or_default();
@@ -206,17 +166,17 @@ impl Partition {
         }
         let ids: Vec<SubscriptionId> = self.replica.state.cursors.keys().cloned().collect();
         for id in &ids {
-            if view.subscriptions.contains_key(id) {
-                self.serve(id, view, desk);
+            if desk.bench.view.subscriptions.contains_key(id) {
+                self.serve(id, desk);
             } else {
                 self.drop_cursor(id, desk);
             }
         }
     }
 
-    fn serve(&mut self, id: &SubscriptionId, view: &View, desk: &mut Desk<'_>) {
+    fn serve(&mut self, id: &SubscriptionId, desk: &mut Desk<'_>) {
         let (Some(cursor), Some(subscription)) =
-            (self.replica.state.cursors.get(id), view.subscriptions.get(id))
+            (self.replica.state.cursors.get(id), desk.bench.view.subscriptions.get(id).cloned())
         else {
             return;
         };
@@ -229,8 +189,8 @@ impl Partition {
         }
         let (buries, now) = (self.dead_letter_topic().is_some(), desk.cluster_time);
         let ranked = &self.replica.state.ranked;
-        self.deliveries.serve(subscription, cursor, buries, ranked, now);
-        self.report_fixed(subscription, desk);
+        self.deliveries.serve(&subscription, cursor, buries, ranked, now);
+        self.report_fixed(&subscription, desk);
     }
 
     fn report_fixed(&self, subscription: &Subscription, desk: &mut Desk<'_>) {
@@ -285,18 +245,21 @@ impl Partition {
             self.start_burials(desk);
         }
         self.retain(desk);
+        self.replication_woke(desk);
     }
 
     /// When to wake it.
     pub(crate) fn wakeup(
         &self,
+        now: Time,
         disk: DiskSpace,
         clock: &crate::cluster::ClusterClock,
     ) -> Option<Time> {
         let fetch = self.fetches.first_key_value().map(|(&(deadline, _), _)| deadline);
         let delivery = self.deliveries.wakeup(disk == DiskSpace::Free);
         let due = self.deliveries.next_due().map(|at| clock.when(at));
-        let others = [self.publishes.wakeup(), self.retention.wakeup()];
+        let replication = self.replication.wakeup(now, &self.replica);
+        let others = [self.publishes.wakeup(), self.retention.wakeup(), replication];
         [fetch, delivery, due].into_iter().chain(others).flatten().min()
     }
 
@@ -310,16 +273,19 @@ impl Partition {
         self.publishes.abandon(desk);
         self.abandon_trims(desk);
         for fetch in std::mem::take(&mut self.fetches).into_values() {
-            desk.refuse(fetch.reply, Refused::NoTopic(self.view.topic.clone()));
+            let is_elsewhere = desk.bench.view.partitions.contains_key(&self.view.id);
+            let gone = || Refused::NoTopic(self.view.topic.clone());
+            desk.refuse(fetch.reply, if is_elsewhere { Refused::NotReady } else { gone() });
         }
         let ledger = &mut desk.bench.ledger;
         ledger.in_flight -= self.unsynced.iter().map(|(_, bytes)| bytes).sum::<usize>();
         ledger.cached -= self.replica.memory.bytes();
+        ledger.uncommitted -= self.uncommitted_bytes;
         desk.effects.push(ShardEffect::Erase { partition: self.view.id });
     }
 
-    /// Drops the oldest entry from memory if it may go; gives its size.
-    pub(crate) fn evict(&mut self) -> Option<usize> {
+    /// Drops the oldest entry from memory if it may go.
+    pub(crate) fn evict(&mut self) -> Evicted {
         self.replica.memory.evict(self.replica.commit())
     }
 
@@ -331,6 +297,7 @@ impl Partition {
             number: self.view.number,
             epoch: self.replica.epoch(),
             serving: self.replica.serving(),
+            persisted: self.replica.persisted(),
             commit: self.replica.commit(),
             start: state.start,
             end: state.end,
@@ -340,6 +307,7 @@ impl Partition {
             window_ids: state.window.len() as u64,
             chain: state.chain,
             damaged: self.replica.damaged.clone(),
+            followers: self.replication.followers(),
         }
     }
 
@@ -352,7 +320,7 @@ impl Partition {
             return Err(format!("{} fetches, the bound is {FETCHES_MAX}", self.fetches.len()));
         }
         self.publishes.check()?;
-        self.replica.check()?;
+        self.replication.check(&self.replica)?;
         self.deliveries.check()
     }
 }

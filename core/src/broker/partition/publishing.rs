@@ -111,7 +111,6 @@ impl Partition {
                 let record = self.replica.append_message(draft, id, &terms, ttl, now, room);
                 let offset = record.header().offset;
                 self.publishes.firsts.push_back(Publish { reply, offset, deadline });
-                desk.account(self.view.id, &record);
                 Ok(Some(record))
             }
         }
@@ -147,6 +146,9 @@ impl Partition {
         }
         if !desk.may_write() {
             return Err(Refused::DiskFull);
+        }
+        if self.is_held_up(desk) {
+            return Err(Refused::Overloaded("too much waits for the partition's other replicas"));
         }
         if !terms.delay.is_zero() && self.replica.state.delayed.len() >= DELAYED_MAX {
             return Err(Refused::Overloaded("too many messages of the partition are delayed"));

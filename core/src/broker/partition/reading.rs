@@ -6,7 +6,6 @@ use super::Partition;
 use crate::broker::delivery::{AckToken, Burial, DELIVERY_BYTES_MAX, Delivered, Run};
 use crate::broker::desk::{Desk, Reading, ReplyTo};
 use crate::broker::replica::{Found, Record};
-use crate::cluster::metadata::View;
 use crate::ids::{MessageId, Offset, SubscriptionId};
 use crate::machine::{FetchFrom, Refused, Response, ShardEffect, Time, Unreadable};
 
@@ -190,9 +189,11 @@ impl Partition {
         let (id, below) = (self.view.id, self.replica.commit().next());
         let bytes_max = match &what {
             Reading::Pull(pulling) => pulling.room(),
-            Reading::Fetch(_) | Reading::FetchFrom(_) | Reading::Begin(..) | Reading::Bury(_) => {
-                DELIVERY_BYTES_MAX
-            }
+            Reading::Fetch(_)
+            | Reading::FetchFrom(_)
+            | Reading::Begin(..)
+            | Reading::Bury(_)
+            | Reading::Entries { .. } => DELIVERY_BYTES_MAX,
         };
         match desk.read(id, what) {
             Ok(read) => desk.effects.push(ShardEffect::Read {
@@ -247,6 +248,7 @@ impl Partition {
             }
             // It is looked for again with the next view, or the next start.
             Reading::Begin(..) => {}
+            Reading::Entries { .. } => panic!("what is read for followers is not refused"),
         }
     }
 
@@ -257,6 +259,9 @@ impl Partition {
         result: Result<Vec<Record>, Unreadable>,
         desk: &mut Desk<'_>,
     ) {
+        if let Reading::Entries { to, from } = what {
+            return self.entries_read((to, from), result, desk);
+        }
         let records = match result {
             Ok(records) => records,
             Err(damage) => return self.reading_ended(what, Refused::Damaged(damage), desk),
@@ -277,7 +282,9 @@ impl Partition {
                 }
             }
             Reading::Bury(burial) => self.bury(burial, records.into_iter().next(), desk),
-            Reading::FetchFrom(_) | Reading::Begin(..) => panic!("a search gives no messages"),
+            Reading::FetchFrom(_) | Reading::Begin(..) | Reading::Entries { .. } => {
+                panic!("neither a search nor a follower's read gives messages")
+            }
         }
     }
 
@@ -286,7 +293,6 @@ impl Partition {
         &mut self,
         what: Reading,
         result: Result<Option<Offset>, Unreadable>,
-        view: &View,
         desk: &mut Desk<'_>,
     ) {
         match (what, result) {
@@ -296,9 +302,9 @@ impl Partition {
             }
             (Reading::Begin(id, created, end), Ok(at)) => {
                 // One that was made anew meanwhile begins elsewhere.
-                let subscription = view.subscriptions.get(&id);
+                let subscription = desk.bench.view.subscriptions.get(&id).cloned();
                 if let Some(subscription) = subscription.filter(|held| held.created == created) {
-                    self.begin_at(subscription, at.unwrap_or(end), desk);
+                    self.begin_at(&subscription, at.unwrap_or(end), desk);
                 }
             }
             (what, Ok(_)) => panic!("a read gives messages: {what:?}"),

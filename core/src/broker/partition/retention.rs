@@ -101,7 +101,7 @@ impl Partition {
             // An entry whose time lets the window forget.
             self.append_trim(below, desk);
         } else if !held && !self.replica.store_soon() {
-            self.write(Vec::new(), desk);
+            self.store_state(desk);
         }
     }
 

@@ -20,6 +20,17 @@ pub(crate) enum Found {
     Below,
 }
 
+/// What became of the oldest entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evicted {
+    /// It is gone; so many bytes are free.
+    Entry(usize),
+    /// There is none.
+    Nothing,
+    /// It is not committed and stays.
+    UnderWay,
+}
+
 impl Memory {
     pub(crate) fn push(&mut self, record: Record) {
         if let Some(last) = self.records.back() {
@@ -28,13 +39,33 @@ impl Memory {
         self.records.push_back(record);
     }
 
-    /// Drops the oldest entry if it is committed; gives its footprint, or `None` if it must stay.
-    pub(crate) fn evict(&mut self, commit: EntryIndex) -> Option<usize> {
-        let first = self.records.front()?;
-        if first.header().index > commit {
-            return None;
+    /// Drops the oldest entry if it is committed.
+    pub(crate) fn evict(&mut self, commit: EntryIndex) -> Evicted {
+        if self.records.is_empty() {
+            return Evicted::Nothing;
         }
-        self.records.pop_front().map(|record| record.footprint())
+        let first = self.records.pop_front_if(|first| first.header().index <= commit);
+        first.map_or(Evicted::UnderWay, |record| Evicted::Entry(record.footprint()))
+    }
+
+    /// Drops the entries behind this one; gives their footprint.
+    pub(crate) fn cut_after(&mut self, last: EntryIndex) -> usize {
+        let stay = self.records.partition_point(|record| record.header().index <= last);
+        self.records.drain(stay..).map(|record| record.footprint()).sum()
+    }
+
+    /// Entries from `from` on, at least one if there is one; `None` where they lie before what is
+    /// kept.
+    pub(crate) fn entries(&self, from: EntryIndex, bytes_max: usize) -> Option<Vec<Record>> {
+        let first = self.records.front()?.header().index;
+        let skipped = from.0.checked_sub(first.0)? as usize;
+        let mut bytes = 0;
+        let wanted = self.records.range(skipped.min(self.records.len())..).take_while(|record| {
+            let is_first = bytes == 0;
+            bytes += record.len();
+            is_first || bytes <= bytes_max
+        });
+        Some(wanted.cloned().collect())
     }
 
     /// How many bytes are kept.

@@ -9,16 +9,24 @@
 mod blocks;
 mod cursor;
 mod entry;
+mod epochs;
+mod follower;
+pub mod frame;
 mod id_queue;
+mod leader;
+mod log;
 mod memory;
+pub mod message;
 mod producers;
+mod progress;
 mod recovery;
+mod replication;
 mod runs;
 mod state;
 mod window;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use blocks::BLOCKS_MAX;
@@ -28,11 +36,15 @@ pub use entry::{
     Attempt, BadEntry, Body, Draft, Envelope, HEADER_BYTES, Header, Note, PAYLOAD_BYTES_MAX,
     RECORD_BYTES_MAX, Record, Submission, Terms, Timing, peek_offset,
 };
+pub use epochs::EPOCHS_MAX;
 use id_queue::IdQueue;
-pub(crate) use memory::{Found, Memory};
+pub use leader::{APPEND_BYTES_MAX, PROPOSE_AGAIN, SLOW_AFTER};
+pub(crate) use memory::{Evicted, Found, Memory};
 pub use producers::PRODUCERS_MAX;
 use producers::{Newest, Producers};
+pub use progress::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 pub use recovery::Recovery;
+pub use replication::{Duty, Replication, Scene};
 pub(crate) use runs::Runs;
 pub use state::{Checkpoint, DELAYED_MAX, RANKED_MAX};
 pub(crate) use state::{State, Step, What};
@@ -41,14 +53,14 @@ pub use window::{WINDOW_IDS_MAX, WINDOW_MILLIS_MAX};
 use bytes::BytesMut;
 
 use crate::cluster::metadata::Partition;
-use crate::ids::{DiskId, EntryIndex, Epoch, IdHash, Offset, PartitionId, Sequence};
-use crate::machine::{Append, Digest, Unreadable, WallTime};
+use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId, Sequence};
+use crate::machine::{Digest, Store, Unreadable, WallTime};
 use crate::zoo::{Bug, planted};
 
 /// What this node is to a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Nothing yet: no view has said.
+    /// It does not lead: no view has said that it does, or another node's reign has begun.
     Idle,
     /// Its leader in `epoch`; it serves once the entry `start` is committed.
     Leading { epoch: Epoch, start: EntryIndex },
@@ -86,9 +98,6 @@ pub struct Replica {
     overlay: IdQueue<Offset, OVERLAY_ROOM_KEPT>,
     /// The numbered messages among them.
     numbered: Producers,
-    /// Who counts for commits, with the last entry that each is known to hold.
-    in_sync: BTreeMap<DiskId, EntryIndex>,
-    me: DiskId,
     checkpointed: Checkpointed,
     /// Entries below this index were given up.
     cut: EntryIndex,
@@ -137,8 +146,7 @@ impl Replica {
         }
         let persisted = EntryIndex(next.0.0 - 1);
         let checkpointed = Checkpointed { at: state.applied, ..Checkpointed::default() };
-        let (role, memory, in_sync) = (Role::Idle, Memory::default(), BTreeMap::new());
-        let (me, steps) = (DiskId(0), steps.into());
+        let (role, memory, steps) = (Role::Idle, Memory::default(), steps.into());
         Self {
             id,
             role,
@@ -151,8 +159,6 @@ impl Replica {
             steps,
             overlay,
             numbered,
-            in_sync,
-            me,
             checkpointed,
             cut: EntryIndex(0),
         }
@@ -176,8 +182,9 @@ impl Replica {
         EntryIndex(self.next.0.0 - 1)
     }
 
-    /// The last committed entry.
-    pub(crate) fn commit(&self) -> EntryIndex {
+    /// The last entry that is known here to be committed.
+    #[must_use]
+    pub fn commit(&self) -> EntryIndex {
         self.state.applied
     }
 
@@ -205,13 +212,7 @@ impl Replica {
     }
 
     /// Takes up the leadership that the view gives to this node: appends the Start entry.
-    pub(crate) fn lead(
-        &mut self,
-        me: DiskId,
-        partition: &Partition,
-        note: Note,
-        now: WallTime,
-    ) -> Record {
+    pub(crate) fn lead(&mut self, partition: &Partition, note: Note, now: WallTime) -> Record {
         assert!(self.damaged.is_none(), "a damaged log leads nothing: {:?}", self.damaged);
         assert!(
             partition.epoch > self.last_epoch || planted(Bug::EpochResumed),
@@ -220,9 +221,6 @@ impl Replica {
             self.id,
             self.last_epoch,
         );
-        self.me = me;
-        self.in_sync = partition.in_sync.iter().map(|&member| (member, EntryIndex(0))).collect();
-        self.hold(me, self.persisted);
         self.role = Role::Leading { epoch: partition.epoch, start: self.next.0 };
         self.append_note(note, now)
     }
@@ -258,7 +256,11 @@ impl Replica {
 
     /// Gives a message its place in the log; it is nowhere durable yet. `id` is its id's hash, and
     /// `room` the memory of the entries that are made with it.
-    pub(crate) fn append_message(
+    ///
+    /// # Panics
+    ///
+    /// When this replica does not lead.
+    pub fn append_message(
         &mut self,
         draft: Draft,
         id: IdHash,
@@ -279,7 +281,11 @@ impl Replica {
     }
 
     /// Gives a note its place in the log; it is nowhere durable yet.
-    pub(crate) fn append_note(&mut self, note: Note, now: WallTime) -> Record {
+    ///
+    /// # Panics
+    ///
+    /// When this replica does not lead.
+    pub fn append_note(&mut self, note: Note, now: WallTime) -> Record {
         let what = What::Note(note.clone());
         self.append(&Body::Note(note), what, now, &mut BytesMut::new())
     }
@@ -304,24 +310,16 @@ impl Replica {
         record
     }
 
-    /// This node's disk holds the log up to `index`. Commit may advance.
+    /// This node's disk holds the log up to `index`.
     pub(crate) fn persist(&mut self, index: EntryIndex) {
         assert!(index <= self.last(), "persisted {index} beyond the last entry {}", self.last());
         assert!(index >= self.persisted, "persisted {index} after {}", self.persisted);
         self.persisted = index;
-        self.hold(self.me, index);
     }
 
-    fn hold(&mut self, member: DiskId, index: EntryIndex) {
-        if let Some(held) = self.in_sync.get_mut(&member) {
-            *held = index.max(*held);
-        }
-    }
-
-    /// Commits and applies the next entry that every member of the set that counts holds.
-    pub(crate) fn advance(&mut self) -> Option<Step> {
-        let held = self.in_sync.values().min()?;
-        let step = self.steps.pop_front_if(|step| step.index <= *held)?;
+    /// Commits and applies the next entry that is not behind `commit`.
+    pub(crate) fn advance_to(&mut self, commit: EntryIndex) -> Option<Step> {
+        let step = self.steps.pop_front_if(|step| step.index <= commit)?;
         self.state.apply(&step);
         match &step.what {
             What::Message(id, _, sequence) => {
@@ -348,10 +346,10 @@ impl Replica {
     }
 
     /// Wraps entries, and the state when it is due, for the disk.
-    pub(crate) fn write(&mut self, records: Vec<Record>, checkpoint_entries: u64) -> Append {
+    pub(crate) fn write(&mut self, records: Vec<Record>, checkpoint_entries: u64) -> Store {
         let checkpoint = self.checkpoint(checkpoint_entries);
         let cut = checkpoint.as_ref().and_then(|checkpoint| self.cut_at(checkpoint));
-        Append { partition: self.id, records, checkpoint, cut }
+        Store { records, checkpoint, cut, ..Store::of(self.id) }
     }
 
     /// Below which index the log may go beside this state, if that is more than before.
@@ -404,7 +402,7 @@ impl Replica {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.commit() > self.persisted && self.in_sync.contains_key(&self.me) {
+        if self.commit() > self.persisted {
             return Err(format!("commit {} above persisted {}", self.commit(), self.persisted));
         }
         let above = self.last().0 - self.commit().0;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Replica;
-use super::entry::{BadEntry, Body, Envelope, Header, Record};
+use super::entry::{BadEntry, Header, Record};
 use super::producers::Producers;
 use super::state::{State, Step, What};
 use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId};
@@ -75,19 +75,17 @@ impl Recovery {
             return Err(BadEntry::Malformed(format!("it is entry {found}")));
         }
         self.follows(record.header())?;
-        let what = match record.body()? {
-            // Planted: an id that no client uses stands for one that was not read back.
-            Body::Message(_) if planted(Bug::WindowNotRebuilt) => {
-                What::Message(IdHash(self.next.0.into()), record.header().timing, None)
+        let mut step = Step::read(&record)?;
+        if let What::Message(id, _, sequence) = &mut step.what {
+            if planted(Bug::WindowNotRebuilt) {
+                // An id that no client uses stands for one that was not read back.
+                *id = IdHash(self.next.0.into());
             }
-            Body::Message(draft) => {
-                let Envelope { id, sequence, .. } = draft.envelope;
-                let sequence = sequence.filter(|_| !planted(Bug::ProducersNotRebuilt));
-                What::Message(id.hash(), record.header().timing, sequence)
+            if planted(Bug::ProducersNotRebuilt) {
+                *sequence = None;
             }
-            Body::Note(note) => What::Note(note),
-        };
-        Ok(Step::of(&record, what))
+        }
+        Ok(step)
     }
 
     /// Checks that the entry continues the state, or the entries behind it.
@@ -106,11 +104,7 @@ impl Recovery {
     fn take(&mut self, step: Step) {
         self.next = step.index.next();
         if step.index > self.state.applied {
-            let end = match step.what {
-                What::Message(..) => step.offset.next(),
-                What::Note(_) => step.offset,
-            };
-            self.follows = (step.epoch, end, step.time);
+            self.follows = (step.epoch, step.end(), step.time);
             self.steps.push(step);
         } else if let What::Message(id, ..) = step.what {
             self.state.window.insert(id, step.offset, step.time, step.index);
@@ -137,8 +131,7 @@ impl Recovery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::replica::Note;
-    use crate::broker::replica::entry::Timing;
+    use crate::broker::replica::entry::{Body, Note, Timing};
 
     const PARTITION: PartitionId = PartitionId(7);
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::blocks::Blocks;
 use super::cursor::Cursor;
-use super::entry::{Note, Record, Timing};
+use super::entry::{BadEntry, Body, Note, Record, Timing};
+use super::epochs::Epochs;
 use super::producers::{Newest, PRODUCERS_MAX, Producers};
 use super::window::Window;
 use crate::ids::{
@@ -54,6 +55,26 @@ pub(crate) enum What {
 }
 
 impl Step {
+    /// The step of an entry that came from a disk or from another node.
+    pub(crate) fn read(record: &Record) -> Result<Self, BadEntry> {
+        let what = match record.body()? {
+            Body::Message(draft) => {
+                let (id, sequence) = (draft.envelope.id.hash(), draft.envelope.sequence);
+                What::Message(id, record.header().timing, sequence)
+            }
+            Body::Note(note) => What::Note(note),
+        };
+        Ok(Self::of(record, what))
+    }
+
+    /// The offset that the message after this entry gets.
+    pub(crate) fn end(&self) -> Offset {
+        match self.what {
+            What::Message(..) => self.offset.next(),
+            What::Note(_) => self.offset,
+        }
+    }
+
     /// The step of a sealed entry.
     pub(crate) fn of(record: &Record, what: What) -> Self {
         let header = record.header();
@@ -74,6 +95,8 @@ impl Step {
 pub(crate) struct State {
     pub(crate) applied: EntryIndex,
     pub(crate) epoch: Epoch,
+    /// Where each reign begins, up to `applied`.
+    pub(crate) epochs: Epochs,
     pub(crate) time: WallTime,
     /// The first offset that is retained.
     pub(crate) start: Offset,
@@ -96,6 +119,7 @@ pub(crate) struct State {
 struct Stored {
     applied: EntryIndex,
     epoch: Epoch,
+    epochs: Epochs,
     time: WallTime,
     start: Offset,
     end: Offset,
@@ -125,6 +149,7 @@ impl Stored {
         if distinct.len() != self.producers.len() || distinct.len() > PRODUCERS_MAX {
             return Err(format!("{} producers at {}", self.producers.len(), distinct.len()));
         }
+        self.epochs.check()?;
         self.blocks.check()?;
         self.cursors.values().try_for_each(Cursor::check)
     }
@@ -137,7 +162,10 @@ impl State {
         assert!(step.epoch >= self.epoch, "epochs do not fall: {step:?} after {}", self.epoch);
         assert_eq!(step.offset, self.end, "offsets are dense: {step:?}");
         self.applied = step.index;
-        self.epoch = step.epoch;
+        if step.epoch > self.epoch {
+            self.epoch = step.epoch;
+            self.epochs.push(step.epoch, step.index);
+        }
         self.time = step.time;
         let mut chain = Digest::default();
         (self.chain, step.epoch, step.index, step.checksum).hash(&mut chain);
@@ -228,6 +256,7 @@ impl State {
         let stored = Stored {
             applied: self.applied,
             epoch: self.epoch,
+            epochs: self.epochs.clone(),
             time: self.time,
             start: self.start,
             end: self.end,
@@ -261,6 +290,7 @@ impl State {
         let state = Self {
             applied: stored.applied,
             epoch: stored.epoch,
+            epochs: stored.epochs,
             time: stored.time,
             start: stored.start,
             end: stored.end,

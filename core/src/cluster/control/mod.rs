@@ -4,6 +4,7 @@
 mod beats;
 mod beginnings;
 mod enrolment;
+mod replicas;
 mod unused;
 mod wishes;
 
@@ -20,6 +21,7 @@ pub use wishes::{
 
 use self::beginnings::{CURIOUS_MAX, Curious, Fixed};
 use self::enrolment::Enrolment;
+use self::replicas::Replicas;
 use self::wishes::{Changing, Early, Subscribing, create, refuse};
 use super::controller::Controller;
 use super::message::ControlMessage;
@@ -79,6 +81,7 @@ pub struct Control {
     /// Other nodes that wait to be told when subscriptions have begun.
     curious: BTreeMap<(SubscriptionId, DiskId), Curious>,
     changing: BTreeMap<RequestId, Changing>,
+    replicas: Replicas,
     clock: ClusterClock,
     clocks: VoterClocks,
     /// When subscriptions were used, as far as this run knows.
@@ -117,6 +120,7 @@ impl Control {
             fixed: Fixed::default(),
             curious: BTreeMap::new(),
             changing: BTreeMap::new(),
+            replicas: Replicas::default(),
             clock: ClusterClock::new(origin),
             clocks: VoterClocks::default(),
             used: BTreeMap::new(),
@@ -207,6 +211,11 @@ impl Control {
             }
             ControlMessage::AskBegun(asked) => self.asked_begun(from.0, asked, now, effects),
             ControlMessage::Begun(begun) => self.begun(begun, now, effects),
+            ControlMessage::AskLogEnds(ask) => self.asked_log_ends(from.0, ask, effects),
+            ControlMessage::LogEnds(ends) => self.log_ends_told(from.0, ends, now, effects),
+            ControlMessage::Slow { .. } | ControlMessage::Damaged { .. } => {
+                self.complained(from.0, &message);
+            }
         }
     }
 
@@ -218,6 +227,7 @@ impl Control {
         self.enrol(now, effects);
         let time = self.clock.at(now);
         self.controller.decide(&self.view, now, time, effects);
+        self.say_again(now, effects);
         if self.registered() {
             for (name, again) in &mut self.creating {
                 if *again <= now.since_start {
@@ -254,6 +264,7 @@ impl Control {
             effects.push(ControlEffect::Reply { id, response: ControlResponse::Unknown });
         }
         self.ask_begun(now, effects);
+        self.propose_adjustments(now, effects);
         if self.sweep_at.is_some_and(|at| at <= now.since_start) {
             self.sweep(now, effects);
         }
@@ -301,7 +312,8 @@ impl Machine for Control {
         let deadline = self.deadlines.first().map(|&(deadline, _)| deadline);
         let early = self.early.front().map(Early::deadline);
         let ask = self.next_ask_begun();
-        [deadline, early, ask, self.sweep_at, self.tick_at].into_iter().flatten().min()
+        let adjust = self.replicas.wakeup();
+        [deadline, early, ask, adjust, self.sweep_at, self.tick_at].into_iter().flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {
@@ -312,8 +324,8 @@ impl Machine for Control {
 
     fn check(&self) -> Result<(), Broken> {
         let broken = |detail| Broken { invariant: "BoundsHold", detail };
-        self.view.check().map_err(broken)?;
         self.controller.check().map_err(broken)?;
+        self.replicas.check().map_err(broken)?;
         let bounds = [
             ("subscribers waiting", self.subscribing.len(), SUBSCRIBES_MAX),
             ("topics being made", self.creating.len(), CREATIONS_MAX),

@@ -271,6 +271,14 @@ impl Control {
             Report::Used(subscription) => {
                 self.used.insert(subscription, self.clock.at(now));
             }
+            Report::Adjust(adjustment) => self.adjust(adjustment),
+            Report::Slow { partition, epoch } => {
+                self.complain(partition, epoch, effects);
+            }
+            Report::Damaged { partition, epoch, member } => {
+                self.found_damaged((partition, member), epoch, effects);
+            }
+            Report::LogEnds { asker, ends } => self.log_ends_reported(asker, ends, now, effects),
         }
     }
 

@@ -3,6 +3,7 @@
 //! It acts only while this node leads, has applied an entry of its term, and a majority of voters
 //! has answered it within 600 ms: a leader that was cut off does not know who lives.
 
+mod failover;
 mod joining;
 mod sessions;
 mod voters;
@@ -10,6 +11,10 @@ mod voters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+pub use failover::{
+    ASKED_MAX, COMPLAINTS_MAX, Failover, LOG_ENDS_WAIT, REPLACE_AFTER, Remedy,
+    SLOW_ELECTION_INTERVAL,
+};
 pub use joining::JOINS_MAX;
 pub(super) use joining::{Asker, Outcome, already};
 pub use sessions::{LATENESS_MAX, SILENCE_MAX, STEADY_MIN};
@@ -19,7 +24,7 @@ use self::joining::Joins;
 use self::sessions::Sessions;
 use self::voters::Peer;
 use super::consensus::{RaftChange, RaftStatus};
-use super::message::Heartbeat;
+use super::message::{ControlMessage, Heartbeat};
 use super::metadata::{Change, FEATURE_LEVEL, Leaving, NODES_MAX, View};
 use crate::ids::{Boot, DiskId, NodeId};
 use crate::machine::{ControlEffect, Now, SessionStatus, Time, WallTime};
@@ -63,6 +68,8 @@ pub(super) struct Controller {
     listens: bool,
     /// What was decided, and when to decide it again.
     decided: BTreeMap<Decision, Time>,
+    /// Who leads partitions, and who holds them, when nodes fail.
+    failover: Failover,
     /// A change of the Raft group that is under way, and when to ask for it again.
     reconfiguring: Option<(RaftStatus, Time)>,
 }
@@ -76,8 +83,13 @@ impl Controller {
             joins: Joins::default(),
             listens: false,
             decided: BTreeMap::new(),
+            failover: Failover::default(),
             reconfiguring: None,
         }
+    }
+
+    pub(super) fn failover(&mut self) -> &mut Failover {
+        &mut self.failover
     }
 
     pub(super) fn status(&self) -> &RaftStatus {
@@ -92,6 +104,7 @@ impl Controller {
         if !self.status.is_leader_ready || is_other_term || !was_ready {
             // What an earlier reign decided was agreed on or was lost.
             self.decided.clear();
+            self.failover.clear();
             self.reconfiguring = None;
         }
         if !self.status.is_leader_ready {
@@ -152,7 +165,8 @@ impl Controller {
         if !self.acts(view, now) || !view.nodes.contains_key(&self.me) {
             return;
         }
-        self.fail(view, now, time, effects);
+        self.fail(view, now);
+        self.fail_over(view, now, time, effects);
         self.revive(view, now, effects);
         self.retire(view, now, effects);
         self.raise(view, now, effects);
@@ -168,8 +182,8 @@ impl Controller {
         is_new
     }
 
-    /// Declares failed whoever has been silent for too long, all in one change.
-    fn fail(&mut self, view: &View, now: Now, at: WallTime, effects: &mut Vec<ControlEffect>) {
+    /// Finds whoever has been silent for too long, to be declared failed all in one change.
+    fn fail(&mut self, view: &View, now: Now) {
         let up = view.nodes.iter().filter(|(disk, node)| node.down.is_none() && **disk != self.me);
         let aged = up.filter_map(|(disk, node)| {
             let decision = Decision::Fail(*disk, node.boot);
@@ -190,7 +204,27 @@ impl Controller {
         for &(disk, boot) in &due {
             self.once(Decision::Fail(disk, boot), now);
         }
-        effects.push(ControlEffect::Decide(Change::Fail { nodes: due, at }));
+        self.failover.fail(due);
+    }
+
+    /// Declares them failed, and decides what becomes of their partitions.
+    fn fail_over(
+        &mut self,
+        view: &View,
+        now: Now,
+        time: WallTime,
+        effects: &mut Vec<ControlEffect>,
+    ) {
+        let mut remedies = Vec::new();
+        self.failover.decide(view, now.since_start, time, &mut remedies);
+        let asker = self.me;
+        effects.extend(remedies.into_iter().map(|remedy| match remedy {
+            Remedy::Decide(change) => ControlEffect::Decide(change),
+            Remedy::Ask { to, ask } if to == asker => ControlEffect::AskShards { asker, ask },
+            Remedy::Ask { to, ask } => {
+                ControlEffect::Send { to, run: None, message: ControlMessage::AskLogEnds(ask) }
+            }
+        }));
     }
 
     fn revive(&mut self, view: &View, now: Now, effects: &mut Vec<ControlEffect>) {
@@ -326,7 +360,7 @@ impl Controller {
         ];
         match bounds.iter().find(|(_, len, max)| len > max) {
             Some((what, len, max)) => Err(format!("{len} {what}, the bound is {max}")),
-            None => Ok(()),
+            None => self.failover.check(),
         }
     }
 }

@@ -4,17 +4,23 @@ use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::partitions::Standing;
 use crate::cluster::pattern::TopicPattern;
 use crate::cluster::subscription::{Delivery, StartFrom};
 use crate::cluster::topic::{ConfigPatch, TopicConfig};
-use crate::ids::{Boot, ClusterId, DiskId, SubscriptionId, TopicName};
+use crate::ids::{Boot, ClusterId, DiskId, Epoch, PartitionId, SubscriptionId, TopicName};
 use crate::machine::WallTime;
 
 /// The highest feature level that this version understands: it rises with each change, message
 /// or rule that older versions do not know.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 /// The capacity of a node that does not say.
 pub const CAPACITY_NORMAL: u32 = 100;
+
+/// How many partitions the controller decides about in one change.
+pub const RULINGS_MAX: usize = 1_000;
+/// How many partitions a leader decides about in one change.
+pub const ADJUSTMENTS_MAX: usize = 1_000;
 
 /// What a node says of itself and of its run when it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,6 +52,54 @@ pub enum Leaving {
     Empty,
     /// Now; what it alone holds is lost.
     AtOnce,
+}
+
+/// What the controller decides about one partition. One that changes nothing else says that the
+/// set is frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ruling {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The epoch that it was decided by.
+    pub epoch: Epoch,
+    /// The version that it was decided by.
+    pub version: u64,
+    /// Who is to lead from now on, in a new epoch; `None` where nobody new is named.
+    pub leader: Option<DiskId>,
+    /// Who does not count any more.
+    pub removed: Vec<DiskId>,
+    /// Who does not hold what it acknowledged, and stays because too few would be left.
+    pub lost: Vec<DiskId>,
+    /// Who is to hold a copy from now on.
+    pub placed: Vec<DiskId>,
+    /// Who is not to hold one any more; nobody who counts.
+    pub dropped: Vec<DiskId>,
+}
+
+/// A node that counts from now on, or that holds more than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Addition {
+    /// The node.
+    pub disk: DiskId,
+    /// The run of it that acknowledged what is committed.
+    pub boot: Boot,
+    /// What it holds.
+    pub standing: Standing,
+}
+
+/// What the leader of a partition decides about the set that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Adjustment {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The version that it was decided by.
+    pub version: u64,
+    /// Who comes to the set.
+    pub added: Vec<Addition>,
+    /// Who leaves it.
+    pub removed: Vec<DiskId>,
 }
 
 /// One agreed step of the metadata.
@@ -81,6 +135,8 @@ pub enum Change {
         nodes: Vec<(DiskId, Boot)>,
         /// When that was found, in cluster time.
         at: WallTime,
+        /// What becomes of partitions that they led or counted for, as many as one change holds.
+        rulings: Vec<Ruling>,
     },
     /// Nodes that were down are heard again.
     Revive {
@@ -141,5 +197,17 @@ pub enum Change {
         subscriptions: Vec<SubscriptionId>,
         /// Until when, in cluster time.
         at: WallTime,
+    },
+    /// The controller decides about partitions; those that have moved meanwhile stay as they are.
+    Rule {
+        /// What it decides, at most [`RULINGS_MAX`].
+        rulings: Vec<Ruling>,
+    },
+    /// A node decides about partitions that it leads; those that have moved stay as they are.
+    Adjust {
+        /// The node and its run.
+        by: (DiskId, Boot),
+        /// What it decides, at most [`ADJUSTMENTS_MAX`].
+        adjustments: Vec<Adjustment>,
     },
 }

@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use imbl::{OrdMap, OrdSet};
 
-use super::{NODES_MAX, Partition, RETIRED_MAX, View};
+use super::{NODES_MAX, RETIRED_MAX, View};
 use crate::ids::{DiskId, PartitionId, SubscriptionId, TopicName};
 use crate::machine::Digest;
 
@@ -28,27 +28,6 @@ impl View {
             return Err("(7) who holds which partitions is not what the partitions say".to_owned());
         }
         self.check_subscriptions()
-    }
-
-    fn check_partition(&self, partition: &Partition) -> Result<(), String> {
-        let Partition { id, leader, replicas, in_sync, .. } = partition;
-        if !in_sync.contains(leader) {
-            return Err(format!("(1) the leader of partition {id} is not in its in-sync set"));
-        }
-        if !in_sync.iter().all(|member| replicas.contains(member)) {
-            return Err(format!("(1) partition {id} has an in-sync member that is no replica"));
-        }
-        let distinct: BTreeSet<&DiskId> = replicas.iter().collect();
-        let known =
-            |disk: &&DiskId| self.nodes.contains_key(*disk) || self.retired.contains_key(*disk);
-        if distinct.len() != replicas.len() || !replicas.iter().all(|disk| known(&disk)) {
-            return Err(format!("(2) the replicas of partition {id} are {replicas:?}"));
-        }
-        let stands = self.partition_number(&partition.topic, partition.number);
-        if stands.map(|held| held.id) != Some(*id) || *id > self.last_partition {
-            return Err(format!("(3) partition {id} is not where its topic has it"));
-        }
-        Ok(())
     }
 
     fn check_nodes(&self) -> Result<(), String> {

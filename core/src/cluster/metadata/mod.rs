@@ -6,6 +6,7 @@
 mod change;
 mod check;
 mod nodes;
+mod partitions;
 mod snapshot;
 mod subscriptions;
 mod topics;
@@ -16,40 +17,20 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-pub use change::{CAPACITY_NORMAL, Change, FEATURE_LEVEL, Leaving, Registration};
+pub use change::{
+    ADJUSTMENTS_MAX, Addition, Adjustment, CAPACITY_NORMAL, Change, FEATURE_LEVEL, Leaving,
+    RULINGS_MAX, Registration, Ruling,
+};
 pub use snapshot::BadSnapshot;
 
 pub use nodes::{CAPACITY_MAX, NODES_MAX, Node, RETIRED_MAX, Retired, Unfit};
 
-use super::subscription::Subscription;
-use super::topic::{Topic, TopicConfig};
-use crate::ids::{ChangeIndex, ClusterId, DiskId, Epoch, NodeId, PartitionId};
-use crate::ids::{SubscriptionId, TopicName};
+pub use partitions::{Member, Partition, REPLICAS_MAX, REPLICATION_LEVEL, Standing};
 
-/// A partition: who leads it, who holds it, who counts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Partition {
-    /// The partition's own name.
-    pub id: PartitionId,
-    /// The topic that it is part of.
-    pub topic: TopicName,
-    /// How the topic is kept.
-    pub config: Arc<TopicConfig>,
-    /// Its number within the topic.
-    pub number: u32,
-    /// The change that made it.
-    pub created: ChangeIndex,
-    /// The current reign.
-    pub epoch: Epoch,
-    /// Raised by each accepted change to this partition.
-    pub version: u64,
-    /// Who leads.
-    pub leader: DiskId,
-    /// Who is to hold a copy.
-    pub replicas: Vec<DiskId>,
-    /// Whose copies count for commits.
-    pub in_sync: Vec<DiskId>,
-}
+use super::subscription::Subscription;
+use super::topic::Topic;
+use crate::ids::{ChangeIndex, ClusterId, DiskId, NodeId, PartitionId};
+use crate::ids::{SubscriptionId, TopicName};
 
 /// The metadata after the change at `version`: immutable for whoever it is shown to.
 ///
@@ -59,7 +40,9 @@ pub struct Partition {
 /// two nodes have one name, and every identity has a Raft id of its own; (5) no more nodes and
 /// retired identities than there is room for; (6) no node understands less than the feature level;
 /// (7) what is derived (`by_id`, `held`, `subscribers`, `plain`, `patterned`) is what the rest
-/// leads to.
+/// leads to; (8) only a member that is marked as lost is no node any more; (9) an in-sync set has
+/// as many members as it keeps at least, and that is no more than it is to keep; (10) a set is
+/// frozen only for a member that does not answer.
 #[derive(Clone, Default)]
 pub struct View {
     /// The last change that it contains.
@@ -107,7 +90,10 @@ impl View {
             Change::Register(said) => self.register(said),
             Change::Retire { disk, boot } => self.retire(*disk, *boot),
             Change::Decommission { disk, how } => self.decommission(*disk, *how),
-            Change::Fail { nodes, at } => self.fail(nodes, *at),
+            Change::Fail { nodes, at, rulings } => {
+                self.fail(nodes, *at);
+                self.rule(rulings);
+            }
             Change::Revive { nodes } => self.revive(nodes),
             Change::Raise { level } => self.raise(*level),
             Change::CreateTopic { name, config } => self.create_topic(name, config),
@@ -120,6 +106,8 @@ impl View {
             Change::DeleteTopic { name } => self.delete_topic(name),
             Change::Unsubscribe { id, unused_since } => self.unsubscribe(id, *unused_since),
             Change::Used { subscriptions, at } => self.used(subscriptions, *at),
+            Change::Rule { rulings } => self.rule(rulings),
+            Change::Adjust { by, adjustments } => self.adjust(*by, adjustments),
         }
     }
 

@@ -1,13 +1,12 @@
 //! The nodes of the cluster: who has registered, who is down, who is never to come back.
 
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Leaving, Partition, Registration, View};
-use crate::ids::{Boot, ChangeIndex, DiskId, NAME_BYTES_MAX, NodeId, PartitionId};
+use super::{Leaving, Registration, View};
+use crate::ids::{Boot, ChangeIndex, DiskId, NAME_BYTES_MAX, NodeId};
 use crate::machine::WallTime;
 use crate::zoo::{Bug, planted, seat};
 
@@ -161,27 +160,14 @@ impl View {
         let node =
             Node { id, name, boot, run, address, http, zone, capacity, level, leaving, down };
         self.nodes.insert(disk, Arc::new(node));
-        self.by_id.insert(id, disk);
-        if !planted(Bug::EpochResumed) {
-            self.raise_epochs(disk);
+        let is_new = self.by_id.insert(id, disk).is_none();
+        if planted(Bug::EpochResumed) {
+            self.thaw(disk);
+        } else {
+            self.begin_run(disk);
         }
-    }
-
-    /// Ends the reign of a node's former run over every partition that it led.
-    fn raise_epochs(&mut self, disk: DiskId) {
-        let held = self.held.get(&disk).into_iter().flat_map(|held| held.iter());
-        let led = held.filter_map(|id| self.partitions.get(id));
-        let raised: BTreeMap<PartitionId, Arc<Partition>> = led
-            .filter(|partition| partition.leader == disk)
-            .map(|partition| {
-                let mut next = Partition::clone(partition);
-                next.epoch = next.epoch.next();
-                next.version += 1;
-                (next.id, Arc::new(next))
-            })
-            .collect();
-        for (id, partition) in raised {
-            self.partitions.insert(id, partition);
+        if is_new {
+            self.recount_all();
         }
     }
 
@@ -197,6 +183,8 @@ impl View {
         let Node { id, name, zone, .. } = Node::clone(&node);
         let retired = Retired { id, name, zone, boot, at: self.version };
         self.retired.insert(disk, Arc::new(retired));
+        self.bereave(disk);
+        self.recount_all();
     }
 
     /// A node is to leave; the last one that stays does not.
@@ -222,6 +210,7 @@ impl View {
         for &(disk, boot) in nodes {
             if self.has_registered(disk, boot) {
                 self.amend_node(disk, |node| node.down = None);
+                self.thaw(disk);
             }
         }
     }
@@ -231,6 +220,7 @@ impl View {
         let common = self.nodes.values().map(|node| node.level).min();
         if common.is_some_and(|common| level <= common) {
             self.level = self.level.max(level);
+            self.recount_all();
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
-use super::{Node, Partition, Retired, View};
+use super::{Member, Node, Partition, Retired, View};
 use crate::cluster::pattern::TopicPattern;
 use crate::cluster::subscription::{Delivery, StartFrom, Subscription};
 use crate::cluster::topic::Topic;
@@ -56,7 +56,9 @@ struct Stored {
     version: u64,
     leader: DiskId,
     replicas: Vec<DiskId>,
-    in_sync: Vec<DiskId>,
+    in_sync: Vec<Member>,
+    min_in_sync: u32,
+    frozen: bool,
 }
 
 /// A subscription without the topics that it happens to match.
@@ -166,6 +168,8 @@ impl Stored {
             leader: partition.leader,
             replicas: partition.replicas.clone(),
             in_sync: partition.in_sync.clone(),
+            min_in_sync: partition.min_in_sync,
+            frozen: partition.frozen,
         }
     }
 }
@@ -261,6 +265,8 @@ impl Restoring {
                     leader: stored.leader,
                     replicas: stored.replicas,
                     in_sync: stored.in_sync,
+                    min_in_sync: stored.min_in_sync,
+                    frozen: stored.frozen,
                 };
                 for &disk in &partition.replicas {
                     self.view.held.entry(disk).or_default().insert(id);

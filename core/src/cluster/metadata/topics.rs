@@ -2,14 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Partition, View};
+use super::{Member, Partition, View};
 use crate::cluster::dht;
 use crate::cluster::placement::Candidates;
 use crate::cluster::topic::{ConfigPatch, PARTITIONS_MAX, Range, Topic, TopicConfig};
-use crate::ids::{Epoch, SubscriptionId, TopicName};
-
-/// How many nodes hold a partition: one, with which it stays while that is away.
-const REPLICAS: usize = 1;
+use crate::ids::{Epoch, PartitionId, SubscriptionId, TopicName};
 
 impl View {
     pub(super) fn create_topic(&mut self, name: &TopicName, config: &TopicConfig) {
@@ -22,12 +19,13 @@ impl View {
         }
         let mut candidates = Candidates::of(self);
         let shared = Arc::new(config.clone());
+        let (wanted, min_in_sync) = (self.replicas_wanted(config), self.min_in_sync_wanted(config));
         let mut ranges = Vec::new();
         for number in 0..count {
             self.last_partition = self.last_partition.next();
             let id = self.last_partition;
             let key = dht::key(name, number as u32).slot();
-            let replicas = candidates.choose(key, REPLICAS);
+            let replicas = candidates.choose(key, wanted);
             let leader = *replicas.first().expect("there are candidates");
             let slot = ((u128::from(number) << 64) / u128::from(count)) as u64;
             ranges.push(Range { slot, partition: id });
@@ -40,8 +38,11 @@ impl View {
                 epoch: Epoch(1),
                 version: 1,
                 leader,
-                in_sync: replicas.clone(),
+                in_sync: replicas.iter().copied().map(Member::whole).collect(),
+                // Of nodes that are down none is chosen; then there may be fewer to keep.
+                min_in_sync: min_in_sync.min(replicas.len() as u32),
                 replicas,
+                frozen: false,
             };
             self.hold(&partition);
             self.partitions.insert(id, Arc::new(partition));
@@ -52,14 +53,14 @@ impl View {
     }
 
     /// Notes who holds a partition that has come.
-    fn hold(&mut self, partition: &Partition) {
+    pub(super) fn hold(&mut self, partition: &Partition) {
         for disk in &partition.replicas {
             self.held.entry(*disk).or_default().insert(partition.id);
         }
     }
 
     /// Notes that nobody holds a partition any more.
-    fn let_go(&mut self, partition: &Partition) {
+    pub(super) fn let_go(&mut self, partition: &Partition) {
         for disk in &partition.replicas {
             if let Some(held) = self.held.get_mut(disk) {
                 held.remove(&partition.id);
@@ -110,7 +111,9 @@ impl View {
                 Arc::make_mut(partition).config = shared.clone();
             }
         }
+        let ids: Vec<PartitionId> = topic.partitions.iter().map(|range| range.partition).collect();
         self.topics.insert(name.clone(), Arc::new(topic));
+        self.recount(&ids);
     }
 
     pub(super) fn delete_topic(&mut self, name: &TopicName) {

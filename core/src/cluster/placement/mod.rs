@@ -84,13 +84,23 @@ impl Candidates {
     /// only when each zone that has another node has one. Within that a node above its bound is
     /// chosen only when no other is left.
     pub fn choose(&mut self, key: u64, factor: usize) -> Vec<DiskId> {
-        let factor = factor.min(OWNERS_MAX).min(self.nodes.len());
-        let total = self.held + factor as u64;
+        self.choose_beside(key, &[], factor)
+    }
+
+    /// Chooses up to `count` owners more for a partition that these own already, by the same rules.
+    pub fn choose_beside(&mut self, key: u64, owners: &[DiskId], count: usize) -> Vec<DiskId> {
+        let count = count.min(OWNERS_MAX).min(self.nodes.len());
+        let total = self.held + count as u64;
         let ranks: Vec<_> = self.nodes.iter().map(|node| rank::rank(key, node)).collect();
         let mut chosen: Vec<usize> = Vec::new();
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
-        while chosen.len() < factor {
-            let left = (0..self.nodes.len()).filter(|at| !chosen.contains(at));
+        for owner in self.nodes.iter().filter(|node| owners.contains(&node.disk)) {
+            *zones.entry(&owner.zone).or_default() += 1;
+        }
+        while chosen.len() < count {
+            let is_free =
+                |at: &usize| !chosen.contains(at) && !owners.contains(&self.nodes[*at].disk);
+            let left = (0..self.nodes.len()).filter(is_free);
             let best = left.min_by(|&a, &b| {
                 let order = |at: usize| {
                     let node = &self.nodes[at];

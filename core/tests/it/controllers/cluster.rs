@@ -166,6 +166,7 @@ impl World {
 
     pub(super) fn perform(&mut self, at: usize, effect: ControlEffect) {
         match effect {
+            ControlEffect::Show(view) => assert_eq!(view.check(), Ok(())),
             ControlEffect::Propose(change) => {
                 if self.leads.is_some_and(|leader| self.runs(leader)) {
                     self.append(change);
@@ -201,7 +202,9 @@ impl World {
             }
             ControlEffect::Halt(why) => self.processes[at].halted = Some(why),
             ControlEffect::Reply { response, .. } => self.processes[at].replies.push(response),
-            ControlEffect::Reconfigure(_) | ControlEffect::Show(_) | ControlEffect::Tell(_) => {}
+            ControlEffect::Reconfigure(_)
+            | ControlEffect::Tell(_)
+            | ControlEffect::AskShards { .. } => {}
         }
     }
 

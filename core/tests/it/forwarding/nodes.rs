@@ -39,7 +39,7 @@ struct Member {
     /// How many changes it has seen.
     seen: usize,
     logs: BTreeMap<PartitionId, Vec<Bytes>>,
-    unsynced: VecDeque<(ShardId, Append)>,
+    unsynced: VecDeque<(ShardId, Store)>,
     link: Link,
     /// Whose calls it works on, by its own names for them.
     callers: BTreeMap<RequestId, (DiskId, ShardId, RequestId)>,
@@ -139,7 +139,7 @@ impl Nodes {
         let others = self.disks().into_iter().filter(|disk| *disk != leader);
         let nodes: Vec<_> = others.map(|disk| (disk, Boot(1))).collect();
         self.decide(Change::DeleteTopic { name: name(topic) });
-        self.decide(Change::Fail { nodes: nodes.clone(), at: WallTime(1) });
+        self.decide(Change::Fail { nodes: nodes.clone(), at: WallTime(1), rulings: Vec::new() });
         self.decide(Change::CreateTopic { name: name(topic), config: TopicConfig::default() });
         self.decide(Change::Revive { nodes });
     }
@@ -186,15 +186,14 @@ impl Nodes {
 
     /// Syncs every disk until nothing is left to sync.
     pub(super) fn run(&mut self) {
-        while let Some((disk, (at, append))) = self.members.iter_mut().find_map(|(disk, member)| {
+        while let Some((disk, (at, store))) = self.members.iter_mut().find_map(|(disk, member)| {
             member.unsynced.pop_front().map(|unsynced| (*disk, unsynced))
         }) {
-            let partition = append.partition;
+            let partition = store.partition;
             let member = self.members.get_mut(&disk).expect("a node");
             let log = member.logs.entry(partition).or_default();
-            log.extend(append.records.iter().map(|record| record.bytes().clone()));
-            let index = EntryIndex(log.len() as u64);
-            self.shard(disk, at, ShardInput::Persisted(vec![(partition, index)]));
+            log.extend(store.records.iter().map(|record| record.bytes().clone()));
+            self.shard(disk, at, ShardInput::Stored(vec![(partition, store.number)]));
         }
     }
 
@@ -227,7 +226,7 @@ impl Nodes {
     fn perform(&mut self, disk: DiskId, at: ShardId, effect: ShardEffect) {
         let member = self.members.get_mut(&disk).expect("a node");
         match effect {
-            ShardEffect::Append(append) => member.unsynced.push_back((at, append)),
+            ShardEffect::Store(store) => member.unsynced.push_back((at, store)),
             ShardEffect::Read { read, partition, from, below, count_max, .. } => {
                 let log = member.logs.get(&partition).into_iter().flatten();
                 let open = |bytes: &Bytes| Record::open(partition, bytes.clone()).expect("whole");
@@ -240,7 +239,7 @@ impl Nodes {
             }
             ShardEffect::Erase { partition } => {
                 member.logs.remove(&partition);
-                member.unsynced.retain(|(_, append)| append.partition != partition);
+                member.unsynced.retain(|(_, store)| store.partition != partition);
             }
             ShardEffect::Send { to, message } => {
                 self.shard(disk, to, ShardInput::Received { from: at, message });
@@ -274,7 +273,9 @@ impl Nodes {
                 self.shard(to, door, ShardInput::Asked { id, from: disk, ask });
             }
             ShardEffect::Report(_) => {}
-            ShardEffect::Seek { .. } => panic!("nobody seeks here"),
+            ShardEffect::Seek { .. } | ShardEffect::Tell { .. } | ShardEffect::Scan { .. } => {
+                panic!("nobody seeks here, and a partition has one copy")
+            }
         }
     }
 

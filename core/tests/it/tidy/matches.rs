@@ -5,13 +5,15 @@ use super::none;
 use super::source::{Source, read, words};
 
 /// Where those enums are declared.
-const DECLARED: [&str; 6] = [
+const DECLARED: [&str; 8] = [
     "core/src/machine/mod.rs",
     "core/src/machine/control.rs",
     "core/src/machine/gossip.rs",
     "core/src/cluster/message.rs",
     "core/src/cluster/metadata/change.rs",
     "core/src/broker/replica/entry.rs",
+    "core/src/broker/replica/message.rs",
+    "core/src/broker/replica/replication.rs",
 ];
 
 /// The enums that `code` makes public.

@@ -17,13 +17,15 @@ const WORLD: [(&str, &str); 8] = [
 
 /// Where core may derive serde: what leaves the process, as it is stored or agreed on, and of the
 /// machines' time the wall's alone.
-const SERDE: [(&str, Option<&str>); 24] = [
+const SERDE: [(&str, Option<&str>); 29] = [
     ("core/src/wire.rs", None),
     ("core/src/ids.rs", None),
     ("core/src/machine/time.rs", Some("WallTime")),
     ("core/src/cluster/message.rs", None),
     ("core/src/cluster/metadata/change.rs", None),
     ("core/src/cluster/metadata/nodes.rs", None),
+    ("core/src/cluster/metadata/partitions.rs", Some("Standing")),
+    ("core/src/cluster/metadata/partitions.rs", Some("Member")),
     ("core/src/cluster/metadata/snapshot.rs", None),
     ("core/src/cluster/founding.rs", None),
     ("core/src/cluster/dht.rs", Some("Route")),
@@ -37,6 +39,9 @@ const SERDE: [(&str, Option<&str>); 24] = [
     ("core/src/cluster/topic.rs", None),
     ("core/src/broker/routing/wire.rs", None),
     ("core/src/broker/replica/entry.rs", None),
+    ("core/src/broker/replica/epochs.rs", Some("Epochs")),
+    ("core/src/broker/replica/frame.rs", None),
+    ("core/src/broker/replica/message.rs", None),
     ("core/src/broker/replica/state.rs", None),
     ("core/src/broker/replica/blocks.rs", None),
     ("core/src/broker/replica/cursor.rs", None),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Header, Note, Record, Timing};
 use sprawl_core::ids::{Boot, DiskId, EntryIndex, Epoch, Offset, PartitionId};
-use sprawl_core::machine::{Append, WallTime};
+use sprawl_core::machine::{Store, WallTime};
 
 use crate::storage::{Batch, ReadRange};
 
@@ -62,25 +62,33 @@ impl Log {
         self.index = index.next();
     }
 
+    /// Forgets the entries behind `last`.
+    pub(super) fn cut_after(&mut self, last: EntryIndex) {
+        self.records.retain(|record| record.header().index <= last);
+        let next = self.records.last().map(|record| record.header()).expect("some stay");
+        self.offset = Offset(next.offset.0 + u64::from(next.is_message));
+        self.index = last.next();
+    }
+
     /// The index after the last entry.
     pub(super) fn end(&self) -> EntryIndex {
         self.index
     }
 
-    /// All entries as one append, without a state.
-    pub(super) fn append(&self) -> Append {
+    /// All entries as one store, without a state.
+    pub(super) fn store(&self) -> Store {
         self.part(0, self.records.len())
     }
 
     /// Entries by their place in `records`.
-    pub(super) fn part(&self, from: usize, to: usize) -> Append {
+    pub(super) fn part(&self, from: usize, to: usize) -> Store {
         let records = self.records[from..to].to_vec();
-        Append { partition: self.partition, records, checkpoint: None, cut: None }
+        Store { records, ..Store::of(self.partition) }
     }
 
     /// All entries as a batch of its own.
     pub(super) fn batch(&self) -> Batch {
-        Batch { appends: vec![self.append()], ..Batch::default() }
+        Batch { stores: vec![self.store()], ..Batch::default() }
     }
 
     /// A range without bounds, but for the end of the log.

@@ -1,9 +1,9 @@
 //! The database of a production node: one RocksDB, written by one task and synced by another.
 //!
-//! Column families: `log` (partition ‖ index, big-endian → entry), `state` (partition → state),
-//! `metadata` (change → bytes, and a cell for each value beside that log). A partition that has
-//! entries but no state yet has an empty value in `state`, so that the partitions are known without
-//! a look at their entries.
+//! Column families: `log` (partition ‖ index, big-endian → entry), `state` (partition → state, and
+//! behind it partition ‖ 0 → the highest epoch that was accepted), `metadata` (change → bytes, and
+//! a cell for each value beside that log). A partition that has entries but no state yet has an
+//! empty value in `state`, so that partitions are known without a look at their entries.
 
 mod note;
 mod opening;
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, WriteBatch};
 use sprawl_core::broker::replica::Record;
-use sprawl_core::ids::{ChangeIndex, EntryIndex, NUMBER_MAX, Offset, PartitionId};
+use sprawl_core::ids::{ChangeIndex, EntryIndex, Epoch, NUMBER_MAX, Offset, PartitionId};
 use sprawl_core::machine::WallTime;
 
 use self::note::Note;
@@ -156,19 +156,26 @@ impl Open {
         let room = batch.bytes() + WRITE_OVERHEAD * batch.writes();
         let mut write = WriteBatch::with_capacity_bytes(room);
         let (log, state) = (self.family(LOG), self.family(STATE));
-        for append in &batch.appends {
-            let partition = append.partition;
-            for record in &append.records {
+        for store in &batch.stores {
+            let partition = store.partition;
+            if let Some(epoch) = store.accepted {
+                write.put_cf(state, accepted_key(partition), epoch.0.to_be_bytes());
+            }
+            if let Some(last) = store.cut_after {
+                let end = log_key(PartitionId(partition.0 + 1), EntryIndex(0));
+                write.delete_range_cf(log, log_key(partition, last.next()), end);
+            }
+            for record in &store.records {
                 write.put_cf(log, log_key(partition, record.header().index), record.bytes());
             }
-            if let Some(checkpoint) = &append.checkpoint {
+            if let Some(checkpoint) = &store.checkpoint {
                 write.put_cf(state, partition.0.to_be_bytes(), &checkpoint.bytes);
                 fresh.insert(partition);
-                if let Some(cut) = append.cut {
+                if let Some(cut) = store.cut {
                     let from = log_key(partition, EntryIndex(0));
                     write.delete_range_cf(log, from, log_key(partition, cut));
                 }
-            } else if !append.records.is_empty()
+            } else if (!store.records.is_empty() || store.accepted.is_some())
                 && !known.contains(&partition)
                 && fresh.insert(partition)
             {
@@ -179,6 +186,7 @@ impl Open {
             let from = log_key(partition, EntryIndex(0));
             write.delete_range_cf(log, from, log_key(PartitionId(partition.0 + 1), EntryIndex(0)));
             write.delete_cf(state, partition.0.to_be_bytes());
+            write.delete_cf(state, accepted_key(partition));
         }
         let metadata = self.family(METADATA);
         for step in &batch.metadata {
@@ -296,6 +304,18 @@ impl Storage for RocksStorage {
         .await
     }
 
+    async fn accepted(&self, partition: PartitionId) -> Result<Option<Epoch>, ReadError> {
+        self.apart(move |open| {
+            let value = open.db.get_cf(open.family(STATE), accepted_key(partition));
+            let value = value.map_err(|error| ReadError::Failed(one_line(error)))?;
+            let Some(value) = value else { return Ok(None) };
+            let damaged = || ReadError::Failed(format!("the epoch of partition {partition}"));
+            let number = value.try_into().map_err(|_| damaged())?;
+            Ok(Some(Epoch(u64::from_be_bytes(number))))
+        })
+        .await
+    }
+
     async fn scan(
         &self,
         partition: PartitionId,
@@ -362,6 +382,13 @@ fn cell_key(cell: Cell) -> [u8; 2] {
         Cell::Snapshot => 4,
     };
     [0xff, number]
+}
+
+/// The key of the epoch that a partition has accepted: right behind that of its state.
+fn accepted_key(partition: PartitionId) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[..8].copy_from_slice(&partition.0.to_be_bytes());
+    key
 }
 
 fn log_key(partition: PartitionId, index: EntryIndex) -> [u8; 16] {

@@ -1,0 +1,473 @@
+//! A leader's part in replication: who holds what, what is committed, who is to count.
+//!
+//! An entry is committed when every member of the set that counts holds it durably: the union of
+//! the newest agreed in-sync set that the leader knows and every set that it has proposed and whose
+//! fate it does not know. Sets only: no follower counts twice, and none in the place of another.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::message::{Matched, Place, ReplicaMessage};
+use super::progress::{Progress, Stage};
+use super::replication::{Duty, Scene};
+use super::{Header, Record};
+use crate::cluster::metadata::{Addition, Adjustment, Member, Partition, REPLICAS_MAX, Standing};
+use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
+use crate::machine::{FollowerStatus, Time, Unreadable};
+use crate::zoo::{Bug, planted};
+
+/// How many bytes of entries one message carries at most; always one entry.
+pub const APPEND_BYTES_MAX: usize = 1 << 20;
+/// For how long a follower may hold up the others.
+pub const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// After what time what was proposed, and shows in no view, is proposed again.
+pub const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How many sets are proposed by one version of a partition at most.
+const PROPOSALS_MAX: usize = 4;
+
+/// The leader of a partition in one epoch.
+///
+/// Invariants, checked by [`Leader::check`]: (1) nothing is committed before the entry that the
+/// reign begins with; (2) there are no more followers and proposals than may be; (3) each follower
+/// keeps its own invariants.
+#[derive(Debug)]
+pub(super) struct Leader {
+    id: PartitionId,
+    me: (DiskId, Boot),
+    epoch: Epoch,
+    /// The entry that the reign begins with.
+    start: EntryIndex,
+    /// The last committed entry; at first, the last that this replica knew to be committed.
+    commit: EntryIndex,
+    /// The version of the newest agreed set that is known here, and who is in it.
+    version: u64,
+    agreed: BTreeSet<DiskId>,
+    /// The sets that were proposed by that version, and how; which is agreed on, nobody knows.
+    proposed: Vec<(BTreeSet<DiskId>, Adjustment)>,
+    followers: BTreeMap<DiskId, Progress>,
+    /// When to propose again, or to complain again, at the earliest.
+    propose_at: Time,
+}
+
+impl Leader {
+    /// A reign begins, with the entry `start`.
+    pub(super) fn begin(
+        me: (DiskId, Boot),
+        partition: &Partition,
+        start: EntryIndex,
+        scene: &mut Scene<'_>,
+    ) -> Self {
+        let mut leader = Self {
+            id: partition.id,
+            me,
+            epoch: partition.epoch,
+            start,
+            commit: scene.replica.commit(),
+            version: 0,
+            agreed: BTreeSet::new(),
+            proposed: Vec::new(),
+            followers: BTreeMap::new(),
+            propose_at: scene.now,
+        };
+        leader.adopt(partition, scene);
+        leader
+    }
+
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(super) fn commit(&self) -> EntryIndex {
+        self.commit
+    }
+
+    /// A newer view shows the partition in the same epoch.
+    pub(super) fn adopt(&mut self, partition: &Partition, scene: &mut Scene<'_>) {
+        if partition.version > self.version + 1 {
+            // Between the two views a copy may have been dropped and placed again.
+            self.followers.retain(|disk, _| partition.member(*disk).is_some());
+        }
+        if partition.version > self.version {
+            // Whatever was proposed by an older version is in this set, or will never be agreed on.
+            self.version = partition.version;
+            self.agreed = partition.members().collect();
+            self.proposed.clear();
+            self.propose_at = scene.now;
+        }
+        let me = self.me.0;
+        self.followers.retain(|disk, _| partition.replicas.contains(disk));
+        for &disk in partition.replicas.iter().filter(|disk| **disk != me) {
+            let progress = self.followers.entry(disk).or_insert_with(|| Progress::new(scene.now));
+            let node = scene.view.nodes.get(&disk);
+            progress.is_up = node.is_some_and(|node| node.down.is_none());
+            // A new run has forgotten that it follows, and does not say so before it is spoken to.
+            node.map(|node| progress.hear(node.boot, scene.now));
+        }
+        self.work(scene);
+    }
+
+    /// Entries were appended to the log here.
+    pub(super) fn appended(&mut self, before: EntryIndex, scene: &mut Scene<'_>) {
+        for progress in self.followers.values_mut().filter(|progress| progress.held == before) {
+            progress.moved = scene.now;
+        }
+        self.pump_all(scene);
+    }
+
+    /// Something was found out: who held what, what this node's disk has, what time it is.
+    pub(super) fn work(&mut self, scene: &mut Scene<'_>) {
+        self.advance(scene);
+        self.pump_all(scene);
+        self.repeat(scene);
+        self.plan(scene);
+    }
+
+    /// Commits what everybody holds who may count, once the reign's first entry is among that.
+    fn advance(&mut self, scene: &Scene<'_>) {
+        let held = |disk: &DiskId| match self.followers.get(disk) {
+            _ if *disk == self.me.0 => scene.replica.persisted(),
+            Some(progress) => progress.held,
+            None => EntryIndex(0),
+        };
+        let counted = self.proposed.iter().flat_map(|(set, _)| set).chain(&self.agreed);
+        let counted =
+            counted.filter(|disk| !planted(Bug::FollowersNotAwaited) || **disk == self.me.0);
+        let least = counted.map(held).min().unwrap_or_default();
+        if least >= self.start && least > self.commit {
+            self.commit = least;
+        }
+    }
+
+    pub(super) fn match_answered(
+        &mut self,
+        (from, boot): (DiskId, Boot),
+        matched: Matched,
+        scene: &mut Scene<'_>,
+    ) {
+        let (now, last) = (scene.now, scene.replica.last());
+        let Some(progress) = self.heard(from, boot, now) else { return };
+        if progress.stage == Stage::Streaming {
+            return;
+        }
+        match matched {
+            Matched::At(at) if at <= last => progress.matched(at, now),
+            Matched::At(_) | Matched::Forgotten | Matched::Damaged { .. } => {
+                progress.stage = Stage::Apart;
+                let (partition, epoch) = (self.id, self.epoch);
+                if self.agreed.contains(&from) {
+                    scene.duties.push(Duty::Damaged { partition, epoch, member: from });
+                }
+            }
+        }
+        self.work(scene);
+    }
+
+    /// A follower says what it holds.
+    pub(super) fn append_answered(
+        &mut self,
+        (from, boot): (DiskId, Boot),
+        (durable, last, gap): (EntryIndex, EntryIndex, bool),
+        scene: &mut Scene<'_>,
+    ) {
+        let (now, end) = (scene.now, scene.replica.last());
+        let Some(progress) = self.heard(from, boot, now) else { return };
+        if progress.stage != Stage::Streaming || durable > last || last > end {
+            return;
+        }
+        progress.hold(durable, now);
+        if gap && last < progress.next && progress.may_go_back(last, now) {
+            progress.go_back(last);
+        }
+        self.work(scene);
+    }
+
+    /// A follower does not know in this epoch where its log parts from the leader's.
+    pub(super) fn unmatched(&mut self, (from, boot): (DiskId, Boot), scene: &mut Scene<'_>) {
+        let now = scene.now;
+        if let Some(progress) = self.heard(from, boot, now)
+            && progress.stage == Stage::Streaming
+        {
+            progress.rematch(now);
+            self.repeat(scene);
+        }
+    }
+
+    fn heard(&mut self, from: DiskId, boot: Boot, now: Time) -> Option<&mut Progress> {
+        let progress = self.followers.get_mut(&from)?;
+        progress.hear(boot, now).then_some(progress)
+    }
+
+    /// Entries that were read for a follower.
+    pub(super) fn read_done(
+        &mut self,
+        (to, from): (DiskId, EntryIndex),
+        result: Result<Vec<Record>, Unreadable>,
+        scene: &mut Scene<'_>,
+    ) {
+        let Some(progress) = self.followers.get_mut(&to).filter(|one| one.reading == Some(from))
+        else {
+            return;
+        };
+        progress.reading = None;
+        // What the disk had when it was read may have been cut from the log since.
+        let replica = &*scene.replica;
+        let is_own = |record: &Record| {
+            let Header { index, epoch, .. } = *record.header();
+            index <= replica.commit() || replica.epoch_at(index) == Some(epoch)
+        };
+        let result = result.map(|mut records| {
+            let is_there = records.first().is_some_and(|first| first.header().index == from);
+            records.truncate(records.iter().take_while(|record| is_own(record)).count());
+            (records, is_there)
+        });
+        match result {
+            // What it lacks was removed here.
+            Ok((_, false)) => {
+                progress.stage = Stage::Apart;
+                self.work(scene);
+            }
+            Ok((records, true)) => {
+                if from == progress.next && !records.is_empty() {
+                    self.send_entries(to, records, scene);
+                }
+                self.pump(to, scene);
+            }
+            Err(_) => {
+                let (partition, epoch, member) = (self.id, self.epoch, self.me.0);
+                scene.duties.push(Duty::Damaged { partition, epoch, member });
+            }
+        }
+    }
+
+    fn pump_all(&mut self, scene: &mut Scene<'_>) {
+        let followers: Vec<DiskId> = self.followers.keys().copied().collect();
+        followers.into_iter().for_each(|to| self.pump(to, scene));
+    }
+
+    /// Sends what a follower does not have, as much as may be on the way; and where it has all,
+    /// how far that is committed.
+    fn pump(&mut self, to: DiskId, scene: &mut Scene<'_>) {
+        while let Some(progress) = self.followers.get_mut(&to).filter(|one| one.has_room()) {
+            let next = progress.next;
+            if next > scene.replica.last() {
+                if progress.is_quiet() && progress.told < self.commit {
+                    self.send_append(to, Vec::new(), scene);
+                }
+                return;
+            }
+            match scene.replica.memory.entries(next, APPEND_BYTES_MAX) {
+                Some(records) if !records.is_empty() => self.send_entries(to, records, scene),
+                Some(_) | None => {
+                    progress.reading = Some(next);
+                    let (partition, bytes_max) = (self.id, APPEND_BYTES_MAX);
+                    scene.duties.push(Duty::Read { partition, to, from: next, bytes_max });
+                }
+            }
+        }
+    }
+
+    fn send_entries(&mut self, to: DiskId, records: Vec<Record>, scene: &mut Scene<'_>) {
+        let bytes = records.iter().map(Record::len).sum();
+        let last = records.last().expect("there are some").header().index;
+        let records = records.iter().map(|record| record.bytes().clone()).collect();
+        self.send_append(to, records, scene);
+        let progress = self.followers.get_mut(&to).expect("it is sent something");
+        progress.fly(last, bytes, scene.now);
+    }
+
+    fn send_append(&mut self, to: DiskId, records: Vec<Bytes>, scene: &mut Scene<'_>) {
+        let progress = self.followers.get_mut(&to).expect("it is sent something");
+        let index = EntryIndex(progress.next.0 - 1);
+        let epoch = scene.replica.epoch_at(index).unwrap_or_default();
+        let (previous, commit) = (Place { epoch, index }, self.commit);
+        progress.told = commit;
+        let message = ReplicaMessage::Append { epoch: self.epoch, previous, records, commit };
+        scene.duties.push(Duty::Send { partition: self.id, to, message });
+    }
+
+    /// Says again what nobody answered.
+    fn repeat(&mut self, scene: &mut Scene<'_>) {
+        let due = |progress: &Progress| progress.again().is_some_and(|at| at <= scene.now);
+        let due = self.followers.iter().filter(|(_, progress)| due(progress));
+        let due: Vec<DiskId> = due.map(|(disk, _)| *disk).collect();
+        for to in due {
+            let progress = self.followers.get_mut(&to).expect("it is due");
+            match progress.stage {
+                Stage::Matching => {
+                    progress.sent(scene.now);
+                    let (epoch, version, starts) =
+                        (self.epoch, self.version, scene.replica.epochs());
+                    let message = ReplicaMessage::Match { epoch, version, starts };
+                    scene.duties.push(Duty::Send { partition: self.id, to, message });
+                }
+                Stage::Streaming => {
+                    let held = progress.held;
+                    progress.go_back(held);
+                    self.pump(to, scene);
+                    let progress = self.followers.get_mut(&to).expect("it is due");
+                    progress.sent(scene.now);
+                }
+                Stage::Apart => {}
+            }
+        }
+    }
+
+    /// Whether a member holds up the others.
+    fn is_slow(&self, disk: DiskId, scene: &Scene<'_>) -> bool {
+        let waits = |progress: &&Progress| progress.held < scene.replica.last();
+        let progress = self.followers.get(&disk).filter(waits);
+        progress.is_some_and(|progress| scene.now.since(progress.moved) >= SLOW_AFTER)
+    }
+
+    /// Whether a follower may count: it has acknowledged in this epoch, under its present run, what
+    /// is committed and the reign's first entry, and with it all that was ever committed. That the
+    /// first entry is committed itself is not asked: the set may wait for somebody to be added.
+    fn is_ready(&self, progress: &Progress, now: Time) -> bool {
+        progress.stage == Stage::Streaming
+            && progress.held_by_run >= self.commit.max(self.start)
+            && progress.may_return(now)
+    }
+
+    /// Proposes who is to count from now on, where that is not as it should be.
+    fn plan(&mut self, scene: &mut Scene<'_>) {
+        let view = scene.view;
+        let Some(partition) = view.partitions.get(&self.id) else { return };
+        if scene.now < self.propose_at || partition.version != self.version {
+            return;
+        }
+        let added = self.ready(partition, scene);
+        let comes = |disk: &DiskId| added.iter().any(|addition| addition.disk == *disk);
+        let others = partition.in_sync.iter().filter(|member| member.disk != self.me.0);
+        let (gone, here): (Vec<Member>, Vec<Member>) =
+            others.filter(|one| !comes(&one.disk)).partition(|one| !scene.view.is_live(one));
+        let apart = |disk| self.followers.get(&disk).is_some_and(|one| one.stage == Stage::Apart);
+        let mut slow: Vec<DiskId> = here.iter().map(|member| member.disk).collect();
+        slow.retain(|&disk| self.is_slow(disk, scene) || apart(disk));
+        let gone: Vec<DiskId> = gone.iter().map(|member| member.disk).collect();
+        if added.is_empty() && gone.is_empty() && slow.is_empty() {
+            return self.settle(scene);
+        }
+        let all: Vec<DiskId> = gone.iter().chain(&slow).copied().collect();
+        let is_enough = |removed: &[DiskId]| {
+            let set = set_after(partition, &added, removed);
+            removed.is_empty() || scene.view.is_enough(&set, partition.min_in_sync)
+        };
+        let removed = [all, gone].into_iter().find(|removed| is_enough(removed));
+        let removed = removed.unwrap_or_default();
+        for &disk in &slow {
+            let is_proposed = self.proposed.iter().any(|(set, _)| !set.contains(&disk));
+            if removed.contains(&disk) && is_proposed {
+                continue;
+            } else if removed.contains(&disk) {
+                let progress = self.followers.get_mut(&disk).expect("it is slow");
+                progress.send_away(scene.now);
+            } else {
+                let (partition, epoch) = (self.id, self.epoch);
+                scene.duties.push(Duty::Complain { partition, epoch });
+                self.propose_at = scene.now + PROPOSE_AGAIN;
+            }
+        }
+        if added.is_empty() && removed.is_empty() {
+            self.settle(scene);
+        } else {
+            self.propose(partition, added, removed, scene);
+        }
+    }
+
+    /// Has decided what was proposed and is not wanted any more: what is agreed on by the same
+    /// version, and changes nothing, settles all of it.
+    fn settle(&mut self, scene: &mut Scene<'_>) {
+        if !self.proposed.is_empty() {
+            self.propose_at = scene.now + PROPOSE_AGAIN;
+            let (partition, epoch, version) = (self.id, self.epoch, self.version);
+            let (added, removed) = (Vec::new(), Vec::new());
+            let nothing = Adjustment { partition, epoch, version, added, removed };
+            scene.duties.push(Duty::Propose(nothing));
+        }
+    }
+
+    /// Who holds enough to count, or more than before.
+    fn ready(&self, partition: &Partition, scene: &Scene<'_>) -> Vec<Addition> {
+        let mut ready = Vec::new();
+        for (&disk, progress) in &self.followers {
+            let Progress { boot, .. } = *progress;
+            let counts = partition.member(disk).is_some_and(|member| member.is_electable());
+            let known = scene.view.has_registered(disk, boot) && progress.is_up;
+            if !counts && known && self.is_ready(progress, scene.now) {
+                ready.push(Addition { disk, boot, standing: Standing::Whole });
+            }
+        }
+        ready
+    }
+
+    fn propose(
+        &mut self,
+        partition: &Partition,
+        added: Vec<Addition>,
+        removed: Vec<DiskId>,
+        scene: &mut Scene<'_>,
+    ) {
+        let set = set_after(partition, &added, &removed).iter().map(|one| one.disk).collect();
+        let (partition, epoch, version) = (self.id, self.epoch, self.version);
+        let adjustment = Adjustment { partition, epoch, version, added, removed };
+        let known = self.proposed.iter().any(|(proposed, _)| *proposed == set);
+        if !known && self.proposed.len() < PROPOSALS_MAX {
+            self.proposed.push((set, adjustment.clone()));
+        }
+        // With no room for another set to count with, one of the known ones has to be decided.
+        let known = known || self.proposed.last().is_some_and(|(_, last)| *last == adjustment);
+        let last = self.proposed.last().map(|(_, last)| last.clone());
+        let proposal = last.filter(|_| !known).unwrap_or(adjustment);
+        self.propose_at = scene.now + PROPOSE_AGAIN;
+        scene.duties.push(Duty::Propose(proposal));
+    }
+
+    /// How far each follower is.
+    pub(super) fn followers(&self) -> Vec<FollowerStatus> {
+        let status = |(&disk, progress): (&DiskId, &Progress)| {
+            let is_streaming = progress.stage == Stage::Streaming;
+            FollowerStatus { disk, held: progress.held, is_streaming }
+        };
+        self.followers.iter().map(status).collect()
+    }
+
+    /// When it wants to be woken.
+    pub(super) fn wakeup(&self, now: Time, last: EntryIndex) -> Option<Time> {
+        let followers = self.followers.iter().flat_map(|(disk, progress)| {
+            let holds_up = self.agreed.contains(disk) && progress.held < last;
+            let slow = holds_up.then_some(progress.moved + SLOW_AFTER);
+            // What was due has been looked at: a view or an answer changes it.
+            let slow = slow.map(|at| at.max(self.propose_at)).filter(|at| *at > now);
+            [progress.again(), progress.returns(now), slow]
+        });
+        let waits = !self.proposed.is_empty() || self.propose_at > now;
+        let pending = waits.then_some(self.propose_at);
+        followers.chain([pending]).flatten().min()
+    }
+
+    pub(super) fn check(&self, last: EntryIndex) -> Result<(), String> {
+        let (followers, proposals) = (self.followers.len(), self.proposed.len());
+        if self.commit > last || self.start > last {
+            return Err(format!(
+                "(1) commit {} and start {} behind {last}",
+                self.commit, self.start
+            ));
+        }
+        if followers > REPLICAS_MAX || proposals > PROPOSALS_MAX {
+            return Err(format!("(2) {followers} followers and {proposals} proposals"));
+        }
+        self.followers.values().try_for_each(Progress::check).map_err(|what| format!("(3) {what}"))
+    }
+}
+
+/// The set that follows when a proposal is granted.
+fn set_after(partition: &Partition, added: &[Addition], removed: &[DiskId]) -> Vec<Member> {
+    let comes = |disk: &DiskId| added.iter().any(|addition| addition.disk == *disk);
+    let stays = |member: &&Member| !removed.contains(&member.disk) && !comes(&member.disk);
+    let staying = partition.in_sync.iter().filter(stays).copied();
+    let coming = added.iter().map(|&Addition { disk, standing, .. }| Member { disk, standing });
+    staying.chain(coming).collect()
+}

@@ -1,0 +1,572 @@
+//! The replication of one partition on one node: which part the node has in it, and what it does
+//! with what comes in.
+//!
+//! It stands beside the [`Replica`], whose log it reads and, on a follower, writes. A partition with
+//! one replica has it too: its leader waits for nobody else.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::epochs::{Common, common};
+use super::follower::{Follower, Stage};
+use super::leader::Leader;
+use super::message::{Matched, Place, ReplicaMessage};
+use super::{EPOCHS_MAX, Note, Record, Replica};
+use crate::cluster::message::LogEnd;
+use crate::cluster::metadata::{Adjustment, Partition, View};
+use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
+use crate::machine::{FollowerStatus, Store, Time, Unreadable, WallTime};
+use crate::zoo::{Bug, planted};
+
+/// How many stores of one partition are on their way to the disk at most: more than the entries
+/// that a shard gives it before it waits.
+const STORES_MAX: usize = 1 << 20;
+
+/// What a replica wants done.
+#[derive(Clone, Debug, Hash)]
+pub enum Duty {
+    /// Carry a message to the same partition's replica on another node. It may be lost.
+    Send {
+        /// The partition.
+        partition: PartitionId,
+        /// To whom.
+        to: DiskId,
+        /// What.
+        message: ReplicaMessage,
+    },
+    /// Write this to the disk and sync it; [`Replication::stored`] answers.
+    Store(Store),
+    /// Read entries for a follower; [`Replication::read_done`] answers.
+    Read {
+        /// The partition.
+        partition: PartitionId,
+        /// For whom.
+        to: DiskId,
+        /// The first entry.
+        from: EntryIndex,
+        /// How many bytes at most, but always one entry.
+        bytes_max: usize,
+    },
+    /// Propose this change of the set that counts.
+    Propose(Adjustment),
+    /// Tell the controller that a member holds up the others, and cannot be removed.
+    Complain {
+        /// The partition.
+        partition: PartitionId,
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
+    /// Tell the controller that a member does not hold what it acknowledged.
+    Damaged {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch in which that was found.
+        epoch: Epoch,
+        /// The member.
+        member: DiskId,
+    },
+}
+
+/// What a replica is shown of the world while it handles something.
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Time,
+    /// The newest view.
+    pub view: &'a View,
+    /// The partition's log and state.
+    pub replica: &'a mut Replica,
+    /// What is to be done.
+    pub duties: &'a mut Vec<Duty>,
+}
+
+/// A store that is on its way to the disk.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    number: u64,
+    /// The last entry of the log that is durable with it.
+    last: EntryIndex,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// No view has said, or no leader has.
+    None,
+    Leader(Leader),
+    Follower(Follower),
+}
+
+/// One partition's replication on one node.
+///
+/// Invariants, checked by [`Replication::check`]: (1) the part that it has is of the highest epoch
+/// that it has accepted; (2) stores on their way have rising numbers and no more entries than the
+/// log, and there are at most [`STORES_MAX`]; (3) a leader keeps its own invariants; (4) nothing is
+/// applied that is not durable here, and nothing that a leader has not committed.
+#[derive(Debug)]
+pub struct Replication {
+    id: PartitionId,
+    me: (DiskId, Boot),
+    part: Part,
+    accepted: Epoch,
+    stores: VecDeque<Pending>,
+    next_store: u64,
+    /// After how many entries a state is stored again.
+    checkpoint_entries: u64,
+    /// Messages that made no sense.
+    ignored: u64,
+    /// What a leader asked that knows a later version of the partition.
+    early: Option<((DiskId, Boot), ReplicaMessage)>,
+    /// What entries that were cut took of the memory.
+    freed: usize,
+}
+
+/// Whether no entry of a reign stands in the log. It is one of an earlier run of this node
+/// otherwise, whose end was not agreed on.
+fn is_new(epoch: Epoch, replica: &Replica) -> bool {
+    epoch > replica.last_epoch() || planted(Bug::EpochResumed)
+}
+
+impl Replication {
+    /// A replica as its disk held it, on this run of a node; `accepted` is the highest epoch that
+    /// it had stored. Its stores are numbered from `first_store` on, above those of a replica of
+    /// the same partition that this run had and erased.
+    #[must_use]
+    pub fn new(
+        me: (DiskId, Boot),
+        replica: &Replica,
+        accepted: Epoch,
+        checkpoint_entries: u64,
+        first_store: u64,
+    ) -> Self {
+        Self {
+            id: replica.id(),
+            me,
+            part: Part::None,
+            accepted: accepted.max(replica.last_epoch()),
+            stores: VecDeque::new(),
+            next_store: first_store,
+            checkpoint_entries,
+            ignored: 0,
+            early: None,
+            freed: 0,
+        }
+    }
+
+    /// Whether this node leads the partition.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(self.part, Part::Leader(_))
+    }
+
+    /// The last entry that is committed, as far as is known here; a leader is to apply up to it.
+    #[must_use]
+    pub fn commit(&self) -> EntryIndex {
+        match &self.part {
+            Part::None => EntryIndex(0),
+            Part::Leader(leader) => leader.commit(),
+            Part::Follower(follower) => follower.commit,
+        }
+    }
+
+    /// The highest epoch that this replica has accepted.
+    #[must_use]
+    pub fn accepted(&self) -> Epoch {
+        self.accepted
+    }
+
+    /// What the log ends with, for the controller.
+    #[must_use]
+    pub fn log_end(&self, replica: &Replica) -> LogEnd {
+        let (last, commit) = (replica.persisted(), replica.commit());
+        let epoch = replica.epoch_at(last).unwrap_or_default();
+        let is_apart = match &self.part {
+            Part::None | Part::Leader(_) => false,
+            Part::Follower(follower) => follower.stage == Stage::Damaged,
+        };
+        LogEnd { epoch, last, commit, damaged: is_apart || replica.damaged().is_some() }
+    }
+
+    /// The other replicas, where this one leads.
+    #[must_use]
+    pub fn followers(&self) -> Vec<FollowerStatus> {
+        match &self.part {
+            Part::Leader(leader) => leader.followers(),
+            Part::None | Part::Follower(_) => Vec::new(),
+        }
+    }
+
+    /// How many messages made no sense.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// A newer view is shown. `time` is cluster time.
+    pub fn adopt(&mut self, time: WallTime, scene: &mut Scene<'_>) {
+        let view = scene.view;
+        let Some(partition) = view.partitions.get(&self.id) else { return };
+        let epoch = partition.epoch;
+        let leads = self.may_lead(partition, view, scene.replica);
+        if let Part::Leader(leader) = &mut self.part
+            && leader.epoch() == epoch
+            && leads
+        {
+            leader.adopt(partition, scene);
+        } else if leads && epoch >= self.accepted && is_new(epoch, scene.replica) {
+            self.lead(partition, time, scene);
+        } else if epoch > self.accepted || epoch == self.accepted && self.leads() && !leads {
+            self.step_down(epoch, scene);
+        }
+        if let Some((from, message)) = self.early.take() {
+            self.received(from, message, scene);
+        }
+    }
+
+    fn may_lead(&self, partition: &Partition, view: &View, replica: &Replica) -> bool {
+        partition.led_by() == Some(self.me.0)
+            && view.has_registered(self.me.0, self.me.1)
+            && replica.damaged().is_none()
+    }
+
+    fn lead(&mut self, partition: &Partition, time: WallTime, scene: &mut Scene<'_>) {
+        self.accepted = partition.epoch;
+        let (leader, boot) = self.me;
+        let record = scene.replica.lead(partition, Note::Start { leader, boot }, time);
+        let start = record.header().index;
+        self.store(None, None, vec![record], scene);
+        self.part = Part::Leader(Leader::begin(self.me, partition, start, scene));
+    }
+
+    /// A reign has begun that is not this node's: what it said as a leader is over.
+    fn step_down(&mut self, epoch: Epoch, scene: &mut Scene<'_>) {
+        self.accepted = self.accepted.max(epoch);
+        self.part = Part::None;
+        scene.replica.step_down();
+    }
+
+    /// What entries took of the memory that were cut since this was asked.
+    pub fn take_freed(&mut self) -> usize {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// Has the state stored that is due.
+    pub fn store_state(&mut self, scene: &mut Scene<'_>) {
+        self.store(None, None, Vec::new(), scene);
+    }
+
+    /// The leader's own entries, just appended to the log of its replica.
+    pub fn appended(&mut self, records: Vec<Record>, scene: &mut Scene<'_>) {
+        let Some(first) = records.first().map(|record| record.header().index) else { return };
+        self.store(None, None, records, scene);
+        match &mut self.part {
+            Part::Leader(leader) => leader.appended(EntryIndex(first.0 - 1), scene),
+            Part::None | Part::Follower(_) => {
+                panic!("only a leader appends: partition {}", self.id)
+            }
+        }
+    }
+
+    fn store(
+        &mut self,
+        accepted: Option<Epoch>,
+        cut_after: Option<EntryIndex>,
+        records: Vec<Record>,
+        scene: &mut Scene<'_>,
+    ) -> u64 {
+        let (number, last) = (self.next_store, scene.replica.last());
+        self.next_store += 1;
+        self.stores.push_back(Pending { number, last });
+        let store = scene.replica.write(records, self.checkpoint_entries);
+        scene.duties.push(Duty::Store(Store { number, accepted, cut_after, ..store }));
+        number
+    }
+
+    /// This node's disk holds all stores up to this number.
+    pub fn stored(&mut self, number: u64, scene: &mut Scene<'_>) {
+        while let Some(pending) = self.stores.pop_front_if(|pending| pending.number <= number) {
+            scene.replica.persist(pending.last);
+        }
+        let (partition, durable) = (self.id, scene.replica.persisted());
+        match &mut self.part {
+            Part::None => {}
+            Part::Leader(leader) => leader.work(scene),
+            Part::Follower(follower) => {
+                let (to, epoch) = (follower.leader, follower.epoch);
+                let message = match follower.stage {
+                    Stage::Cutting(cut) if cut <= number => {
+                        follower.stage = Stage::Matched;
+                        ReplicaMessage::MatchAnswer { epoch, matched: Matched::At(durable) }
+                    }
+                    Stage::Cutting(_) | Stage::Damaged => return,
+                    Stage::Matched => self.answer(false, scene.replica),
+                };
+                scene.duties.push(Duty::Send { partition, to, message });
+                self.apply(scene);
+            }
+        }
+    }
+
+    fn answer(&self, gap: bool, replica: &Replica) -> ReplicaMessage {
+        let (mut durable, last) = (replica.persisted(), replica.last());
+        if planted(Bug::ReplicaAnsweredEarly) {
+            durable = last;
+        }
+        ReplicaMessage::AppendAnswer { epoch: self.accepted, durable, last, gap }
+    }
+
+    /// A follower applies what its leader has committed.
+    fn apply(&mut self, scene: &mut Scene<'_>) {
+        if let Part::Follower(Follower { stage: Stage::Matched, commit, .. }) = self.part {
+            scene.replica.apply_to(commit);
+        }
+    }
+
+    /// A message of another node's replica, from this run of it.
+    pub fn received(
+        &mut self,
+        from: (DiskId, Boot),
+        message: ReplicaMessage,
+        scene: &mut Scene<'_>,
+    ) {
+        match message {
+            ReplicaMessage::Match { epoch, version, starts } => {
+                let known = scene.view.partitions.get(&self.id).map_or(0, |one| one.version);
+                if known < version {
+                    self.early = Some((from, ReplicaMessage::Match { epoch, version, starts }));
+                } else if !self.is_stale(from.0, epoch, scene) {
+                    self.matching(from.0, epoch, &starts, scene);
+                }
+            }
+            ReplicaMessage::Append { epoch, previous, records, commit } => {
+                if !self.is_stale(from.0, epoch, scene) {
+                    self.take(from.0, (epoch, previous, commit), records, scene);
+                }
+            }
+            ReplicaMessage::MatchAnswer { epoch, matched } => {
+                if let Some(leader) = self.leader_in(epoch) {
+                    leader.match_answered(from, matched, scene);
+                }
+            }
+            ReplicaMessage::AppendAnswer { epoch, durable, last, gap } => {
+                if let Some(leader) = self.leader_in(epoch) {
+                    leader.append_answered(from, (durable, last, gap), scene);
+                }
+            }
+            ReplicaMessage::Unmatched { epoch } => {
+                if let Some(leader) = self.leader_in(epoch) {
+                    leader.unmatched(from, scene);
+                }
+            }
+            ReplicaMessage::Stale { epoch, accepted } => {
+                if self.leader_in(epoch).is_some() && accepted > epoch {
+                    self.step_down(accepted, scene);
+                }
+            }
+        }
+    }
+
+    /// The leader of this epoch, if it is this node: an answer of another epoch says nothing.
+    fn leader_in(&mut self, epoch: Epoch) -> Option<&mut Leader> {
+        match &mut self.part {
+            Part::Leader(leader) if leader.epoch() == epoch => Some(leader),
+            Part::Leader(_) | Part::None | Part::Follower(_) => None,
+        }
+    }
+
+    /// Whether whoever speaks leads no more, and then tells it.
+    fn is_stale(&mut self, to: DiskId, epoch: Epoch, scene: &mut Scene<'_>) -> bool {
+        let (partition, accepted) = (self.id, self.accepted);
+        if epoch < accepted {
+            let message = ReplicaMessage::Stale { epoch, accepted };
+            scene.duties.push(Duty::Send { partition, to, message });
+        }
+        epoch < accepted
+    }
+
+    /// A leader asks where the logs part.
+    fn matching(
+        &mut self,
+        leader: DiskId,
+        epoch: Epoch,
+        starts: &[(Epoch, EntryIndex)],
+        scene: &mut Scene<'_>,
+    ) {
+        let rises = starts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let is_own = starts.last().is_some_and(|(last, _)| *last == epoch);
+        let is_sane = rises && is_own && starts.len() <= EPOCHS_MAX && starts[0].1 > EntryIndex(0);
+        if !is_sane || self.leader_in(epoch).is_some() {
+            self.ignored += 1;
+            return;
+        }
+        let partition = self.id;
+        let mut tell = |matched| {
+            let message = ReplicaMessage::MatchAnswer { epoch, matched };
+            scene.duties.push(Duty::Send { partition, to: leader, message });
+        };
+        if let Part::Follower(follower) = &self.part
+            && follower.epoch == epoch
+        {
+            // What is asked again, or was asked long ago, is answered by what is so now: nothing
+            // is cut twice.
+            match follower.stage {
+                Stage::Cutting(_) => {}
+                Stage::Matched => tell(Matched::At(scene.replica.persisted())),
+                Stage::Damaged => tell(Matched::Damaged { commit: scene.replica.commit() }),
+            }
+            return;
+        }
+        if scene.replica.damaged().is_some() {
+            return tell(Matched::Forgotten);
+        }
+        let (replica, commit) = (&*scene.replica, scene.replica.commit());
+        match common(&replica.epochs(), replica.last(), starts) {
+            Common::Forgotten => tell(Matched::Forgotten),
+            Common::At(at) if at < commit => {
+                tell(Matched::Damaged { commit });
+                self.follow(leader, epoch, Stage::Damaged, scene);
+                let member = self.me.0;
+                scene.duties.push(Duty::Damaged { partition, epoch, member });
+            }
+            Common::At(at) => {
+                let cut_after = (at < replica.last()).then_some(at);
+                if cut_after.is_some() {
+                    self.cut_after(at, scene);
+                }
+                let number = self.store(Some(epoch), cut_after, Vec::new(), scene);
+                self.follow(leader, epoch, Stage::Cutting(number), scene);
+            }
+        }
+    }
+
+    fn follow(&mut self, leader: DiskId, epoch: Epoch, stage: Stage, scene: &mut Scene<'_>) {
+        self.step_down(epoch, scene);
+        let commit = scene.replica.commit();
+        self.part = Part::Follower(Follower { epoch, leader, stage, commit });
+    }
+
+    fn cut_after(&mut self, last: EntryIndex, scene: &mut Scene<'_>) {
+        self.freed += scene.replica.cut_after(last);
+        // What is on its way to the disk is gone when it gets there.
+        self.stores.iter_mut().for_each(|pending| pending.last = pending.last.min(last));
+    }
+
+    /// Entries of a leader.
+    fn take(
+        &mut self,
+        from: DiskId,
+        (epoch, previous, commit): (Epoch, Place, EntryIndex),
+        records: Vec<Bytes>,
+        scene: &mut Scene<'_>,
+    ) {
+        let (partition, last) = (self.id, scene.replica.last());
+        let mut tell = |message| scene.duties.push(Duty::Send { partition, to: from, message });
+        let follower = match &mut self.part {
+            Part::Follower(follower) if follower.takes(from, epoch) => follower,
+            Part::Follower(Follower { epoch: own, .. }) if *own == epoch => return,
+            Part::Follower(_) | Part::None | Part::Leader(_) => {
+                return tell(ReplicaMessage::Unmatched { epoch });
+            }
+        };
+        if previous.index > last {
+            return tell(self.answer(true, scene.replica));
+        }
+        let known = scene.replica.epoch_at(previous.index);
+        if known.is_some_and(|known| known != previous.epoch) {
+            self.ignored += 1;
+            return;
+        }
+        follower.commit = follower.commit.max(commit);
+        let is_empty = records.is_empty();
+        let fresh = self.append(records, scene.replica);
+        if !fresh.is_empty() {
+            self.store(None, None, fresh, scene);
+            if planted(Bug::ReplicaAnsweredEarly) {
+                let message = self.answer(false, scene.replica);
+                scene.duties.push(Duty::Send { partition, to: from, message });
+            }
+        } else if !is_empty {
+            let message = self.answer(false, scene.replica);
+            scene.duties.push(Duty::Send { partition, to: from, message });
+        }
+        self.apply(scene);
+    }
+
+    /// Appends what the log does not have yet, up to the first that does not follow.
+    fn append(&mut self, records: Vec<Bytes>, replica: &mut Replica) -> Vec<Record> {
+        let mut fresh = Vec::new();
+        for bytes in records {
+            let record = Record::open(self.id, bytes);
+            let last = replica.last();
+            match record {
+                Ok(record) if record.header().index <= last => {}
+                Ok(record) if replica.take(&record).is_ok() => fresh.push(record),
+                Ok(_) | Err(_) => {
+                    self.ignored += 1;
+                    break;
+                }
+            }
+        }
+        fresh
+    }
+
+    /// Entries that were read for this follower, from there on.
+    pub fn read_done(
+        &mut self,
+        place: (DiskId, EntryIndex),
+        result: Result<Vec<Record>, Unreadable>,
+        scene: &mut Scene<'_>,
+    ) {
+        match &mut self.part {
+            Part::Leader(leader) => leader.read_done(place, result, scene),
+            Part::None | Part::Follower(_) => {}
+        }
+    }
+
+    /// The time that `wakeup` named has come.
+    pub fn woke(&mut self, scene: &mut Scene<'_>) {
+        match &mut self.part {
+            Part::Leader(leader) => leader.work(scene),
+            Part::None | Part::Follower(_) => {}
+        }
+    }
+
+    /// When to wake it, if nothing else happens before.
+    #[must_use]
+    pub fn wakeup(&self, now: Time, replica: &Replica) -> Option<Time> {
+        match &self.part {
+            Part::Leader(leader) => leader.wakeup(now, replica.last()),
+            Part::None | Part::Follower(_) => None,
+        }
+    }
+
+    /// Checks the invariants.
+    ///
+    /// # Errors
+    ///
+    /// Says what breaks which.
+    pub fn check(&self, replica: &Replica) -> Result<(), String> {
+        let epoch = match &self.part {
+            Part::None => self.accepted,
+            Part::Leader(leader) => leader.epoch(),
+            Part::Follower(follower) => follower.epoch,
+        };
+        if epoch != self.accepted || replica.last_epoch() > self.accepted {
+            let (accepted, last) = (self.accepted, replica.last_epoch());
+            return Err(format!("(1) epoch {epoch}, accepted {accepted}, last entry {last}"));
+        }
+        let numbers = self.stores.iter().map(|pending| pending.number);
+        let rise = numbers.clone().zip(numbers.skip(1)).all(|(a, b)| a < b);
+        let within = self.stores.iter().all(|pending| pending.last <= replica.last());
+        if !rise || !within || self.stores.len() > STORES_MAX {
+            return Err(format!("(2) stores {:?} of a log to {}", self.stores, replica.last()));
+        }
+        if let Part::Leader(leader) = &self.part {
+            leader.check(replica.last())?;
+        }
+        if replica.commit() > replica.persisted() {
+            let (commit, persisted) = (replica.commit(), replica.persisted());
+            return Err(format!("(4) applied {commit}, durable {persisted}"));
+        }
+        replica.check()
+    }
+}

@@ -1,0 +1,380 @@
+//! Who leads, and who is to hold a copy, when nodes fail: decided from what their logs end with.
+//!
+//! All that failed together is one question to those who are left and one change. A partition that
+//! needs nothing costs nothing: what has to be looked at is found when nodes come or go.
+
+mod ruling;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use self::ruling::Judge;
+use crate::cluster::message::{AskLogEnds, LogEnd, LogEnds};
+use crate::cluster::metadata::{Change, NODES_MAX, Partition, RULINGS_MAX, Ruling, View};
+use crate::cluster::placement::Candidates;
+use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
+use crate::machine::{Time, WallTime};
+
+/// How long the answers to a question are waited for.
+pub const LOG_ENDS_WAIT: Duration = Duration::from_millis(100);
+/// How many partitions one message asks about at most.
+pub const ASKED_MAX: usize = 1_000;
+/// How often a partition gets another leader, at most, because a member is slow.
+pub const SLOW_ELECTION_INTERVAL: Duration = Duration::from_secs(5);
+/// How many complaints about slow or damaged members are kept at most.
+pub const COMPLAINTS_MAX: usize = 10_000;
+/// After what time what was decided, and does not show, is decided again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// For how long a node is down before its copies are made elsewhere, where enough others count.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(60);
+
+/// What is to be done about a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Ask a node what its logs end with.
+    Ask {
+        /// The node.
+        to: DiskId,
+        /// The question.
+        ask: AskLogEnds,
+    },
+    /// Have this agreed on.
+    Decide(Change),
+}
+
+/// What is known of a partition's logs.
+type Ends = BTreeMap<DiskId, LogEnd>;
+
+/// A question that waits for its answers.
+#[derive(Debug, Default)]
+struct Round {
+    number: u64,
+    until: Time,
+    /// The partitions that it is about.
+    about: BTreeSet<PartitionId>,
+    /// Who was asked about what and has not answered.
+    awaited: BTreeSet<(DiskId, PartitionId)>,
+    ends: BTreeMap<PartitionId, Ends>,
+    /// What the members of a partition knew to be committed, before those who ended below it were
+    /// asked again; empty in the first round.
+    known: BTreeMap<PartitionId, EntryIndex>,
+}
+
+/// A member that is said to be slow, and by whom.
+#[derive(Clone, Copy, Debug)]
+struct Complaint {
+    epoch: Epoch,
+    by: DiskId,
+}
+
+/// The controller's care for partitions.
+///
+/// Invariants, checked by [`Failover::check`]: (1) no more nodes are failing than there may be;
+/// (2) no more complaints are kept than [`COMPLAINTS_MAX`].
+#[derive(Debug, Default)]
+pub struct Failover {
+    /// Nodes that are to be declared failed.
+    failing: BTreeSet<(DiskId, Boot)>,
+    /// Partitions to look at.
+    scope: BTreeSet<PartitionId>,
+    /// Partitions that want something that there is not, and when to look at them again.
+    unwell: BTreeSet<PartitionId>,
+    look_again: Time,
+    /// The nodes, as they were when all partitions were looked at.
+    nodes: Vec<(DiskId, Boot, bool)>,
+    /// The partitions, as they were when it was last found out which of them have changed.
+    seen: OrdMap<PartitionId, Arc<Partition>>,
+    complaints: BTreeMap<PartitionId, Complaint>,
+    /// Members that do not hold what they acknowledged.
+    damaged: BTreeSet<(PartitionId, DiskId)>,
+    /// When partitions got another leader because of a slow member.
+    elected: BTreeMap<PartitionId, Time>,
+    /// What was decided, by which version, and when to decide it again.
+    decided: BTreeMap<PartitionId, (u64, Time)>,
+    round: Option<Round>,
+    asked: u64,
+}
+
+impl Failover {
+    /// What was known is not: another node leads the metadata, or this one leads them anew.
+    pub fn clear(&mut self) {
+        *self = Self { asked: self.asked, ..Self::default() };
+    }
+
+    /// These runs are silent; they are declared failed with what follows from it.
+    pub fn fail(&mut self, nodes: impl IntoIterator<Item = (DiskId, Boot)>) {
+        self.failing.extend(nodes);
+    }
+
+    /// The leader of a partition says that a member holds up the others, and that the set cannot do
+    /// without it.
+    pub fn complain(&mut self, by: DiskId, partition: PartitionId, epoch: Epoch) {
+        if self.complaints.len() < COMPLAINTS_MAX {
+            self.complaints.insert(partition, Complaint { epoch, by });
+            self.scope.insert(partition);
+        }
+    }
+
+    /// A member does not hold what it acknowledged.
+    pub fn damaged(&mut self, partition: PartitionId, member: DiskId) {
+        if self.damaged.len() < COMPLAINTS_MAX {
+            self.damaged.insert((partition, member));
+            self.scope.insert(partition);
+        }
+    }
+
+    /// A node says what its logs end with.
+    pub fn heard(&mut self, from: DiskId, answer: LogEnds) {
+        let Some(round) = self.round.as_mut().filter(|round| round.number == answer.number) else {
+            return;
+        };
+        for (partition, end) in answer.ends {
+            if round.awaited.remove(&(from, partition)) {
+                round.ends.entry(partition).or_default().insert(from, end);
+            }
+        }
+    }
+
+    /// Looks at what there is to do. `time` is cluster time.
+    pub fn decide(&mut self, view: &View, now: Time, time: WallTime, out: &mut Vec<Remedy>) {
+        self.look_around(view);
+        if self.look_again <= now {
+            self.look_again = now + AGAIN;
+            self.scope.append(&mut self.unwell);
+        }
+        self.elected.retain(|_, at| now.since(*at) < SLOW_ELECTION_INTERVAL);
+        self.decided.retain(|_, (_, again)| *again > now);
+        let after = self.after(view, time);
+        match self.round.take() {
+            Some(round) if !round.awaited.is_empty() && round.until > now => {
+                self.round = Some(round);
+            }
+            Some(round) => {
+                if let Some(again) = self.ask_again(&round, now, out) {
+                    self.round = Some(again);
+                } else {
+                    self.rule(&after, &round, (now, time), out);
+                }
+            }
+            None => {
+                if !self.ask(&after, now, out) {
+                    self.rule(&after, &Round::default(), (now, time), out);
+                }
+            }
+        }
+    }
+
+    /// When to look again, if nothing happens before.
+    #[must_use]
+    pub fn wakeup(&self) -> Option<Time> {
+        self.round.as_ref().map(|round| round.until)
+    }
+
+    /// Partitions that have changed may need something; when nodes came, went, or began a new run,
+    /// all may.
+    fn look_around(&mut self, view: &View) {
+        let nodes = view.nodes.iter();
+        let nodes: Vec<_> =
+            nodes.map(|(disk, node)| (*disk, node.boot, node.down.is_some())).collect();
+        if nodes != self.nodes {
+            self.nodes = nodes;
+            self.scope.extend(view.partitions.keys());
+        } else {
+            self.scope.extend(self.seen.diff(&view.partitions).map(|change| match change {
+                DiffItem::Add(id, _) | DiffItem::Remove(id, _) => *id,
+                DiffItem::Update { new: (id, _), .. } => *id,
+            }));
+        }
+        self.seen = view.partitions.clone();
+        let failing = std::mem::take(&mut self.failing);
+        for (disk, boot) in failing {
+            if view.nodes.get(&disk).is_some_and(|node| node.boot == boot && node.down.is_none()) {
+                self.failing.insert((disk, boot));
+                self.scope.extend(view.held_by(disk).map(|partition| partition.id));
+            }
+        }
+    }
+
+    /// The metadata as they will be when the failing nodes are declared failed.
+    fn after(&self, view: &View, at: WallTime) -> View {
+        let mut after = view.clone();
+        if !self.failing.is_empty() {
+            let nodes = self.failing.iter().copied().collect();
+            after.apply(view.version.next(), &Change::Fail { nodes, at, rulings: Vec::new() });
+        }
+        after
+    }
+
+    fn judge<'a>(&'a self, view: &'a View) -> Judge<'a> {
+        Judge { view, damaged: &self.damaged }
+    }
+
+    /// Whether a leader complains, and may be heard.
+    fn complaint(&self, partition: &Partition) -> Option<DiskId> {
+        let complaint = self.complaints.get(&partition.id)?;
+        let is_new = complaint.epoch == partition.epoch;
+        (is_new && !self.elected.contains_key(&partition.id)).then_some(complaint.by)
+    }
+
+    /// Asks whoever may lead a partition that needs a leader; `false` where nobody is to be asked.
+    fn ask(&mut self, view: &View, now: Time, out: &mut Vec<Remedy>) -> bool {
+        let judge = self.judge(view);
+        let mut awaited = BTreeSet::new();
+        for partition in self.scope.iter().filter_map(|id| view.partitions.get(id)) {
+            let waits =
+                self.decided.get(&partition.id).is_some_and(|(by, _)| *by >= partition.version);
+            let elects = !judge.is_led(partition) || self.complaint(partition).is_some();
+            if elects && !waits {
+                awaited.extend(judge.candidates(partition).map(|disk| (disk, partition.id)));
+            }
+        }
+        self.put_question(awaited, BTreeMap::new(), now, out)
+    }
+
+    fn put_question(
+        &mut self,
+        awaited: BTreeSet<(DiskId, PartitionId)>,
+        known: BTreeMap<PartitionId, EntryIndex>,
+        now: Time,
+        out: &mut Vec<Remedy>,
+    ) -> bool {
+        if awaited.is_empty() {
+            return false;
+        }
+        self.asked += 1;
+        let (number, until) = (self.asked, now + LOG_ENDS_WAIT);
+        let mut by_node: BTreeMap<DiskId, Vec<PartitionId>> = BTreeMap::new();
+        for &(disk, partition) in &awaited {
+            by_node.entry(disk).or_default().push(partition);
+        }
+        for (to, partitions) in by_node {
+            for part in partitions.chunks(ASKED_MAX) {
+                let ask = AskLogEnds { number, partitions: part.to_vec() };
+                out.push(Remedy::Ask { to, ask });
+            }
+        }
+        let about = awaited.iter().map(|(_, partition)| *partition).collect();
+        self.round = Some(Round { number, until, about, awaited, ends: BTreeMap::new(), known });
+        true
+    }
+
+    /// Who ended below what another knows to be committed is asked again: it may have received that
+    /// since it answered. Who ends below it even so is damaged.
+    fn ask_again(&mut self, round: &Round, now: Time, out: &mut Vec<Remedy>) -> Option<Round> {
+        let mut suspects = BTreeSet::new();
+        let mut known = BTreeMap::new();
+        for (&partition, ends) in &round.ends {
+            for (&disk, _) in ends.iter().filter(|(_, end)| end.damaged) {
+                self.damaged.insert((partition, disk));
+            }
+            let most = ends.values().map(|end| end.commit).max().unwrap_or_default();
+            let was_known = round.known.get(&partition).copied();
+            for (&disk, end) in ends {
+                match was_known {
+                    Some(was_known) if end.last < was_known => {
+                        self.damaged.insert((partition, disk));
+                    }
+                    None if end.last < most => {
+                        suspects.insert((disk, partition));
+                        known.insert(partition, most);
+                    }
+                    Some(_) | None => {}
+                }
+            }
+        }
+        if !self.put_question(suspects, known, now, out) {
+            return None;
+        }
+        let mut again = self.round.take().expect("a question was put");
+        again.about.clone_from(&round.about);
+        again.ends.clone_from(&round.ends);
+        for (disk, partition) in &again.awaited {
+            again.ends.get_mut(partition).map(|ends| ends.remove(disk));
+        }
+        Some(again)
+    }
+
+    /// Decides what follows for every partition that is to be looked at.
+    fn rule(
+        &mut self,
+        view: &View,
+        round: &Round,
+        (now, time): (Time, WallTime),
+        out: &mut Vec<Remedy>,
+    ) {
+        self.forget(view);
+        let mut rulings = Vec::new();
+        let mut places = Candidates::of(view);
+        let none = Ends::new();
+        for id in std::mem::take(&mut self.scope) {
+            let Some(partition) = view.partitions.get(&id) else { continue };
+            let (by, judge) = (self.complaint(partition), self.judge(view));
+            let elects = by.is_some() || !judge.is_led(partition);
+            let waits = self.decided.get(&id).is_some_and(|(at, _)| *at >= partition.version);
+            let unasked = elects && !round.about.contains(&id);
+            if waits || unasked && judge.candidates(partition).next().is_some() {
+                self.unwell.insert(id);
+                continue;
+            }
+            let ends = round.ends.get(&id).unwrap_or(&none);
+            let ruling = judge.rule(partition, by, ends, time, &mut places);
+            if by.is_some() {
+                self.elected.insert(id, now);
+                self.complaints.remove(&id);
+            }
+            let waits = self.complaints.contains_key(&id) || ruling.is_some();
+            if waits || self.judge(view).is_unwell(partition) {
+                self.unwell.insert(id);
+            }
+            if let Some(ruling) = ruling {
+                self.decided.insert(id, (partition.version, now + AGAIN));
+                rulings.push(ruling);
+            }
+        }
+        self.put(rulings, time, out);
+    }
+
+    /// What was said about partitions and members that are not there any more, or about leaders
+    /// that lead no more, is over.
+    fn forget(&mut self, view: &View) {
+        let is_member = |&(partition, disk): &(PartitionId, DiskId)| {
+            let partition = view.partitions.get(&partition);
+            partition.is_some_and(|one| one.member(disk).is_some_and(|one| one.is_electable()))
+        };
+        self.damaged.retain(is_member);
+        self.complaints.retain(|id, complaint| {
+            view.partitions.get(id).is_some_and(|one| one.epoch == complaint.epoch)
+        });
+    }
+
+    fn put(&mut self, rulings: Vec<Ruling>, at: WallTime, out: &mut Vec<Remedy>) {
+        let nodes: Vec<(DiskId, Boot)> = std::mem::take(&mut self.failing).into_iter().collect();
+        let mut parts = rulings.chunks(RULINGS_MAX).map(<[Ruling]>::to_vec);
+        if !nodes.is_empty() {
+            let rulings = parts.next().unwrap_or_default();
+            out.push(Remedy::Decide(Change::Fail { nodes, at, rulings }));
+        }
+        out.extend(parts.map(|rulings| Remedy::Decide(Change::Rule { rulings })));
+    }
+
+    /// Checks the invariants.
+    ///
+    /// # Errors
+    ///
+    /// Says what breaks which.
+    pub fn check(&self) -> Result<(), String> {
+        let bounds = [
+            ("(1) nodes failing", self.failing.len(), NODES_MAX),
+            ("(2) complaints", self.complaints.len(), COMPLAINTS_MAX),
+            ("(2) damaged members", self.damaged.len(), 2 * COMPLAINTS_MAX),
+        ];
+        match bounds.iter().find(|(_, len, max)| len > max) {
+            Some((what, len, max)) => Err(format!("{len} {what}, the bound is {max}")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Partitions as the cluster agrees on them: who leads, who holds a copy, whose copy counts.
+//!
+//! A change of a partition names the epoch and the version that it was decided by, and does nothing
+//! when either has moved. Two kinds of nodes decide: the leader of the current epoch, who alone
+//! adds to the set that counts, because it alone knows who holds what it acknowledged; and the
+//! controller, who removes, names a new leader, and says where copies are to be.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::change::{ADJUSTMENTS_MAX, Addition, Adjustment, RULINGS_MAX, Ruling};
+use super::{Node, View};
+use crate::cluster::placement::OWNERS_MAX;
+use crate::cluster::topic::TopicConfig;
+use crate::ids::{Boot, ChangeIndex, DiskId, Epoch, PartitionId, TopicName};
+use crate::zoo::{Bug, planted};
+
+/// The feature level from which on partitions have more than one copy.
+pub const REPLICATION_LEVEL: u32 = 2;
+/// How many nodes are to hold a copy of one partition at most: its owners, and as many again while
+/// these take their places.
+pub const REPLICAS_MAX: usize = 2 * OWNERS_MAX;
+
+/// How a member of an in-sync set stands to what it has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// It holds every entry that is retained: it may lead.
+    Whole,
+    /// It holds a state and every entry after it: it counts for commits, and does not lead before
+    /// it holds the older ones too.
+    Tail,
+    /// It does not hold what it acknowledged, and stays because too few would be left: it counts
+    /// as one that does not answer, and does not lead.
+    Lost,
+}
+
+/// A member of an in-sync set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub disk: DiskId,
+    /// What it holds.
+    pub standing: Standing,
+}
+
+impl Member {
+    /// A member that holds everything.
+    #[must_use]
+    pub fn whole(disk: DiskId) -> Self {
+        Self { disk, standing: Standing::Whole }
+    }
+
+    /// Whether it may lead.
+    #[must_use]
+    pub fn is_electable(&self) -> bool {
+        self.standing == Standing::Whole
+    }
+}
+
+/// A partition: who leads it, who holds it, who counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Partition {
+    /// The partition's own name.
+    pub id: PartitionId,
+    /// The topic that it is part of.
+    pub topic: TopicName,
+    /// How the topic is kept.
+    pub config: Arc<TopicConfig>,
+    /// Its number within the topic.
+    pub number: u32,
+    /// The change that made it.
+    pub created: ChangeIndex,
+    /// The current reign.
+    pub epoch: Epoch,
+    /// Raised by each accepted change to this partition, and by each that its leader asked for and
+    /// did not get: whoever asked knows then that it is decided.
+    pub version: u64,
+    /// Who leads, or, where [`Partition::led_by`] gives nobody, who did last.
+    pub leader: DiskId,
+    /// Who is to hold a copy.
+    pub replicas: Vec<DiskId>,
+    /// Whose copies count for commits.
+    pub in_sync: Vec<Member>,
+    /// How many live members the set keeps at least: one is removed only from a larger one.
+    pub min_in_sync: u32,
+    /// Whether the set holds somebody who does not answer and cannot be removed: nothing commits.
+    pub frozen: bool,
+}
+
+impl Partition {
+    /// Who leads; nobody, where whoever did last does not hold what it acknowledged.
+    #[must_use]
+    pub fn led_by(&self) -> Option<DiskId> {
+        self.member(self.leader).filter(Member::is_electable).map(|member| member.disk)
+    }
+
+    /// The node's place in the set that counts.
+    #[must_use]
+    pub fn member(&self, disk: DiskId) -> Option<Member> {
+        self.in_sync.iter().find(|member| member.disk == disk).copied()
+    }
+
+    /// The identities of the set that counts.
+    pub fn members(&self) -> impl Iterator<Item = DiskId> {
+        self.in_sync.iter().map(|member| member.disk)
+    }
+
+    fn mark(&mut self, disk: DiskId, standing: Standing) {
+        let member = self.in_sync.iter_mut().find(|member| member.disk == disk);
+        member.into_iter().for_each(|member| member.standing = standing);
+    }
+}
+
+impl View {
+    /// How many nodes are to hold each partition of a topic that is kept like this.
+    #[must_use]
+    pub fn replicas_wanted(&self, config: &TopicConfig) -> usize {
+        if self.level < REPLICATION_LEVEL {
+            return 1;
+        }
+        (config.replication as usize).clamp(1, OWNERS_MAX).min(self.nodes.len().max(1))
+    }
+
+    /// How many live members the sets of such a topic are to keep: half of the copies, rounded up.
+    #[must_use]
+    pub fn min_in_sync_wanted(&self, config: &TopicConfig) -> u32 {
+        self.replicas_wanted(config).div_ceil(2) as u32
+    }
+
+    /// Whether a member can acknowledge: its node is not known to be down, and it holds what it
+    /// acknowledged before.
+    #[must_use]
+    pub fn is_live(&self, member: &Member) -> bool {
+        let up = |node: &Arc<Node>| node.down.is_none();
+        member.standing != Standing::Lost && self.nodes.get(&member.disk).is_some_and(up)
+    }
+
+    /// Whether a set may be what is left after a removal: it has enough live members, and one of
+    /// them holds everything.
+    #[must_use]
+    pub fn is_enough(&self, set: &[Member], min_in_sync: u32) -> bool {
+        let live = || set.iter().filter(|member| self.is_live(member));
+        live().count() >= min_in_sync as usize && live().any(Member::is_electable)
+    }
+
+    /// The partitions of which a node is to hold a copy.
+    pub fn held_by(&self, disk: DiskId) -> impl Iterator<Item = &Arc<Partition>> {
+        let held = self.held.get(&disk).into_iter().flat_map(|held| held.iter());
+        held.filter_map(|id| self.partitions.get(id))
+    }
+
+    /// The controller has decided about these partitions.
+    pub(super) fn rule(&mut self, rulings: &[Ruling]) {
+        for ruling in rulings.iter().take(RULINGS_MAX) {
+            if let Some(next) = self.ruled(ruling) {
+                self.put(next);
+            }
+        }
+    }
+
+    fn ruled(&self, ruling: &Ruling) -> Option<Partition> {
+        let Ruling { partition, epoch, version, leader, removed, lost, placed, dropped } = ruling;
+        let before = self.partitions.get(partition)?;
+        if (before.epoch, before.version) != (*epoch, *version) {
+            return None;
+        }
+        let mut next = Partition::clone(before);
+        next.in_sync.retain(|member| !removed.contains(&member.disk));
+        lost.iter().for_each(|disk| next.mark(*disk, Standing::Lost));
+        if removed.iter().chain(lost).any(|disk| before.member(*disk).is_none())
+            || !removed.is_empty() && !self.is_enough(&next.in_sync, next.min_in_sync)
+        {
+            return None;
+        }
+        next.replicas.retain(|disk| !dropped.contains(disk));
+        for disk in placed {
+            if next.replicas.contains(disk) || !self.nodes.contains_key(disk) {
+                return None;
+            }
+            next.replicas.push(*disk);
+        }
+        if let Some(leader) = leader {
+            let up = |member: &Member| member.is_electable() && self.is_live(member);
+            next.member(*leader).filter(up)?;
+            next.leader = *leader;
+        }
+        // Whoever is not to lead any more must not be heard by members who do not know it yet.
+        let is_other = leader.is_some() || next.led_by() != before.led_by();
+        if is_other && !planted(Bug::EpochInherited) {
+            next.epoch = next.epoch.next();
+        }
+        let fits = next.members().all(|disk| next.replicas.contains(&disk))
+            && next.member(next.leader).is_some()
+            && next.replicas.len() <= REPLICAS_MAX;
+        fits.then_some(next)
+    }
+
+    /// A leader has decided about the sets of partitions that it leads.
+    pub(super) fn adjust(&mut self, by: (DiskId, Boot), adjustments: &[Adjustment]) {
+        for adjustment in adjustments.iter().take(ADJUSTMENTS_MAX) {
+            let Some(before) = self.partitions.get(&adjustment.partition) else { continue };
+            let named = (adjustment.epoch, adjustment.version);
+            if (before.epoch, before.version) != named
+                || before.led_by() != Some(by.0)
+                || !self.has_registered(by.0, by.1)
+            {
+                continue;
+            }
+            let next = self.adjusted(before, adjustment);
+            // What is refused for what it asks is decided too: nobody has to count with it.
+            self.put(next.unwrap_or_else(|| Partition::clone(before)));
+        }
+    }
+
+    fn adjusted(&self, before: &Partition, adjustment: &Adjustment) -> Option<Partition> {
+        let Adjustment { added, removed, .. } = adjustment;
+        let mut next = Partition::clone(before);
+        if removed.contains(&before.leader) {
+            return None;
+        }
+        next.in_sync.retain(|member| !removed.contains(&member.disk));
+        for Addition { disk, boot, standing } in added {
+            let member = Member { disk: *disk, standing: *standing };
+            let known = self.has_registered(*disk, *boot) && self.is_live(&member);
+            if !known || !before.replicas.contains(disk) || removed.contains(disk) {
+                return None;
+            }
+            match next.in_sync.iter_mut().find(|member| member.disk == *disk) {
+                // Nobody holds less than before without having lost it.
+                Some(held) if held.standing == Standing::Whole && *held != member => return None,
+                Some(held) => *held = member,
+                None => next.in_sync.push(member),
+            }
+        }
+        let fits = removed.is_empty() || self.is_enough(&next.in_sync, next.min_in_sync);
+        fits.then_some(next)
+    }
+
+    /// A partition after a change that was accepted.
+    fn put(&mut self, mut next: Partition) {
+        let id = next.id;
+        let before = self.partitions.get(&id).expect("what changes is there").clone();
+        next.version = before.version + 1;
+        self.settle(&mut next);
+        if next.replicas != before.replicas {
+            self.let_go(&before);
+            self.hold(&next);
+        }
+        self.partitions.insert(id, Arc::new(next));
+    }
+
+    /// What follows from the set and the nodes. The number of members that a set keeps falls at
+    /// once, and rises when the set has that many.
+    fn settle(&self, next: &mut Partition) {
+        let wanted = self.min_in_sync_wanted(&next.config);
+        let live = next.in_sync.iter().filter(|member| self.is_live(member)).count();
+        if wanted < next.min_in_sync || live >= wanted as usize {
+            next.min_in_sync = wanted;
+        }
+        next.frozen = live < next.in_sync.len();
+    }
+
+    /// The number of nodes, or how a topic is kept, has changed: what follows for these partitions.
+    pub(super) fn recount(&mut self, ids: &[PartitionId]) {
+        for id in ids {
+            let Some(before) = self.partitions.get(id) else { continue };
+            let mut next = Partition::clone(before);
+            // Whether a set is frozen is not changed in passing: somebody has to see it.
+            self.settle(&mut next);
+            if next.min_in_sync != before.min_in_sync {
+                self.put(next);
+            }
+        }
+    }
+
+    /// A node has come or gone, which matters while there are no more than a partition may want.
+    pub(super) fn recount_all(&mut self) {
+        if self.nodes.len() <= OWNERS_MAX && self.level >= REPLICATION_LEVEL {
+            let ids: Vec<PartitionId> = self.partitions.keys().copied().collect();
+            self.recount(&ids);
+        }
+    }
+
+    /// A run of a node begins: the reign of its former run ends over every partition that it led,
+    /// and what was proposed for that run is decided.
+    pub(super) fn begin_run(&mut self, disk: DiskId) {
+        let held: Vec<Partition> = self.held_by(disk).map(|held| Partition::clone(held)).collect();
+        for mut next in held {
+            if next.leader == disk {
+                next.epoch = next.epoch.next();
+            }
+            self.put(next);
+        }
+    }
+
+    /// A node is heard again: sets that waited for it alone go on.
+    pub(super) fn thaw(&mut self, disk: DiskId) {
+        let whole = |held: &Partition| held.in_sync.iter().all(|member| self.is_live(member));
+        let frozen = self.held_by(disk).filter(|held| held.frozen && whole(held));
+        let held: Vec<Partition> = frozen.map(|held| Partition::clone(held)).collect();
+        held.into_iter().for_each(|next| self.put(next));
+    }
+
+    /// An identity has been retired: it is out of the sets that have enough without it, and in the
+    /// others it is somebody who will never answer.
+    pub(super) fn bereave(&mut self, disk: DiskId) {
+        let held: Vec<Partition> = self.held_by(disk).map(|held| Partition::clone(held)).collect();
+        for mut next in held {
+            let wanted = self.min_in_sync_wanted(&next.config);
+            next.min_in_sync = next.min_in_sync.min(wanted);
+            let others = next.in_sync.iter().filter(|member| member.disk != disk).copied();
+            let others: Vec<Member> = others.collect();
+            let was_led = next.led_by();
+            let may_go = others.len() == next.in_sync.len()
+                || next.leader != disk && self.is_enough(&others, next.min_in_sync);
+            if may_go {
+                next.in_sync = others;
+                next.replicas.retain(|held| *held != disk);
+            } else {
+                next.mark(disk, Standing::Lost);
+            }
+            if next.led_by() != was_led {
+                next.epoch = next.epoch.next();
+            }
+            self.put(next);
+        }
+    }
+
+    pub(super) fn check_partition(&self, partition: &Partition) -> Result<(), String> {
+        let Partition { id, leader, replicas, in_sync, min_in_sync, .. } = partition;
+        if partition.member(*leader).is_none() {
+            return Err(format!("(1) the leader of partition {id} is not in its in-sync set"));
+        }
+        if !partition.members().all(|member| replicas.contains(&member)) {
+            return Err(format!("(1) partition {id} has an in-sync member that is no replica"));
+        }
+        let distinct: BTreeSet<&DiskId> = replicas.iter().collect();
+        let members: BTreeSet<DiskId> = partition.members().collect();
+        let known =
+            |disk: &&DiskId| self.nodes.contains_key(*disk) || self.retired.contains_key(*disk);
+        if distinct.len() != replicas.len()
+            || members.len() != in_sync.len()
+            || replicas.len() > REPLICAS_MAX
+            || !replicas.iter().all(|disk| known(&disk))
+        {
+            return Err(format!("(2) the replicas of partition {id} are {replicas:?}"));
+        }
+        let stands = self.partition_number(&partition.topic, partition.number);
+        if stands.map(|held| held.id) != Some(*id) || *id > self.last_partition {
+            return Err(format!("(3) partition {id} is not where its topic has it"));
+        }
+        let gone = in_sync.iter().find(|member| {
+            member.standing != Standing::Lost && !self.nodes.contains_key(&member.disk)
+        });
+        if let Some(gone) = gone {
+            return Err(format!("(8) {gone:?} of partition {id} is no node any more"));
+        }
+        let wanted = self.min_in_sync_wanted(&partition.config);
+        if *min_in_sync == 0 || *min_in_sync > wanted || (*min_in_sync as usize) > in_sync.len() {
+            let size = in_sync.len();
+            return Err(format!(
+                "(9) the set of partition {id} has {size} members, keeps {min_in_sync}, is to \
+                 keep {wanted}"
+            ));
+        }
+        let waits = in_sync.iter().any(|member| !self.is_live(member));
+        if partition.frozen && !waits {
+            return Err(format!("(10) partition {id} is frozen for nobody"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What must hold of all replicas of a partition together, after every step.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sprawl_core::cluster::metadata::Standing;
+use sprawl_core::ids::*;
+use sprawl_core::machine::Store;
+
+use super::cluster::Cluster;
+
+/// What was ever true of the partition.
+#[derive(Default)]
+pub(crate) struct Laws {
+    /// What each epoch wrote at each index.
+    named: BTreeMap<(Epoch, EntryIndex), Bytes>,
+    /// What was ever committed at each index.
+    committed: BTreeMap<u64, Bytes>,
+    /// How far each run has known the log to be committed.
+    commits: BTreeMap<(DiskId, Boot), EntryIndex>,
+    broken: Vec<String>,
+}
+
+impl Laws {
+    /// A replica writes.
+    pub(crate) fn written(&mut self, store: &Store) {
+        for record in &store.records {
+            let (epoch, index) = (record.header().epoch, record.header().index);
+            let named = self.named.entry((epoch, index)).or_insert_with(|| record.bytes().clone());
+            if named != record.bytes() {
+                self.broken.push(format!("EpochIndexNamesOneEntry: ({epoch}, {index})"));
+            }
+        }
+    }
+
+    /// How much was ever committed.
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.len() as u64
+    }
+}
+
+impl Cluster {
+    /// Checks all laws; says which is broken.
+    pub(crate) fn check(&mut self) -> Result<(), String> {
+        self.note_commits();
+        self.check_in_sync();
+        if let Some(disk) = self.damaged.first() {
+            self.laws.broken.push(format!("{disk} was taken for damaged, and no disk is"));
+        }
+        match self.laws.broken.first() {
+            Some(first) => Err(first.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// CommitNeverRegresses and LogsAgreeBelowCommit. NoCutBelowCommit is what a replica asserts of
+    /// itself; of all of them together it follows from these and InSyncHoldsCommitted.
+    fn note_commits(&mut self) {
+        let Cluster { nodes, laws, .. } = self;
+        for node in nodes {
+            let Some(run) = &node.run else { continue };
+            let commit = run.replica.commit();
+            let known = laws.commits.entry((node.disk, node.boot)).or_default();
+            if commit < *known {
+                laws.broken.push(format!("CommitNeverRegresses: {known} to {commit}"));
+            }
+            // What was applied by this run before was compared then.
+            let first = if *known == EntryIndex(0) { 1 } else { known.0 + 1 };
+            *known = commit.max(*known);
+            for index in first..=commit.0 {
+                let Some(bytes) = node.hard.log.get(&index) else {
+                    let disk = node.disk;
+                    laws.broken.push(format!("InSyncHoldsCommitted: {disk} applied {index}"));
+                    continue;
+                };
+                let committed = laws.committed.entry(index).or_insert_with(|| bytes.clone());
+                if committed != bytes {
+                    let disk = node.disk;
+                    laws.broken.push(format!("LogsAgreeBelowCommit: entry {index} on {disk}"));
+                }
+            }
+        }
+    }
+
+    /// InSyncHoldsCommitted: every member of the agreed set that may lead or answer has on its disk
+    /// what was ever committed.
+    fn check_in_sync(&mut self) {
+        let partition = self.partition();
+        for member in partition.in_sync.iter().filter(|one| one.standing != Standing::Lost) {
+            let log = &self.nodes[self.position(member.disk)].hard.log;
+            let differs = |(index, bytes): &(&u64, &Bytes)| log.get(index) != Some(bytes);
+            // The youngest first: it is what is lost first.
+            if let Some((index, _)) = self.laws.committed.iter().rev().find(differs) {
+                let disk = member.disk;
+                let what = format!("InSyncHoldsCommitted: {disk} does not have entry {index}");
+                self.laws.broken.push(what);
+            }
+        }
+    }
+}

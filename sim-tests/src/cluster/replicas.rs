@@ -1,0 +1,107 @@
+//! CommittedPrefixAgrees: wherever two replicas of a partition have applied as much, they have
+//! applied the same. InSyncHoldsCommitted: whoever counts has on its disk what was ever committed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sprawl_core::cluster::metadata::Standing;
+use sprawl_core::ids::{EntryIndex, PartitionId};
+use sprawl_core::machine::PartitionStatus;
+use sprawl_io::handle::NodeHandle;
+
+use super::crowd::Crowd;
+use super::machine::Machine;
+use super::watch::Watch;
+use crate::invariants::Findings;
+
+/// How often all replicas are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// A node that does not answer at once is looked at the next time.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// The hash chain over the entries up to each that somebody was seen at, and who.
+type Chains = BTreeMap<(PartitionId, EntryIndex), (u64, usize)>;
+
+/// What the replicas of a run have applied. A clone is the same.
+#[derive(Clone)]
+pub(super) struct Replicas {
+    findings: Findings,
+    watch: Watch,
+    inner: Arc<Mutex<Applied>>,
+}
+
+#[derive(Default)]
+struct Applied {
+    chains: Chains,
+    /// The last entry of each partition that somebody has applied.
+    committed: BTreeMap<PartitionId, EntryIndex>,
+}
+
+impl Replicas {
+    pub(super) fn new(findings: Findings, watch: Watch) -> Self {
+        Self { findings, watch, inner: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Applied> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at all machines again and again.
+    pub(super) async fn watch(self, crowd: Crowd) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let machines = crowd.all();
+            for machine in &machines {
+                if let Some(node) = machine.handle() {
+                    self.look(machine.number, &node).await;
+                }
+            }
+            machines.iter().for_each(|machine| self.check_disk(machine));
+        }
+    }
+
+    /// Looks at one.
+    pub(super) async fn look(&self, machine: usize, node: &NodeHandle) {
+        let Ok(Some(shards)) = tokio::time::timeout(WAIT, node.describe()).await else { return };
+        let mut applied = self.lock();
+        let Applied { chains, committed } = &mut *applied;
+        for held in shards.iter().flat_map(|shard| &shard.partitions) {
+            let PartitionStatus { partition, commit, chain, .. } = held;
+            let known = committed.entry(*partition).or_default();
+            *known = (*known).max(*commit);
+            let seen = *chains.entry((*partition, *commit)).or_insert((*chain, machine));
+            if seen.0 != *chain {
+                let detail = format!(
+                    "partition {partition} up to {commit}: machine {machine} applied {chain:x}, \
+                     machine {} {:x}",
+                    seen.1, seen.0
+                );
+                self.findings.violated("CommittedPrefixAgrees", detail);
+            }
+        }
+    }
+
+    /// Compares a machine's disk, whether something runs on it or not, with what was committed. The
+    /// metadata are as new as any that a leader has counted by: whoever is in a set of theirs, and
+    /// has not lost what it had, was in every set before or held all when it came.
+    fn check_disk(&self, machine: &Machine) {
+        let view = self.watch.newest();
+        let member = self.watch.member(machine.number);
+        let Some(disk) = member.and_then(|member| view.disk_of(member)) else { return };
+        for (&partition, &committed) in &self.lock().committed {
+            let known = view.partitions.get(&partition);
+            let counts = known.and_then(|partition| partition.member(disk));
+            let counts = counts.is_some_and(|member| member.standing != Standing::Lost);
+            let end = machine.log_end(partition).unwrap_or_default();
+            if counts && end < committed {
+                let number = machine.number;
+                let detail = format!(
+                    "partition {partition}: machine {number} counts, and its log ends at {end}; \
+                     {committed} is committed"
+                );
+                self.findings.violated("InSyncHoldsCommitted", detail);
+            }
+        }
+    }
+}
