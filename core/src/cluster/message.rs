@@ -96,8 +96,8 @@ pub struct HeartbeatAnswer {
     pub sent: u64,
     /// What the voter's wall clock shows.
     pub wall: WallTime,
-    /// What the voter takes for cluster time, in microseconds.
-    pub time: u64,
+    /// Cluster time, in microseconds; nothing while the voter does not know it itself.
+    pub time: Option<u64>,
     /// What the voter knows of the node that asks.
     pub known: Known,
 }
@@ -165,8 +165,8 @@ pub struct Joined {
     pub cluster: ClusterId,
     /// The view that the node must have reached before it acts.
     pub index: ChangeIndex,
-    /// Cluster time, in microseconds.
-    pub time: u64,
+    /// Cluster time, in microseconds; nothing while whoever answers does not know it itself.
+    pub time: Option<u64>,
     /// The nodes of the cluster, at most `NODES_MAX`.
     pub members: Vec<MemberAddress>,
 }

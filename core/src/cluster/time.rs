@@ -105,6 +105,17 @@ struct Reading {
     micros: u64,
 }
 
+impl Reading {
+    fn is_fresh(&self, now: Time) -> bool {
+        now.since(self.at) <= READING_AGE_MAX
+    }
+
+    /// What it would show now.
+    fn advanced(&self, now: Time) -> u64 {
+        self.micros.saturating_add(now.since(self.at).as_micros() as u64)
+    }
+}
+
 /// The voters' clocks, as their answers have shown them.
 ///
 /// Bounded by the voters: whoever is none is forgotten when the median is taken.
@@ -116,26 +127,32 @@ pub struct VoterClocks {
 }
 
 impl VoterClocks {
-    /// A voter answers: what its wall clock shows, and what it takes for cluster time. `sent` is
-    /// when it was asked; its answer is taken to be from the middle between then and now.
-    pub fn answered(&mut self, voter: DiskId, sent: Time, now: Time, wall: WallTime, micros: u64) {
+    /// A voter answers: what its wall clock shows, and what it takes for cluster time, if it knows.
+    /// `sent` is when it was asked; its answer is taken to be from the middle between then and now.
+    pub fn answered(
+        &mut self,
+        voter: DiskId,
+        (sent, now): (Time, Time),
+        wall: WallTime,
+        micros: Option<u64>,
+    ) {
         let half = now.since(sent) / 2;
         let later = half.as_micros() as u64;
         let wall = wall.0.saturating_mul(1_000).saturating_add(later);
         self.walls.insert(voter, Reading { at: now, micros: wall });
-        self.times.insert(voter, Reading { at: now, micros: micros.saturating_add(later) });
+        if let Some(micros) = micros {
+            self.times.insert(voter, Reading { at: now, micros: micros.saturating_add(later) });
+        }
     }
 
     /// What cluster time should be now, in microseconds; `None` where that cannot be said, and on
     /// the only voter. `here` is what this node takes for it: of an even number of clocks it is
     /// one more.
     pub fn target(&mut self, now: Now, me: DiskId, voters: &[DiskId], here: u64) -> Option<u64> {
-        let fresh = |reading: &Reading| now.since_start.since(reading.at) <= READING_AGE_MAX;
+        let fresh = |reading: &Reading| reading.is_fresh(now.since_start);
         self.walls.retain(|voter, reading| voters.contains(voter) && fresh(reading));
         self.times.retain(|voter, reading| voters.contains(voter) && fresh(reading));
-        let advanced = |reading: &Reading| {
-            reading.micros.saturating_add(now.since_start.since(reading.at).as_micros() as u64)
-        };
+        let advanced = |reading: &Reading| reading.advanced(now.since_start);
         if voters.len() < VOTERS_TRUSTED_MIN {
             // The first of them goes on as it began, and the others follow it.
             let first = voters.iter().min().filter(|first| **first != me)?;
@@ -156,12 +173,22 @@ impl VoterClocks {
         Some(clocks[clocks.len() / 2])
     }
 
+    /// Cluster time now, as a voter has told it that knew it, in microseconds.
+    #[must_use]
+    pub fn told(&self, now: Time) -> Option<u64> {
+        let fresh = self.times.values().filter(|reading| reading.is_fresh(now));
+        fresh.max_by_key(|reading| reading.at).map(|reading| reading.advanced(now))
+    }
+
     /// Whether so many voters have shown their clocks that one of them may be wrong; this node's
-    /// own is among them, where it is a voter.
+    /// own is among them, where it is a voter. Of fewer voters the first goes by its own clock.
     #[must_use]
     pub fn suffice(&self, me: DiskId, voters: &[DiskId]) -> bool {
         let shown = voters.iter().filter(|voter| **voter == me || self.walls.contains_key(*voter));
-        voters.len() < VOTERS_TRUSTED_MIN || shown.count() >= VOTERS_TRUSTED_MIN
+        match voters.len() < VOTERS_TRUSTED_MIN {
+            true => voters.iter().min().is_none_or(|first| *first == me),
+            false => shown.count() >= VOTERS_TRUSTED_MIN,
+        }
     }
 }
 
@@ -213,14 +240,14 @@ mod tests {
             walls[wrong] = 9_000_000;
             let mut clocks = VoterClocks::default();
             for (voter, wall) in [(b, walls[1]), (c, walls[2])] {
-                clocks.answered(voter, Time(0), Time(0), WallTime(wall), 7);
+                clocks.answered(voter, (Time(0), Time(0)), WallTime(wall), None);
             }
             let here = 1_000_000_000;
             let target = clocks.target(now(0, walls[0]), me, &[me, b, c], here);
             assert_eq!(target, Some(here), "clock {wrong} is wrong");
             // With one answer only, what this node took for the time is the third.
             let mut two = VoterClocks::default();
-            two.answered(b, Time(0), Time(0), WallTime(walls[1]), 7);
+            two.answered(b, (Time(0), Time(0)), WallTime(walls[1]), None);
             assert_eq!(two.target(now(0, walls[0]), me, &[me, b, c], here), Some(here));
             assert!(clocks.suffice(me, &[me, b, c]) && !two.suffice(me, &[me, b, c]));
             assert_eq!(VoterClocks::default().target(now(0, 5), me, &[me, b, c], here), None);
@@ -232,7 +259,10 @@ mod tests {
         let [me, other] = [1, 2].map(DiskId);
         let mut clocks = VoterClocks::default();
         assert_eq!(clocks.target(now(0, 99), me, &[me], 5), None);
-        clocks.answered(other, Time(0), Time(2_000), WallTime(77), 40_000);
+        assert!(clocks.suffice(me, &[me, other]) && !clocks.suffice(other, &[me, other]));
+        clocks.answered(other, (Time(0), Time(2_000)), WallTime(77), Some(40_000));
+        assert_eq!(clocks.told(Time(5_000)), Some(44_000));
+        assert_eq!(clocks.told(Time(11_000_000)), None, "too old");
         assert_eq!(clocks.target(now(5_000, 99), me, &[other], 5), Some(44_000));
         assert_eq!(clocks.target(now(11_000_000, 99), me, &[other], 5), None, "too old");
     }

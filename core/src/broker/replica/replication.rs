@@ -1,8 +1,8 @@
 //! The replication of one partition on one node: which part the node has in it, and what it does
 //! with what comes in.
 //!
-//! It stands beside the [`Replica`], whose log it reads and, on a follower, writes. A partition with
-//! one replica has it too: its leader waits for nobody else.
+//! It stands beside the [`Replica`], whose log it reads and, on a follower, writes. A partition
+//! with one replica has it too: its leader waits for nobody else.
 
 use std::collections::VecDeque;
 

@@ -71,7 +71,7 @@ impl Control {
             None if self.view.retired.contains_key(&from.0) => Known::Retired,
             None => Known::Unknown,
         };
-        let time = self.clock.micros_at(now.since_start);
+        let time = self.time_to_tell(now);
         let answer = HeartbeatAnswer { sent: beat.sent, wall: now.wall, time, known };
         let message = ControlMessage::HeartbeatAnswer(answer);
         effects.push(ControlEffect::Send { to: from.0, run: Some(from.1), message });
@@ -102,11 +102,17 @@ impl Control {
             self.ignored += 1;
             return;
         }
-        self.clocks.answered(from, sent, now.since_start, answer.wall, answer.time);
+        self.clocks.answered(from, (sent, now.since_start), answer.wall, answer.time);
     }
 
-    /// Brings cluster time nearer to what the voters' clocks show: at once while this run is not
-    /// registered and so has used it for nothing, by and by afterwards.
+    /// Cluster time, if this run knows it.
+    pub(super) fn time_to_tell(&self, now: Now) -> Option<u64> {
+        self.registered().then(|| self.clock.micros_at(now.since_start))
+    }
+
+    /// Brings cluster time nearer to what the voters' clocks show, by and by. While this run has
+    /// not begun, and so has used it for nothing, it is at once what a voter says that knows it,
+    /// or else what their clocks show.
     pub(super) fn correct_time(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         let is_used = self.registered();
         if is_used && now.since_start < self.correct_at {
@@ -114,7 +120,8 @@ impl Control {
         }
         let here = self.clock.micros_at(now.since_start);
         let voters = self.voters();
-        let target = self.clocks.target(now, self.said.disk, &voters, here);
+        let told = self.clocks.told(now.since_start).filter(|_| !is_used);
+        let target = told.or_else(|| self.clocks.target(now, self.said.disk, &voters, here));
         let Some(target) = target.filter(|target| target.abs_diff(here) >= DIFFERENCE_MIN) else {
             return;
         };

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Control;
 use super::wishes::create;
-use crate::cluster::controller::{Asker, Outcome, already};
+use crate::cluster::controller::{Asker, Outcome, already, is_registered};
 use crate::cluster::message::{ControlMessage, JoinAnswer, JoinRefused, Joined};
-use crate::cluster::metadata::{Change, NODES_MAX, Registration, View};
+use crate::cluster::metadata::{Change, NODES_MAX, Registration};
 use crate::cluster::verdicts::Verdict;
 use crate::ids::{Boot, ClusterId, DiskId};
 use crate::machine::{ControlEffect, Halt, Now, Time};
@@ -17,7 +17,7 @@ pub const JOIN_INTERVAL: Duration = Duration::from_millis(500);
 /// For how long a node asks on that is refused because somebody else seems to live: a process that
 /// was killed has a session for a second and a half.
 pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(3);
-/// For how long a node waits for the voters' clocks before it begins by what it has.
+/// For how long a node waits to be told cluster time before it begins by what it has.
 const CLOCKS_WAIT: Duration = Duration::from_secs(2);
 /// When to ask again after the answer was yes, should the metadata never show it.
 const JOINED_WAIT: Duration = Duration::from_secs(5);
@@ -31,15 +31,38 @@ pub(super) struct Enrolment {
     turn: usize,
     /// Since when it has been refused for a reason that may pass.
     refused_since: Option<Time>,
-    /// Since when only the voters' clocks are missing.
+    /// Since when only cluster time is missing.
     waits_since: Option<Time>,
+    /// Whether cluster time is known.
+    timed: bool,
+    /// Whether the run acts.
+    began: bool,
     /// Whether the driver knows that the run is registered.
     joined: bool,
 }
 
 impl Control {
+    /// Whether this run is registered and knows cluster time: before that it does nothing for
+    /// anybody, and shows no view that would have the node's other parts act.
     pub(super) fn registered(&self) -> bool {
-        is_registered(&self.view, &self.said)
+        self.enrolment.began && is_registered(&self.view, &self.said)
+    }
+
+    /// The metadata may show that this run is registered, or it may have become known what time
+    /// that was waiting for. Says whether the run begins with it.
+    pub(super) fn begin(&mut self, now: Now, effects: &mut Vec<ControlEffect>) -> bool {
+        if self.enrolment.began || !is_registered(&self.view, &self.said) {
+            return false;
+        }
+        if !self.enrolment.timed {
+            self.correct_time(now, effects);
+            self.enrolment.timed = self.knows_time(now);
+        }
+        self.enrolment.began = self.enrolment.timed;
+        if self.enrolment.began {
+            self.begin_serving(now, effects);
+        }
+        self.enrolment.began
     }
 
     /// Asks to be registered, if this is the time.
@@ -49,7 +72,7 @@ impl Control {
         }
         if self.controller.acts(&self.view, now) {
             self.enrol_as_leader(now, effects);
-        } else if !self.view.nodes.contains_key(&self.said.disk) || self.knows_time(now) {
+        } else {
             self.ask_to_join(now, effects);
         }
     }
@@ -66,7 +89,7 @@ impl Control {
             }
             return;
         };
-        let time = self.clock.micros_at(now.since_start);
+        let time = self.time_to_tell(now);
         let (view, said) = (self.view.clone(), self.said.clone());
         let at = (&*view, now, time);
         let outcome = self.controller.join(&said, Some(cluster), Asker::Me, at, effects);
@@ -75,11 +98,13 @@ impl Control {
         }
     }
 
-    /// Whether enough voters have shown their clocks for one of them to be wrong, or have been
-    /// waited for long enough.
+    /// Whether somebody has said what time it is who knew it, or enough voters have shown their
+    /// clocks for one of them to be wrong, or that was waited for long enough.
     fn knows_time(&mut self, now: Now) -> bool {
         let since = *self.enrolment.waits_since.get_or_insert(now.since_start);
-        self.clocks.suffice(self.said.disk, &self.voters())
+        self.clocks.told(now.since_start).is_some()
+            || !self.controller.status().voters.is_empty()
+                && self.clocks.suffice(self.said.disk, &self.voters())
             || now.since_start.since(since) >= CLOCKS_WAIT
     }
 
@@ -120,7 +145,7 @@ impl Control {
         now: Now,
         effects: &mut Vec<ControlEffect>,
     ) {
-        let (time, view) = (self.clock.micros_at(now.since_start), self.view.clone());
+        let (time, view) = (self.time_to_tell(now), self.view.clone());
         let asker = Asker::Other(from.0, from.1);
         if let Some(outcome) = already(&view, &said, time) {
             return self.answer(asker, (said.disk, said.boot), outcome, now, effects);
@@ -156,7 +181,7 @@ impl Control {
 
     /// What the newest view has decided about those who wait for their registration.
     pub(super) fn answer_joins(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
-        let time = self.clock.micros_at(now.since_start);
+        let time = self.time_to_tell(now);
         for (disk, boot, asker, outcome) in self.controller.settled(&self.view, time) {
             self.answer(asker, (disk, boot), outcome, now, effects);
         }
@@ -217,15 +242,16 @@ impl Control {
     fn joined(&mut self, joined: Joined, now: Now, effects: &mut Vec<ControlEffect>) {
         self.enrolment.refused_since = None;
         self.enrolment.ask_at = now.since_start + JOINED_WAIT;
-        if self.enrolment.joined {
-            return;
-        }
-        self.enrolment.joined = true;
-        if !self.registered() {
-            self.clock.set(now.since_start, joined.time);
+        if let Some(time) = joined.time.filter(|_| !self.enrolment.began) {
+            self.clock.set(now.since_start, time);
             effects.push(ControlEffect::Tell(self.clock));
+            self.enrolment.timed = true;
+            self.begin_late(now, effects);
         }
-        effects.push(ControlEffect::Joined(joined));
+        if !self.enrolment.joined {
+            self.enrolment.joined = true;
+            effects.push(ControlEffect::Joined(joined));
+        }
     }
 
     fn refused(&mut self, why: JoinRefused, now: Now, effects: &mut Vec<ControlEffect>) {
@@ -237,8 +263,8 @@ impl Control {
 
     /// This run is registered from now on, whether or not an answer has said so: the driver is
     /// told, and what was wanted before it could propose is proposed.
-    pub(super) fn begin_serving(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
-        let time = self.clock.micros_at(now.since_start);
+    fn begin_serving(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
+        let time = self.time_to_tell(now);
         if let Some(outcome) = already(&self.view.clone(), &self.said, time) {
             self.answered(outcome, now, effects);
         }
@@ -265,10 +291,4 @@ impl Control {
             effects.push(ControlEffect::Halt(why));
         }
     }
-}
-
-/// Whether the metadata know this very run.
-fn is_registered(view: &View, said: &Registration) -> bool {
-    let node = view.nodes.get(&said.disk);
-    node.is_some_and(|node| node.boot == said.boot && node.run == said.run)
 }

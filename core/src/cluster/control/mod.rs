@@ -23,7 +23,7 @@ use self::beginnings::{CURIOUS_MAX, Curious, Fixed};
 use self::enrolment::Enrolment;
 use self::replicas::Replicas;
 use self::wishes::{Changing, Early, Subscribing, create, refuse};
-use super::controller::Controller;
+use super::controller::{Controller, is_registered};
 use super::message::ControlMessage;
 use super::metadata::{Change, Registration, View};
 use super::time::{ClusterClock, VoterClocks};
@@ -133,14 +133,13 @@ impl Control {
     /// The metadata have gone on to `view`, by one change or by a snapshot of many.
     fn adopt(&mut self, view: Arc<View>, now: Now, effects: &mut Vec<ControlEffect>) {
         assert!(view.version >= self.view.version, "the metadata never go back");
-        let registered = self.registered();
         self.view = view.clone();
         self.controller.adopt(&self.view, now);
         self.check_standing(effects);
-        if !registered && self.registered() {
-            self.begin_serving(now, effects);
+        self.begin(now, effects);
+        if self.registered() || !is_registered(&view, &self.said) {
+            effects.push(ControlEffect::Show(view));
         }
-        effects.push(ControlEffect::Show(view));
         self.answer_joins(now, effects);
     }
 
@@ -151,6 +150,14 @@ impl Control {
         self.ask_begun(now, effects);
         if self.registered() {
             self.serve_early(now, effects);
+        }
+    }
+
+    /// Cluster time may be known now, which a run waited for that is registered.
+    fn begin_late(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
+        if self.begin(now, effects) {
+            effects.push(ControlEffect::Show(self.view.clone()));
+            self.adopted(now, effects);
         }
     }
 
@@ -223,6 +230,7 @@ impl Control {
     fn tick(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         self.check_standing(effects);
         self.correct_time(now, effects);
+        self.begin_late(now, effects);
         self.beat(now, effects);
         self.enrol(now, effects);
         let time = self.clock.at(now);

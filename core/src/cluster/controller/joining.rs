@@ -68,7 +68,7 @@ impl Controller {
         said: &Registration,
         cluster: Option<ClusterId>,
         asker: Asker,
-        (view, now, time): (&View, Now, u64),
+        (view, now, time): (&View, Now, Option<u64>),
         effects: &mut Vec<ControlEffect>,
     ) -> Option<Outcome> {
         if let Some(joined) = already(view, said, time) {
@@ -120,7 +120,7 @@ impl Controller {
     pub(in crate::cluster) fn settled(
         &mut self,
         view: &View,
-        time: u64,
+        time: Option<u64>,
     ) -> Vec<(DiskId, Boot, Asker, Outcome)> {
         let mut settled = Vec::new();
         self.joins.waiting.retain(|disk, join| {
@@ -154,16 +154,21 @@ impl Controller {
 }
 
 /// What a run is told that has registered; whoever knows it may tell.
-pub(in crate::cluster) fn already(view: &View, said: &Registration, time: u64) -> Option<Outcome> {
+pub(in crate::cluster) fn already(
+    view: &View,
+    said: &Registration,
+    time: Option<u64>,
+) -> Option<Outcome> {
     is_registered(view, said).then(|| joined(view, said, time))
 }
 
-fn is_registered(view: &View, said: &Registration) -> bool {
+/// Whether the metadata know this very run.
+pub(in crate::cluster) fn is_registered(view: &View, said: &Registration) -> bool {
     let node = view.nodes.get(&said.disk);
     node.is_some_and(|node| node.boot == said.boot && node.run == said.run)
 }
 
-fn joined(view: &View, said: &Registration, time: u64) -> Outcome {
+fn joined(view: &View, said: &Registration, time: Option<u64>) -> Outcome {
     let address = |(disk, node): (&DiskId, &std::sync::Arc<crate::cluster::metadata::Node>)| {
         MemberAddress { node: node.id, disk: *disk, address: node.address }
     };

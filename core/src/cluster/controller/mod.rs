@@ -16,7 +16,7 @@ pub use failover::{
     SLOW_ELECTION_INTERVAL,
 };
 pub use joining::JOINS_MAX;
-pub(super) use joining::{Asker, Outcome, already};
+pub(super) use joining::{Asker, Outcome, already, is_registered};
 pub use sessions::{LATENESS_MAX, SILENCE_MAX, STEADY_MIN};
 pub use voters::{VOTERS_MAX, voters_wanted};
 

@@ -3,17 +3,19 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use sprawl_core::cluster::Control;
 use sprawl_core::cluster::consensus::{RaftChange, RaftStatus};
 use sprawl_core::cluster::control::ControlSeed;
 use sprawl_core::cluster::message::ControlMessage;
-use sprawl_core::cluster::metadata::{Change, Registration, View};
+use sprawl_core::cluster::metadata::{Change, Node, Registration, View};
 use sprawl_core::cluster::verdicts::{Verdict, Verdicts};
+use sprawl_core::cluster::{ClusterClock, Control};
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
 
 use crate::world::registration;
 
+/// What right clocks show when the world begins, in milliseconds.
+const WALL_BEGAN: u64 = 1_000_000_000_000;
 /// One step of the world, in microseconds.
 const STEP: u64 = 10_000;
 
@@ -34,6 +36,8 @@ pub(super) struct Process {
     pub(super) replies: Vec<ControlResponse>,
     /// By how much its wall clock is wrong, in milliseconds.
     pub(super) wall_off: i64,
+    /// What it has told the node's other parts of cluster time.
+    clock: ClusterClock,
 }
 
 /// A cluster with a log that never fails, and a Raft group of which the test says who leads.
@@ -94,7 +98,10 @@ impl World {
         self.log[..applied].iter().for_each(|(index, change)| view.apply(*index, change));
         let node = view.nodes.get(&said.disk).map(|node| node.id);
         let node = node.or(founds.map(|_| NodeId(0)));
-        let origin = Now { since_start: Time(0), wall: WallTime(self.now / 1_000) };
+        // One clock of three is a quarter of an hour late.
+        let wall_off = if said.disk.0 % 3 == 0 { -900_000 } else { 0 };
+        let wall = WallTime((WALL_BEGAN + self.now / 1_000).saturating_add_signed(wall_off));
+        let origin = Now { since_start: Time(0), wall };
         let seed = ControlSeed { said: said.clone(), founds, view: Arc::new(view.clone()), origin };
         let mut control = Control::recover(seed);
         // Gossip knows whoever runs.
@@ -114,7 +121,8 @@ impl World {
             joined: false,
             is_paused,
             replies,
-            wall_off: 0,
+            wall_off,
+            clock: ClusterClock::new(origin),
         });
         let at = self.processes.len() - 1;
         if founds.is_some() {
@@ -147,7 +155,7 @@ impl World {
 
     pub(super) fn moment(&self, at: usize) -> Now {
         let process = &self.processes[at];
-        let wall = (self.now / 1_000).saturating_add_signed(process.wall_off);
+        let wall = (WALL_BEGAN + self.now / 1_000).saturating_add_signed(process.wall_off);
         Now { since_start: Time(self.now - process.started), wall: WallTime(wall) }
     }
 
@@ -166,7 +174,11 @@ impl World {
 
     pub(super) fn perform(&mut self, at: usize, effect: ControlEffect) {
         match effect {
-            ControlEffect::Show(view) => assert_eq!(view.check(), Ok(())),
+            ControlEffect::Tell(clock) => self.processes[at].clock = clock,
+            ControlEffect::Show(view) => {
+                assert_eq!(view.check(), Ok(()));
+                self.expect_time(at, &view);
+            }
             ControlEffect::Propose(change) => {
                 if self.leads.is_some_and(|leader| self.runs(leader)) {
                     self.append(change);
@@ -202,9 +214,17 @@ impl World {
             }
             ControlEffect::Halt(why) => self.processes[at].halted = Some(why),
             ControlEffect::Reply { response, .. } => self.processes[at].replies.push(response),
-            ControlEffect::Reconfigure(_)
-            | ControlEffect::Tell(_)
-            | ControlEffect::AskShards { .. } => {}
+            ControlEffect::Reconfigure(_) | ControlEffect::AskShards { .. } => {}
+        }
+    }
+
+    /// Whoever acts by a view knows what time it is.
+    fn expect_time(&self, at: usize, view: &View) {
+        let Process { said, clock, .. } = &self.processes[at];
+        let is_run = |node: &Arc<Node>| (node.boot, node.run) == (said.boot, said.run);
+        if view.nodes.get(&said.disk).is_some_and(is_run) {
+            let off = clock.at(self.moment(at)).0.abs_diff(WALL_BEGAN + self.now / 1_000);
+            assert!(off <= 1_000, "node {} begins {off} ms off", said.disk);
         }
     }
 
