@@ -125,6 +125,12 @@ pub enum Halt {
         /// The registered one.
         known: Boot,
     },
+    /// The cluster was recovered without what this directory knows of it.
+    #[error(
+        "the cluster was recovered from a node that had never heard of this one's registration: \
+         start with an empty directory"
+    )]
+    Forgotten,
     /// The identity was retired: the node has left, or another took its place.
     #[error("this node was retired from the cluster; start it with an empty directory")]
     Retired,
@@ -136,7 +142,7 @@ impl Halt {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused(why) => why.is_final(),
-            Self::Outdated { .. } | Self::Retired => true,
+            Self::Outdated { .. } | Self::Forgotten | Self::Retired => true,
         }
     }
 }

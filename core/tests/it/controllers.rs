@@ -257,6 +257,26 @@ fn of_another_cluster_nobody_joins() {
     assert_eq!(world.processes[at].halted, Some(Halt::Refused(why)));
 }
 
+#[test]
+fn who_knows_more_than_the_recovered_cluster_halts() {
+    let mut world = World::cluster(3, 14, 0);
+    // What it knows is of a history in which it had registered: that was given up.
+    let (said, founds) = (registration(DiskId(5), Boot(3)), None);
+    let mut view = View::default();
+    view.apply(ChangeIndex(1), &Change::Found { cluster: ClusterId(7) });
+    let earlier = Registration { boot: Boot(2), ..said.clone() };
+    view.apply(ChangeIndex(99), &Change::Register(earlier));
+    let origin = world.moment(0);
+    let at = world.start(said.clone());
+    let seed = ControlSeed { said, founds, view: Arc::new(view), origin };
+    world.processes[at].control = Control::recover(seed);
+    let known = BTreeMap::from([(DiskId(2), Verdict::Live)]);
+    world.feed(at, ControlInput::Judged(Arc::new(Verdicts(known))));
+    world.pass(2_000);
+    assert_eq!(world.processes[at].halted, Some(Halt::Forgotten));
+    world.expect_members(&[1, 2, 3, 5]);
+}
+
 proptest! {
     #![proptest_config(config())]
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::http::{get, request};
-use crate::nodes::{Nodes, all_healthy, ask, copies, vote};
+use crate::nodes::{Nodes, all_healthy, ask, copies, nodes_of, vote};
 use crate::process::{SPRAWLCTL, command, eventually, run};
 
 /// Runs `sprawlctl cluster recover` on a node's directory; its code, and what it printed.
@@ -95,4 +95,42 @@ fn the_last_node_goes_on_without_the_lost_ones() {
     nodes.start_all(&[0, 1]);
     let whole = nodes.settled("three that vote", voting);
     assert_eq!(whole["cluster_id"], before["cluster_id"]);
+}
+
+#[test]
+fn who_is_kept_follows_the_node_that_goes_on() {
+    let mut nodes = Nodes::new(5);
+    nodes.start_all(&[0, 1, 2, 3, 4]);
+    let whole = |shown: &Value| all_healthy(shown, 5) && vote(shown, 3);
+    let before = nodes.settled("one cluster of five with three voters", whole);
+    nodes.voters_changed(3);
+    let votes = |name: &String| {
+        let of_name = |node: &&Value| node["node_id"] == name.as_str();
+        let votes = |node: &Value| node["role"] == "leader" || node["role"] == "voter";
+        nodes_of(&before).iter().find(of_name).is_some_and(votes)
+    };
+    let (voters, others): (Vec<usize>, Vec<usize>) = (0..5).partition(|at| votes(&nodes.name(*at)));
+    let (survivor, lost) = (voters[0], &voters[1..]);
+    let stay: Vec<usize> = [&[survivor], &others[..]].concat();
+    assert_eq!((lost.len(), others.len()), (2, 2), "{before}");
+    (0..5).for_each(|at| nodes.kill(at));
+
+    let kept: Vec<String> = others.iter().map(|at| nodes.name(*at)).collect();
+    let flags = ["--unsafe", "--keep", &kept[0], "--keep", &kept[1]];
+    let (code, said) = recover(&nodes, survivor, &flags);
+    assert!(code == Some(0) && said.contains("done"), "{said}");
+    let began = Instant::now();
+    nodes.start_together(&stay, &[]);
+    let three = |shown: &Value| all_healthy(shown, 3) && vote(shown, 3);
+    let shown = nodes.settled_among("the three that stay, who all vote", &stay, three);
+    println!("the three agree {:?} after their start", began.elapsed());
+    assert_eq!(shown["cluster_id"], before["cluster_id"]);
+    for at in &stay {
+        let topic = format!("after-{at}");
+        eventually("a new topic", || (publish(&nodes, *at, &topic) == 200).then_some(()));
+    }
+    for at in lost {
+        let line = nodes.refused_at(&nodes.data(*at), &nodes.ports[*at]);
+        assert!(line.contains("retired from the cluster"), "{line}");
+    }
 }

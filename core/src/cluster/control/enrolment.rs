@@ -240,6 +240,12 @@ impl Control {
     }
 
     fn joined(&mut self, joined: Joined, now: Now, effects: &mut Vec<ControlEffect>) {
+        // An identity registers once: this would be a second time, and what this run takes for
+        // agreed is not.
+        let known = self.view.nodes.get(&self.said.disk);
+        if known.is_some_and(|known| known.id != joined.node) {
+            return self.halt(Halt::Forgotten, effects);
+        }
         self.enrolment.refused_since = None;
         self.enrolment.ask_at = now.since_start + JOINED_WAIT;
         if let Some(time) = joined.time.filter(|_| !self.enrolment.began) {
