@@ -1,23 +1,22 @@
 //! The two clocks of a node, behind one trait, so that simulation can set each node's wrong.
 
-use std::future::Future;
-
 use sprawl_core::machine::{Now, Time};
+use tokio::time::Instant;
 
-/// A monotone clock, a wall clock, and sleep by the first.
+/// A monotone clock and a wall clock.
 pub trait Clock: Clone + Send + Sync + 'static {
     /// The time by both.
     fn now(&self) -> Now;
 
-    /// Returns when the monotone clock has reached `time`.
-    fn sleep_until(&self, time: Time) -> impl Future<Output = ()> + Send;
+    /// When the monotone clock reaches `time`, as the runtime counts it.
+    fn moment(&self, time: Time) -> Instant;
 }
 
 /// The machine's own clocks.
 #[cfg(not(madsim))]
 #[derive(Clone, Debug)]
 pub struct SystemClock {
-    start: tokio::time::Instant,
+    start: Instant,
 }
 
 #[cfg(not(madsim))]
@@ -25,7 +24,7 @@ impl SystemClock {
     /// A clock whose monotone time begins now.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: tokio::time::Instant::now() }
+        Self { start: Instant::now() }
     }
 }
 
@@ -40,8 +39,7 @@ impl Clock for SystemClock {
         }
     }
 
-    async fn sleep_until(&self, time: Time) {
-        let span = std::time::Duration::from_micros(time.0);
-        tokio::time::sleep_until(self.start + span).await;
+    fn moment(&self, time: Time) -> Instant {
+        self.start + std::time::Duration::from_micros(time.0)
     }
 }

@@ -11,12 +11,12 @@ pub(crate) use gossip::GossipLoop;
 pub(crate) use shard::ShardLoop;
 
 use std::collections::BTreeMap;
-use std::future::pending;
 
 use sprawl_core::ids::RequestId;
-use sprawl_core::machine::{Machine, Now, Time};
+use sprawl_core::machine::{Machine, Now};
 use tokio::sync::oneshot;
 
+use crate::alarm::Alarm;
 use crate::clock::Clock;
 use crate::trace::Trace;
 
@@ -28,12 +28,14 @@ struct Driven<M: Machine, C, T> {
     machine: M,
     clock: C,
     trace: T,
+    /// When the machine wants to be woken.
+    alarm: Alarm,
     effects: Vec<M::Effect>,
 }
 
 impl<M: Machine, C: Clock, T: Trace<M>> Driven<M, C, T> {
     fn new(machine: M, clock: C, trace: T) -> Self {
-        Self { machine, clock, trace, effects: Vec::new() }
+        Self { machine, clock, trace, alarm: Alarm::default(), effects: Vec::new() }
     }
 
     fn handle(&mut self, now: Now, input: M::Input) {
@@ -51,12 +53,9 @@ impl<M: Machine, C: Clock, T: Trace<M>> Driven<M, C, T> {
         }
     }
 
-    /// Returns when the machine wants to be woken; never, if it does not.
-    async fn wakeup(clock: &C, at: Option<Time>) {
-        match at {
-            Some(at) => clock.sleep_until(at).await,
-            None => pending().await,
-        }
+    /// Sets the alarm for when the machine wants to be woken.
+    fn set_alarm(&mut self) {
+        self.alarm.set(self.machine.wakeup().map(|at| self.clock.moment(at)));
     }
 }
 

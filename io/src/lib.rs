@@ -6,6 +6,7 @@
 //! [`Transport`](transport::Transport) and [`Trace`](trace::Trace), so that simulation runs the
 //! same loops.
 
+mod alarm;
 pub mod clock;
 pub mod contacts;
 pub mod data_dir;

@@ -10,7 +10,7 @@ use sprawl_core::cluster::verdicts::Verdicts;
 use sprawl_core::cluster::{ClusterClock, Control};
 use sprawl_core::ids::{Boot, DiskId, ShardId};
 use sprawl_core::machine::{
-    ControlEffect, ControlInput, ControlRequest, ControlResponse, Halt, Machine, Report,
+    ControlEffect, ControlInput, ControlRequest, ControlResponse, Halt, Report,
 };
 use sprawl_core::wire;
 use tokio::sync::{mpsc, oneshot};
@@ -114,7 +114,7 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
     pub(crate) async fn run(mut self) {
         self.introduce();
         loop {
-            let wakeup = self.driven.machine.wakeup();
+            self.driven.set_alarm();
             let input = tokio::select! {
                 biased;
                 reason = self.inbox.stopped.until(Option::is_some) => return self.end(reason),
@@ -139,7 +139,7 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
                     }
                     None => return,
                 },
-                () = Driven::<Control, C, T>::wakeup(&self.driven.clock, wakeup) => None,
+                () = &mut self.driven.alarm => None,
             };
             if let Some(input) = input {
                 let now = self.driven.clock.now();

@@ -115,7 +115,7 @@ impl<C: Clock, T: Trace<Gossip>, N: Network> GossipLoop<C, T, N> {
         let first = retire(&mut self.retired, retired);
         self.handle(first);
         loop {
-            let wakeup = self.driven.machine.wakeup();
+            self.driven.set_alarm();
             let input = tokio::select! {
                 biased;
                 _ = self.inbox.stopped.until(Option::is_some) => break,
@@ -131,7 +131,7 @@ impl<C: Clock, T: Trace<Gossip>, N: Network> GossipLoop<C, T, N> {
                 Some(Datagram { from, body }) = self.inbox.datagrams.recv() => {
                     Some(GossipInput::Received { from, datagram: body })
                 }
-                () = Driven::<Gossip, C, T>::wakeup(&self.driven.clock, wakeup) => None,
+                () = &mut self.driven.alarm => None,
             };
             if let Some(input) = input {
                 self.handle(input);
@@ -269,7 +269,7 @@ impl<C: Clock, T: Trace<Gossip>, N: Network> GossipLoop<C, T, N> {
         self.perform();
         while !self.departed {
             let wakeup = self.driven.machine.wakeup().map_or(until, |at| at.min(until));
-            self.driven.clock.sleep_until(wakeup).await;
+            tokio::time::sleep_until(self.driven.clock.moment(wakeup)).await;
             if self.driven.clock.now().since_start >= until {
                 return;
             }

@@ -11,8 +11,7 @@ use sprawl_core::broker::replica::{Record, frame};
 use sprawl_core::broker::routing::{Answer, Ask, CallFailed, wire};
 use sprawl_core::ids::{DiskId, EntryIndex, Offset, PartitionId, ReadId, RequestId, ShardId};
 use sprawl_core::machine::{
-    Machine, Message, Report, Request, Response, ShardEffect, ShardInput, Store, Unreadable,
-    WallTime,
+    Message, Report, Request, Response, ShardEffect, ShardInput, Store, Unreadable, WallTime,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -139,7 +138,7 @@ where
     /// Runs until the node ends.
     pub(crate) async fn run(mut self) {
         loop {
-            let wakeup = self.driven.machine.wakeup();
+            self.driven.set_alarm();
             let mut completions = Vec::new();
             let (mut requests, mut peers) = (Vec::new(), Vec::new());
             tokio::select! {
@@ -162,7 +161,7 @@ where
                 }
                 Some(said) = self.inbox.replicas.recv() => self.replicated(said),
                 Some(asked) = self.inbox.peers.recv() => peers.push(asked),
-                () = Driven::<Shard, C, T>::wakeup(&self.driven.clock, wakeup) => {}
+                () = &mut self.driven.alarm => {}
             }
             let began = self.driven.clock.now().since_start;
             // What is there already is taken too, so that its effects share a batch.

@@ -19,6 +19,7 @@ use super::outbox::{Item, NotTaken, Outbox};
 use super::pump::{self, Ended, FrameReader};
 use super::sockets::Halves;
 use super::{CallError, Class, Lane, NotDelivered, PeerIdentity, Sockets, Unknown};
+use crate::alarm::Alarm;
 use crate::signal::Follower;
 
 /// A request on its way: its number, and where its outcome comes.
@@ -116,9 +117,11 @@ impl Link {
 
     /// Returns when nothing was sent or answered for so long, and nothing waits for an answer.
     async fn idle(&self, idle_max: std::time::Duration) {
+        let mut alarm = Alarm::default();
         loop {
             let before = self.used.load(Ordering::Relaxed);
-            sleep(idle_max).await;
+            alarm.set(Some(Instant::now() + idle_max));
+            (&mut alarm).await;
             if self.used.load(Ordering::Relaxed) == before && self.calls.is_empty() {
                 return;
             }

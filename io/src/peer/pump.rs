@@ -11,6 +11,7 @@ use super::Pace;
 use super::counters::Counters;
 use super::frame::{self, Frame, HEADER_BYTES, Kind};
 use super::outbox::{Item, Outbox};
+use crate::alarm::Alarm;
 
 /// About how many bytes of small frames are gathered into one write.
 const WRITE_BYTES_MAX: usize = 128 << 10;
@@ -62,12 +63,15 @@ pub(super) struct FrameReader<'a, R> {
     reader: R,
     read: BytesMut,
     silence_max: Duration,
+    /// When nothing will have come for too long.
+    silent: Alarm,
     counters: &'a Counters,
 }
 
 impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
     pub(super) fn new(reader: R, pace: &Pace, counters: &'a Counters) -> Self {
-        Self { reader, read: BytesMut::new(), silence_max: pace.silence_max, counters }
+        let (read, silent) = (BytesMut::new(), Alarm::default());
+        Self { reader, read, silence_max: pace.silence_max, silent, counters }
     }
 
     /// The next frame that says more than that the sender lives.
@@ -94,15 +98,19 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         if spare < missing.max(ROOM_BYTES_MIN) {
             self.read.reserve(missing.max(READ_BYTES));
         }
-        let read = self.reader.read_buf(&mut self.read);
-        match tokio::time::timeout(self.silence_max, read).await {
-            Ok(Ok(0)) => Err(Ended::Closed),
-            Ok(Ok(count)) => {
+        self.silent.set(Some(Instant::now() + self.silence_max));
+        let read = tokio::select! {
+            biased;
+            read = self.reader.read_buf(&mut self.read) => read,
+            () = &mut self.silent => return Err(Ended::Silent),
+        };
+        match read {
+            Ok(0) => Err(Ended::Closed),
+            Ok(count) => {
                 self.counters.bytes_received.add(count);
                 Ok(())
             }
-            Ok(Err(error)) => Err(Ended::Broken(error.to_string())),
-            Err(_) => Err(Ended::Silent),
+            Err(error) => Err(Ended::Broken(error.to_string())),
         }
     }
 }
@@ -118,14 +126,15 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(
 ) -> Ended {
     let mut gathered = BytesMut::with_capacity(WRITE_BYTES_MAX);
     let mut batch = Vec::new();
-    let mut alive_at = Instant::now() + pace.alive_every;
+    let mut alive = Alarm::default();
     loop {
+        alive.set(Some(Instant::now() + pace.alive_every));
         outbox.take(WRITE_BYTES_MAX, &mut batch);
         if batch.is_empty() {
             tokio::select! {
                 biased;
                 () = outbox.filled() => continue,
-                () = tokio::time::sleep_until(alive_at) => {
+                () = &mut alive => {
                     batch.push(Item { frame: Frame::alive(), only: None });
                 }
             }
@@ -134,7 +143,6 @@ pub(super) async fn write<W: AsyncWrite + Unpin>(
         if let Err(error) = write_batch(&mut batch, &mut gathered, writer, counters).await {
             return Ended::Broken(error.to_string());
         }
-        alive_at = Instant::now() + pace.alive_every;
     }
 }
 

@@ -145,6 +145,6 @@ fn of_sets(sets: &[std::collections::BTreeSet<u64>]) -> Voters {
 /// What tells one view from another.
 fn fingerprint(view: &View) -> u64 {
     let mut hash = Digest::default();
-    view.snapshot().hash(&mut hash);
+    view.digest(&mut hash);
     hash.finish()
 }

@@ -9,6 +9,7 @@ use openraft_rt::{AsyncRuntime, OptionalSend};
 
 use super::channels::{Guarded, Once, Queue};
 use super::watch::FifoWatch;
+use crate::alarm::Alarm;
 
 /// The node's runtime, as openraft wants to see one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ pin_project_lite::pin_project! {
         #[pin]
         future: F,
         #[pin]
-        sleep: tokio::time::Sleep,
+        sleep: Alarm,
     }
 }
 
@@ -44,7 +45,7 @@ impl<F: Future> Future for Timeout<F> {
 impl AsyncRuntime for Runtime {
     type JoinError = tokio::task::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = tokio::task::JoinHandle<T>;
-    type Sleep = tokio::time::Sleep;
+    type Sleep = Alarm;
     type Instant = Instant;
     type TimeoutError = Elapsed;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = Timeout<T>;
@@ -64,11 +65,11 @@ impl AsyncRuntime for Runtime {
     }
 
     fn sleep(span: Duration) -> Self::Sleep {
-        tokio::time::sleep(span)
+        Alarm::at(tokio::time::Instant::now() + span)
     }
 
     fn sleep_until(deadline: Instant) -> Self::Sleep {
-        tokio::time::sleep_until(moment(deadline))
+        Alarm::at(moment(deadline))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(span: Duration, future: F) -> Timeout<F> {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use madsim::runtime::Runtime;
+use madsim::runtime::{Handle, Runtime};
 use sprawl_core::cluster::raft::RaftCounts;
 
 pub(crate) use plan::{ClusterPlan, VERSION, classes};
@@ -58,13 +58,24 @@ pub(crate) struct Outcome {
     pub(crate) led_again_after: Option<Duration>,
 }
 
+/// A world on a machine of its own, which is switched off when its run is over: a task that still
+/// waits holds the runtime, which holds the task, and neither would ever be freed.
+async fn contained<T: Send + 'static>(world: impl Future<Output = T> + Send + 'static) -> T {
+    let place = Handle::current().create_node().name("world").build();
+    let outcome = place.spawn(world).await.expect("nobody ends it");
+    Handle::current().kill(place.id());
+    // What is killed is dropped when its turn comes.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    outcome
+}
+
 /// Runs a plan on this thread, from its first event to its judgement.
 pub(crate) fn run(plan: &ClusterPlan, log: Log) -> Outcome {
     let findings = Findings::default();
     let watch = Watch::new(findings.clone(), log);
     let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(World::live(plan.clone(), findings.clone(), watch.clone()))
+        runtime.block_on(contained(World::live(plan.clone(), findings.clone(), watch.clone())))
     }));
     let mut outcome = ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -241,7 +241,7 @@ impl Watched {
     /// ViewsArePrefixes: one version is one view, on all nodes. OneClusterPerSeeds.
     fn shown(&mut self, view: &Arc<View>) {
         let mut hash = Digest::default();
-        view.snapshot().hash(&mut hash);
+        view.digest(&mut hash);
         let found = hash.finish();
         let known = match self.views.insert(view.version, found) {
             None => {
