@@ -68,41 +68,48 @@ impl Future for Alarm {
 mod tests {
     use std::time::Duration;
 
+    use tokio::time::timeout;
+
     use super::*;
 
-    /// In how many milliseconds an alarm goes off.
-    async fn goes_off(alarm: &mut Alarm, began: Instant) -> u128 {
-        alarm.await;
-        began.elapsed().as_millis()
+    fn after(millis: u64) -> Instant {
+        Instant::now() + Duration::from_millis(millis)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn it_goes_off_when_it_was_last_set_to() {
-        let began = Instant::now();
-        let after = |millis| began + Duration::from_millis(millis);
-        let mut alarm = Alarm::at(after(10));
-        let mut polled = std::pin::pin!(tokio::time::timeout(Duration::from_millis(5), &mut alarm));
-        assert!(polled.as_mut().await.is_err());
-        alarm.set(Some(after(30)));
-        assert_eq!(goes_off(&mut alarm, began).await, 30, "put off");
-        alarm.set(Some(after(90)));
-        assert!(tokio::time::timeout(Duration::from_millis(5), &mut alarm).await.is_err());
-        alarm.set(Some(after(50)));
-        assert_eq!(goes_off(&mut alarm, began).await, 50, "brought forward");
-        assert_eq!(goes_off(&mut alarm, began).await, 50, "and again at once");
+    /// Has it polled, and left alone again.
+    async fn touch(alarm: &mut Alarm) {
+        assert!(timeout(Duration::ZERO, alarm).await.is_err());
+    }
+
+    /// It goes off, and not before this.
+    async fn goes_off(mut alarm: Alarm, at: Instant) -> Alarm {
+        timeout(Duration::from_secs(60), &mut alarm).await.expect("it goes off");
+        assert!(Instant::now() >= at);
+        alarm
+    }
+
+    #[tokio::test]
+    async fn it_goes_off_at_the_time_that_it_was_last_set_to() {
+        let (near, far) = (after(20), after(60));
+        let mut alarm = Alarm::at(near);
+        touch(&mut alarm).await;
+        alarm.set(Some(far));
+        let mut alarm = goes_off(alarm, far).await;
+        alarm.set(Some(after(3_600_000)));
+        touch(&mut alarm).await;
+        let near = after(20);
+        alarm.set(Some(near));
+        let alarm = goes_off(alarm, near).await;
+        let mut alarm = goes_off(alarm, near).await;
         alarm.set(None);
-        let never = tokio::time::timeout(Duration::from_secs(9), &mut alarm).await;
-        assert!(never.is_err());
+        touch(&mut alarm).await;
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn another_task_may_wait_for_it() {
-        let mut alarm = Alarm::at(Instant::now() + Duration::from_millis(20));
-        assert!(tokio::time::timeout(Duration::from_millis(5), &mut alarm).await.is_err());
-        let task = tokio::spawn(async move { (&mut alarm).await });
-        tokio::time::timeout(Duration::from_secs(1), task)
-            .await
-            .expect("it goes off")
-            .expect("ends");
+    #[tokio::test]
+    async fn it_wakes_whoever_polled_it_last() {
+        let at = after(20);
+        let mut alarm = Alarm::at(at);
+        touch(&mut alarm).await;
+        tokio::spawn(goes_off(alarm, at)).await.expect("it ends");
     }
 }

@@ -149,28 +149,46 @@ impl VoterClocks {
     /// the only voter. `here` is what this node takes for it: of an even number of clocks it is
     /// one more.
     pub fn target(&mut self, now: Now, me: DiskId, voters: &[DiskId], here: u64) -> Option<u64> {
-        let fresh = |reading: &Reading| reading.is_fresh(now.since_start);
-        self.walls.retain(|voter, reading| voters.contains(voter) && fresh(reading));
-        self.times.retain(|voter, reading| voters.contains(voter) && fresh(reading));
-        let advanced = |reading: &Reading| reading.advanced(now.since_start);
+        let mut clocks = self.shown(now, me, voters);
         if voters.len() < VOTERS_TRUSTED_MIN {
             // The first of them goes on as it began, and the others follow it.
             let first = voters.iter().min().filter(|first| **first != me)?;
-            return self.times.get(first).map(advanced);
-        }
-        let others = self.walls.iter().filter(|(voter, _)| **voter != me);
-        let mut clocks: Vec<u64> = others.map(|(_, reading)| advanced(reading)).collect();
-        if voters.contains(&me) {
-            clocks.push(now.wall.0.saturating_mul(1_000));
+            return self.times.get(first).map(|reading| reading.advanced(now.since_start));
         }
         if clocks.len() * 2 <= voters.len() {
             return None;
         }
         if clocks.len().is_multiple_of(2) {
             clocks.push(here);
+            clocks.sort_unstable();
+        }
+        Some(clocks[clocks.len() / 2])
+    }
+
+    /// What a run begins with, in microseconds: what it is told by a voter that knows cluster time,
+    /// or else, where all have just started, the median of what the voters' clocks show. Of an even
+    /// number of clocks it is the one in the middle that is behind: a clock that is ahead has ids
+    /// forgotten and messages removed, one that is behind has them wait.
+    pub fn beginning(&mut self, now: Now, me: DiskId, voters: &[DiskId]) -> Option<u64> {
+        let clocks = self.shown(now, me, voters);
+        let median = || clocks.get(clocks.len().checked_sub(1)? / 2).copied();
+        self.told(now.since_start)
+            .or_else(|| median().filter(|_| voters.len() >= VOTERS_TRUSTED_MIN))
+    }
+
+    /// What the voters' clocks show now, ascending, in microseconds. Others are forgotten.
+    fn shown(&mut self, now: Now, me: DiskId, voters: &[DiskId]) -> Vec<u64> {
+        let fresh = |reading: &Reading| reading.is_fresh(now.since_start);
+        self.walls.retain(|voter, reading| voters.contains(voter) && fresh(reading));
+        self.times.retain(|voter, reading| voters.contains(voter) && fresh(reading));
+        let others = self.walls.iter().filter(|(voter, _)| **voter != me);
+        let mut clocks: Vec<u64> =
+            others.map(|(_, reading)| reading.advanced(now.since_start)).collect();
+        if voters.contains(&me) {
+            clocks.push(now.wall.0.saturating_mul(1_000));
         }
         clocks.sort_unstable();
-        Some(clocks[clocks.len() / 2])
+        clocks
     }
 
     /// Cluster time now, as a voter has told it that knew it, in microseconds.
@@ -251,6 +269,10 @@ mod tests {
             assert_eq!(two.target(now(0, walls[0]), me, &[me, b, c], here), Some(here));
             assert!(clocks.suffice(me, &[me, b, c]) && !two.suffice(me, &[me, b, c]));
             assert_eq!(VoterClocks::default().target(now(0, 5), me, &[me, b, c], here), None);
+            // A run that begins trusts two of three, or else the earlier one of two.
+            let right = Some(here);
+            assert_eq!(clocks.beginning(now(0, walls[0]), me, &[me, b, c]), right);
+            assert_eq!(two.beginning(now(0, walls[0]), me, &[me, b, c]), right);
         }
     }
 

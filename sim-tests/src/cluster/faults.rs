@@ -76,7 +76,7 @@ impl World {
                 self.part(&[ip(0)], ms(for_ms), (true, true));
                 machine.start_after(Duration::from_millis(50));
             }
-            Event::ClockJump { node, by_ms } => self.pick(node)?.jump(by_ms),
+            Event::ClockJump { node, by_ms } => self.jump(&self.pick(node)?, by_ms)?,
             Event::Halves { draw, for_ms } => {
                 let some: Vec<IpAddr> = self.some(draw).iter().map(|m| ip(m.number)).collect();
                 self.part(&some, ms(for_ms), (true, true));
@@ -124,6 +124,16 @@ impl World {
         let mut up = self.up();
         up.retain(|machine| draw >> (machine.number % 32) & 1 == 1);
         up
+    }
+
+    /// Moves a wall clock. Of the voters the clocks of more than half must be right when all start,
+    /// and of fewer than three nodes the only voter's.
+    fn jump(&self, machine: &Machine, by_ms: i64) -> Option<()> {
+        let others = self.machines.iter().filter(|other| other.standing() != Standing::Gone);
+        let mut others: Vec<&Machine> = others.collect();
+        let wrong_max = others.len() / 3;
+        others.retain(|other| other.number != machine.number && other.is_far_off(0));
+        (!machine.is_far_off(by_ms) || others.len() < wrong_max).then(|| machine.jump(by_ms))
     }
 
     /// Cuts the power of a machine and damages its metadata, if enough others are whole.

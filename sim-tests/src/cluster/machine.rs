@@ -23,6 +23,8 @@ use crate::plan::Draw;
 
 /// The port between nodes.
 const PORT: u16 = 7_946;
+/// A wall clock that is wrong by more than this makes a dedup window forget.
+const FAR_OFF_MS: u64 = 60_000;
 /// The port for clients, at which nobody listens in this world.
 const HTTP_PORT: u16 = 9_070;
 
@@ -300,6 +302,11 @@ impl Machine {
 
     pub(super) fn jump(&self, by_ms: i64) {
         self.wall_error.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Whether its wall clock, moved by so much, is so wrong that a window forgets by it.
+    pub(super) fn is_far_off(&self, by_ms: i64) -> bool {
+        (self.wall_error.load(Ordering::Relaxed) + by_ms).unsigned_abs() > FAR_OFF_MS
     }
 
     async fn live(self) {

@@ -111,8 +111,7 @@ impl Control {
     }
 
     /// Brings cluster time nearer to what the voters' clocks show, by and by. While this run has
-    /// not begun, and so has used it for nothing, it is at once what a voter says that knows it,
-    /// or else what their clocks show.
+    /// not begun, and so has used it for nothing, it is set at once.
     pub(super) fn correct_time(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         let is_used = self.registered();
         if is_used && now.since_start < self.correct_at {
@@ -120,8 +119,10 @@ impl Control {
         }
         let here = self.clock.micros_at(now.since_start);
         let voters = self.voters();
-        let told = self.clocks.told(now.since_start).filter(|_| !is_used);
-        let target = told.or_else(|| self.clocks.target(now, self.said.disk, &voters, here));
+        let target = match is_used {
+            true => self.clocks.target(now, self.said.disk, &voters, here),
+            false => self.clocks.beginning(now, self.said.disk, &voters),
+        };
         let Some(target) = target.filter(|target| target.abs_diff(here) >= DIFFERENCE_MIN) else {
             return;
         };

@@ -99,7 +99,7 @@ impl World {
         let node = view.nodes.get(&said.disk).map(|node| node.id);
         let node = node.or(founds.map(|_| NodeId(0)));
         // One clock of three is a quarter of an hour late.
-        let wall_off = if said.disk.0 % 3 == 0 { -900_000 } else { 0 };
+        let wall_off = if said.disk.0.is_multiple_of(3) { -900_000 } else { 0 };
         let wall = WallTime((WALL_BEGAN + self.now / 1_000).saturating_add_signed(wall_off));
         let origin = Now { since_start: Time(0), wall };
         let seed = ControlSeed { said: said.clone(), founds, view: Arc::new(view.clone()), origin };
