@@ -16,6 +16,7 @@ use sprawl_core::cluster::metadata::{CAPACITY_NORMAL, FEATURE_LEVEL, Registratio
 use sprawl_core::ids::{ClusterId, Epoch, PartitionId, ShardId};
 use sprawl_core::machine::Now;
 use sprawl_core::node::{SHARDS_MAX, shard_of};
+use sprawl_core::zoo::{Bug, planted};
 use tokio::sync::{mpsc, oneshot};
 
 use self::membership::Gossiping;
@@ -243,7 +244,7 @@ async fn recover<S: Storage>(
     let mut replicas: BTreeMap<ShardId, Vec<(Replica, Epoch)>> = BTreeMap::new();
     for partition in storage.partitions().await? {
         // One that was deleted and not yet erased is its shard's to erase.
-        if !view.has_known(partition) {
+        if !view.has_known(partition) && !planted(Bug::SnapshotHeadFirst) {
             return Err(StartError::UnknownPartition(partition));
         }
         let checkpoint = storage.checkpoint(partition).await?;

@@ -165,15 +165,17 @@ impl VoterClocks {
         Some(clocks[clocks.len() / 2])
     }
 
-    /// What a run begins with, in microseconds: what it is told by a voter that knows cluster time,
-    /// or else, where all have just started, the median of what the voters' clocks show. Of an even
-    /// number of clocks it is the one in the middle that is behind: a clock that is ahead has ids
-    /// forgotten and messages removed, one that is behind has them wait.
+    /// What a run begins with, in microseconds: what it is told by voters that know cluster time,
+    /// or else, where all have just started, what more than half of the voters' clocks have reached
+    /// at least, of all voters' clocks the median. It is not ahead of a right clock while more than
+    /// half are right: time that is ahead has ids forgotten and messages removed, time that is
+    /// behind has them wait.
     pub fn beginning(&mut self, now: Now, me: DiskId, voters: &[DiskId]) -> Option<u64> {
         let clocks = self.shown(now, me, voters);
-        let median = || clocks.get(clocks.len().checked_sub(1)? / 2).copied();
+        let majority = voters.len() / 2 + 1;
+        let reached = || clocks.get(clocks.len().checked_sub(majority)?).copied();
         self.told(now.since_start)
-            .or_else(|| median().filter(|_| voters.len() >= VOTERS_TRUSTED_MIN))
+            .or_else(|| reached().filter(|_| voters.len() >= VOTERS_TRUSTED_MIN))
     }
 
     /// What the voters' clocks show now, ascending, in microseconds. Others are forgotten.
@@ -191,21 +193,23 @@ impl VoterClocks {
         clocks
     }
 
-    /// Cluster time now, as a voter has told it that knew it, in microseconds.
+    /// Cluster time now, as voters have told it that knew it, in microseconds.
     #[must_use]
     pub fn told(&self, now: Time) -> Option<u64> {
         let fresh = self.times.values().filter(|reading| reading.is_fresh(now));
-        fresh.max_by_key(|reading| reading.at).map(|reading| reading.advanced(now))
+        let mut told: Vec<u64> = fresh.map(|reading| reading.advanced(now)).collect();
+        told.sort_unstable();
+        told.get(told.len().checked_sub(1)? / 2).copied()
     }
 
-    /// Whether so many voters have shown their clocks that one of them may be wrong; this node's
-    /// own is among them, where it is a voter. Of fewer voters the first goes by its own clock.
+    /// Whether there is no other clock to wait for: all voters have shown theirs, or there are
+    /// fewer than three, of which the first goes by its own.
     #[must_use]
     pub fn suffice(&self, me: DiskId, voters: &[DiskId]) -> bool {
         let shown = voters.iter().filter(|voter| **voter == me || self.walls.contains_key(*voter));
         match voters.len() < VOTERS_TRUSTED_MIN {
             true => voters.iter().min().is_none_or(|first| *first == me),
-            false => shown.count() >= VOTERS_TRUSTED_MIN,
+            false => shown.count() == voters.len(),
         }
     }
 }
@@ -269,10 +273,15 @@ mod tests {
             assert_eq!(two.target(now(0, walls[0]), me, &[me, b, c], here), Some(here));
             assert!(clocks.suffice(me, &[me, b, c]) && !two.suffice(me, &[me, b, c]));
             assert_eq!(VoterClocks::default().target(now(0, 5), me, &[me, b, c], here), None);
-            // A run that begins trusts two of three, or else the earlier one of two.
-            let right = Some(here);
-            assert_eq!(clocks.beginning(now(0, walls[0]), me, &[me, b, c]), right);
-            assert_eq!(two.beginning(now(0, walls[0]), me, &[me, b, c]), right);
+            // A run that begins trusts two of three, or else the one of two that is behind.
+            let (right, now) = (Some(here), now(0, walls[0]));
+            assert_eq!(clocks.beginning(now, me, &[me, b, c]), right);
+            assert_eq!(two.beginning(now, me, &[me, b, c]), right);
+            let nobody = VoterClocks::default().beginning(now, me, &[me, b, c]);
+            assert_eq!(nobody, None, "one of three says nothing");
+            let five = [me, b, c, DiskId(4), DiskId(5)];
+            assert_eq!(clocks.beginning(now, me, &five), right, "of three the first");
+            assert_eq!(two.beginning(now, me, &five), None);
         }
     }
 

@@ -99,6 +99,9 @@ pub enum ControlEffect {
     Halt(Halt),
     /// Show all shards, and whoever else reads it, the newest view.
     Show(Arc<View>),
+    /// Make known only who the nodes are and where: no shard is shown this view yet, because this
+    /// run is registered in it and does not know cluster time.
+    Meet(Arc<View>),
     /// Answer a request.
     Reply {
         /// The request.

@@ -146,6 +146,7 @@ impl Node {
                 ControlEffect::Propose(change) | ControlEffect::Decide(change) => {
                     self.unsynced.push_back(Unsynced::Change(change));
                 }
+                ControlEffect::Meet(view) => assert_eq!(view.check(), Ok(())),
                 ControlEffect::Show(view) => {
                     assert_eq!(view.check(), Ok(()));
                     for shard in 0..SHARDS {

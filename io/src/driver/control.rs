@@ -180,7 +180,11 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
                     let ended = Ended::Halted(why.to_string());
                     self.stop.set_where(Option::is_none, Some(ended));
                 }
-                ControlEffect::Show(view) => self.show(view),
+                ControlEffect::Show(view) => {
+                    self.tell(&Told::View(view.clone()));
+                    self.meet(view);
+                }
+                ControlEffect::Meet(view) => self.meet(view),
                 ControlEffect::Reply { id, response } => self.awaited.answer(id, response),
             }
         }
@@ -258,8 +262,7 @@ impl<C: Clock, T: Trace<Control>, N: Network> ControlLoop<C, T, N> {
         }
     }
 
-    fn show(&mut self, view: Arc<View>) {
-        self.tell(&Told::View(view.clone()));
+    fn meet(&mut self, view: Arc<View>) {
         // Identities are only ever added to the retired ones.
         if view.retired.len() != self.shown.retired.follow().get().len() {
             self.shown.retired.set(Arc::new(view.retired.keys().copied().collect()));

@@ -1,10 +1,12 @@
 //! GET /cluster/status: the whole cluster as this node sees it.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use sprawl_core::cluster::metadata::View;
+use sprawl_core::cluster::metadata::{Partition, View};
 use sprawl_core::machine::{ControlRequest, ControlResponse, ControlStatus};
 use utoipa::ToSchema;
 
@@ -62,10 +64,14 @@ struct SessionShown {
 struct PartitionsShown {
     /// How many there are.
     count: usize,
-    /// How many have an owner that is down.
+    /// How many have nobody who runs and leads them.
     leaderless: usize,
     /// Those, as `TOPIC/NUMBER`, at most 100 of them.
     leaderless_partitions: Vec<String>,
+    /// How many are held by fewer nodes that run than their topic asks for.
+    under_replicated: usize,
+    /// Those, as `TOPIC/NUMBER`, at most 100 of them.
+    under_replicated_partitions: Vec<String>,
 }
 
 /// Shows the whole cluster.
@@ -123,16 +129,19 @@ pub(super) async fn control_status(face: &Face) -> Result<ControlStatus, Problem
 
 impl PartitionsShown {
     fn of(view: &View) -> Self {
-        let is_down = |disk| view.nodes.get(disk).is_none_or(|node| node.down.is_some());
-        let all = view.partitions.values();
-        let leaderless: Vec<_> = all.filter(|partition| is_down(&partition.leader)).collect();
-        let named = leaderless.iter().take(NAMED_MAX);
+        let named = |is_one: fn(&View, &Partition) -> bool| {
+            let all: Vec<_> = view.partitions.values().filter(|one| is_one(view, one)).collect();
+            let name = |one: &&Arc<Partition>| format!("{}/{}", one.topic, one.number);
+            (all.len(), all.iter().take(NAMED_MAX).map(name).collect())
+        };
+        let (leaderless, leaderless_partitions) = named(View::is_leaderless);
+        let (under_replicated, under_replicated_partitions) = named(View::is_under_replicated);
         Self {
             count: view.partitions.len(),
-            leaderless: leaderless.len(),
-            leaderless_partitions: named
-                .map(|partition| format!("{}/{}", partition.topic, partition.number))
-                .collect(),
+            leaderless,
+            leaderless_partitions,
+            under_replicated,
+            under_replicated_partitions,
         }
     }
 }

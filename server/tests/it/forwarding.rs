@@ -155,4 +155,14 @@ fn when_a_leader_dies_what_it_acknowledged_is_read_and_more_is_published() {
             .collect();
         assert_eq!(payloads, ["before", "after"], "through node {at}: {read}");
     }
+    let copies_lack = |nodes: &Nodes, count: usize| {
+        let shown = get(&nodes.node(0).address, "/cluster/status").json();
+        let partitions = &shown["partitions"];
+        let named = partitions["under_replicated_partitions"].as_array().expect("a list").len();
+        assert!(partitions["under_replicated"] == named, "{partitions}");
+        (partitions["leaderless"] == 0 && named == count).then_some(())
+    };
+    eventually("each topic lacks a copy", || copies_lack(&nodes, TOPICS));
+    nodes.start(2);
+    eventually("none lacks one", || copies_lack(&nodes, 0));
 }

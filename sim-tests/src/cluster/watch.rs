@@ -320,7 +320,7 @@ impl Trace<Control> for NodeTrace {
         watched.event(effects);
         for effect in effects {
             match effect {
-                ControlEffect::Show(view) => watched.shown(view),
+                ControlEffect::Show(view) | ControlEffect::Meet(view) => watched.shown(view),
                 ControlEffect::Halt(_)
                 | ControlEffect::Decide(_)
                 | ControlEffect::Reconfigure(_)

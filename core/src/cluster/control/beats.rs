@@ -114,7 +114,9 @@ impl Control {
     /// not begun, and so has used it for nothing, it is set at once.
     pub(super) fn correct_time(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         let is_used = self.registered();
-        if is_used && now.since_start < self.correct_at {
+        // What the answer to the registration said is right.
+        let is_told = !is_used && self.enrolment.is_timed();
+        if is_told || is_used && now.since_start < self.correct_at {
             return;
         }
         let here = self.clock.micros_at(now.since_start);

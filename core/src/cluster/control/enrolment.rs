@@ -41,6 +41,12 @@ pub(super) struct Enrolment {
     joined: bool,
 }
 
+impl Enrolment {
+    pub(super) fn is_timed(&self) -> bool {
+        self.timed
+    }
+}
+
 impl Control {
     /// Whether this run is registered and knows cluster time: before that it does nothing for
     /// anybody, and shows no view that would have the node's other parts act.
@@ -98,14 +104,16 @@ impl Control {
         }
     }
 
-    /// Whether somebody has said what time it is who knew it, or enough voters have shown their
-    /// clocks for one of them to be wrong, or that was waited for long enough.
+    /// Whether somebody has said what time it is who knew it, or all voters have shown their
+    /// clocks, or more than half of them and the others were waited for for long enough.
     fn knows_time(&mut self, now: Now) -> bool {
         let since = *self.enrolment.waits_since.get_or_insert(now.since_start);
+        let has_waited = now.since_start.since(since) >= CLOCKS_WAIT;
+        let (me, voters) = (self.said.disk, self.voters());
+        let is_known = !self.controller.status().voters.is_empty();
         self.clocks.told(now.since_start).is_some()
-            || !self.controller.status().voters.is_empty()
-                && self.clocks.suffice(self.said.disk, &self.voters())
-            || now.since_start.since(since) >= CLOCKS_WAIT
+            || is_known && self.clocks.suffice(me, &voters)
+            || has_waited && self.clocks.beginning(now, me, &voters).is_some()
     }
 
     /// Asks the leader, or where that is not known one of the others after the other.

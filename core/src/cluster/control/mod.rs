@@ -137,9 +137,8 @@ impl Control {
         self.controller.adopt(&self.view, now);
         self.check_standing(effects);
         self.begin(now, effects);
-        if self.registered() || !is_registered(&view, &self.said) {
-            effects.push(ControlEffect::Show(view));
-        }
+        let waits = is_registered(&view, &self.said) && !self.registered();
+        effects.push(if waits { ControlEffect::Meet(view) } else { ControlEffect::Show(view) });
         self.answer_joins(now, effects);
     }
 

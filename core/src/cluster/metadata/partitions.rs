@@ -145,6 +145,21 @@ impl View {
         live().count() >= min_in_sync as usize && live().any(Member::is_electable)
     }
 
+    /// Whether nobody who runs leads a partition.
+    #[must_use]
+    pub fn is_leaderless(&self, partition: &Partition) -> bool {
+        let leader = partition.led_by().and_then(|disk| partition.member(disk));
+        leader.is_none_or(|leader| !self.is_live(&leader))
+    }
+
+    /// Whether fewer nodes that run hold all that a partition has committed than are to.
+    #[must_use]
+    pub fn is_under_replicated(&self, partition: &Partition) -> bool {
+        let topic = self.topics.get(&partition.topic);
+        let wanted = topic.map_or(1, |topic| self.replicas_wanted(&topic.config));
+        partition.in_sync.iter().filter(|member| self.is_live(member)).count() < wanted
+    }
+
     /// The partitions of which a node is to hold a copy.
     pub fn held_by(&self, disk: DiskId) -> impl Iterator<Item = &Arc<Partition>> {
         let held = self.held.get(&disk).into_iter().flat_map(|held| held.iter());

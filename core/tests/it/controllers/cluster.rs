@@ -175,6 +175,7 @@ impl World {
     pub(super) fn perform(&mut self, at: usize, effect: ControlEffect) {
         match effect {
             ControlEffect::Tell(clock) => self.processes[at].clock = clock,
+            ControlEffect::Meet(view) => assert_eq!(view.check(), Ok(())),
             ControlEffect::Show(view) => {
                 assert_eq!(view.check(), Ok(()));
                 self.expect_time(at, &view);

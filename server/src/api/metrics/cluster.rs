@@ -41,14 +41,22 @@ impl Writer<'_, '_> {
     }
 
     fn group(&mut self, node: &NodeHandle) -> fmt::Result {
-        let (group, version) = (node.group(), node.view().version.0);
+        let (group, view) = (node.group(), node.view());
+        let version = view.version.0;
+        let partitions = || view.partitions.values();
+        let leaderless = partitions().filter(|one| view.is_leaderless(one)).count();
+        let lacking = partitions().filter(|one| view.is_under_replicated(one)).count();
         let has_leader = u64::from(group.leader.is_some());
         self.gauge("sprawl_raft_term", "The reign of the group's leader", group.term)?;
         self.gauge("sprawl_raft_has_leader", "1 when this node knows who leads", has_leader)?;
         let leads = u64::from(group.is_leader_ready);
         self.gauge("sprawl_raft_leads", "1 when this node leads", leads)?;
         self.gauge("sprawl_raft_voters", "Nodes that vote", group.voters.len() as u64)?;
-        self.gauge("sprawl_metadata_version", "The last change that was applied", version)
+        self.gauge("sprawl_metadata_version", "The last change that was applied", version)?;
+        let help = "Partitions of the cluster that nobody leads who runs";
+        self.gauge("sprawl_partitions_leaderless", help, leaderless as u64)?;
+        let help = "Partitions of the cluster with fewer copies than are asked for";
+        self.gauge("sprawl_partitions_under_replicated", help, lacking as u64)
     }
 
     fn membership(&mut self, membership: &Membership) -> fmt::Result {

@@ -28,12 +28,16 @@ pub(super) fn wrongs(status: &Value) -> Vec<(String, &'static str)> {
             wrongs.push((format!("node {} is down{since}", plain(&node["node_id"])), advice));
         }
     }
-    let leaderless = &status["partitions"]["leaderless"];
-    if leaderless.as_u64().is_some_and(|count| count > 0) {
-        let named = plain(&status["partitions"]["leaderless_partitions"]);
-        let detail =
-            format!("{} partitions have nobody who leads them: {named}", plain(leaderless));
-        wrongs.push((detail, "start the nodes that are down"));
+    let advice = "start the nodes that are down";
+    for (field, what) in [
+        ("leaderless", "partitions have nobody who leads them"),
+        ("under_replicated", "partitions have fewer copies than their topics ask for"),
+    ] {
+        let count = &status["partitions"][field];
+        if count.as_u64().is_some_and(|count| count > 0) {
+            let named = plain(&status["partitions"][format!("{field}_partitions")]);
+            wrongs.push((format!("{} {what}: {named}", plain(count)), advice));
+        }
     }
     if let Some(off) = status["clock_off"].as_f64() {
         let advice = "set the machine's clock right, and keep it so with NTP";
