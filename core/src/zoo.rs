@@ -50,6 +50,8 @@ pub enum Bug {
     AppendAnsweredEarly,
     /// What a snapshot covers is stored before the snapshot.
     SnapshotHeadFirst,
+    /// A snapshot is stored over a newer one.
+    SnapshotReplacedByOlder,
     /// Metadata that are damaged are taken for none.
     DamageTakenForNone,
     /// A node whose disk was replaced goes on as the member that it was.

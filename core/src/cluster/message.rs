@@ -31,23 +31,8 @@ pub enum ControlMessage {
     AskLogEnds(AskLogEnds),
     /// To the controller: this.
     LogEnds(LogEnds),
-    /// To the controller, from the leader of a partition: a member holds up the others and cannot
-    /// be removed.
-    Slow {
-        /// The partition.
-        partition: PartitionId,
-        /// The leader's epoch.
-        epoch: Epoch,
-    },
-    /// To the controller: a member of a partition's set does not hold what it acknowledged.
-    Damaged {
-        /// The partition.
-        partition: PartitionId,
-        /// The epoch in which that was found: a later leader finds out for itself.
-        epoch: Epoch,
-        /// The member.
-        member: DiskId,
-    },
+    /// To the controller: something is wrong with a partition.
+    Complaint(Complaint),
     /// What came of a `Join`, to the node or to whoever handed it on.
     JoinAnswer {
         /// The node that asked.
@@ -87,6 +72,27 @@ pub struct Heartbeat {
     pub wall: WallTime,
     /// How far the sender has applied the metadata.
     pub applied: ChangeIndex,
+}
+
+/// What a replica of a partition has the controller told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Complaint {
+    /// From its leader: a member holds up the others, and cannot be removed.
+    Slow {
+        /// The partition.
+        partition: PartitionId,
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
+    /// A member of its set does not hold what it acknowledged.
+    Damaged {
+        /// The partition.
+        partition: PartitionId,
+        /// The epoch in which that was found: a later leader finds out for itself.
+        epoch: Epoch,
+        /// The member.
+        member: DiskId,
+    },
 }
 
 /// What a voter answers.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use super::{ControlStatus, DiskSpace, Refused};
 use crate::cluster::ClusterClock;
 use crate::cluster::consensus::{RaftChange, RaftStatus};
-use crate::cluster::message::{AskLogEnds, ControlMessage, JoinRefused, Joined, LogEnds};
+use crate::cluster::message::{
+    AskLogEnds, Complaint, ControlMessage, JoinRefused, Joined, LogEnds,
+};
 use crate::cluster::metadata::{Adjustment, Change, Leaving, View};
 use crate::cluster::pattern::TopicPattern;
 use crate::cluster::subscription::{DeliveryAsked, StartFrom};
 use crate::cluster::topic::ConfigPatch;
 use crate::cluster::verdicts::Verdicts;
 use crate::ids::{
-    Boot, ChangeIndex, DiskId, Epoch, PartitionId, RequestId, ShardId, SubscriptionId, TopicName,
+    Boot, ChangeIndex, DiskId, PartitionId, RequestId, ShardId, SubscriptionId, TopicName,
 };
 
 /// What happened to the control machine.
@@ -230,22 +232,8 @@ pub enum Report {
     Used(SubscriptionId),
     /// The leader of a partition wants another set to count.
     Adjust(Adjustment),
-    /// The leader of a partition says that a member holds up the others, and cannot be removed.
-    Slow {
-        /// The partition.
-        partition: PartitionId,
-        /// The leader's epoch.
-        epoch: Epoch,
-    },
-    /// A member of a partition's set does not hold what it acknowledged.
-    Damaged {
-        /// The partition.
-        partition: PartitionId,
-        /// The epoch in which that was found.
-        epoch: Epoch,
-        /// The member.
-        member: DiskId,
-    },
+    /// The controller is to be told that something is wrong with a partition.
+    Complaint(Complaint),
     /// What logs of this shard end with.
     LogEnds {
         /// Who asked.

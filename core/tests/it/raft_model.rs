@@ -222,3 +222,15 @@ fn a_purge_beyond_the_snapshot_is_noticed() {
     history.bad(1, RaftEvent::Purged { upto: 2 }, "SnapshotCoversPurged");
     history.bad(1, RaftEvent::Started, "SnapshotCoversPurged");
 }
+
+#[test]
+fn a_snapshot_stored_over_a_newer_one_is_noticed() {
+    let mut history = History::begun();
+    let stored = |index| {
+        let (last, voters) = (id(1, index), voters(&THREE));
+        RaftEvent::SnapshotStored { last, voters, is_installed: false }
+    };
+    history.good(1, stored(2));
+    history.good(1, stored(2));
+    history.bad(1, stored(1), "SnapshotCoversPurged");
+}

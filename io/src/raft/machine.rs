@@ -33,6 +33,8 @@ pub(crate) enum Decision {
 pub(super) struct Metadata {
     applied: Arc<Mutex<Applied>>,
     snapshot: Arc<Mutex<Option<StoredSnapshot>>>,
+    /// Held from the decision to store a snapshot until it is durable.
+    keeping: Arc<tokio::sync::Mutex<()>>,
     /// Bounded by the changes that the disk takes while control is busy.
     decisions: mpsc::UnboundedSender<Decision>,
     disk: Disk,
@@ -47,7 +49,7 @@ impl Metadata {
         (disk, observed): (Disk, Observed),
     ) -> Self {
         let (applied, snapshot) = (Arc::new(Mutex::new(applied)), Arc::new(Mutex::new(snapshot)));
-        Self { applied, snapshot, decisions, disk, observed }
+        Self { applied, snapshot, keeping: Arc::default(), decisions, disk, observed }
     }
 
     fn applied(&self) -> MutexGuard<'_, Applied> {
@@ -63,8 +65,15 @@ impl Metadata {
         let _ = self.decisions.send(decision);
     }
 
-    /// Stores a snapshot; it is the newest one when it is durable.
+    /// Stores a snapshot; it is the newest one when it is durable. Openraft builds one in a task
+    /// of its own, and may have one installed meanwhile: the log may be purged by the newer of
+    /// the two at once, so an older one never takes its place.
     async fn keep(&self, snapshot: StoredSnapshot, is_installed: bool) -> io::Result<()> {
+        let _one_at_a_time = self.keeping.lock().await;
+        let is_behind = self.snapshot().as_ref().is_some_and(|held| held.is_past(&snapshot));
+        if is_behind && !planted(Bug::SnapshotReplacedByOlder) {
+            return Ok(());
+        }
         if planted(Bug::SnapshotHeadFirst) {
             let body = self.snapshot().as_ref().map(|held| held.view.clone());
             let view = body.unwrap_or_else(|| View::default().snapshot().into());

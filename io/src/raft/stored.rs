@@ -57,6 +57,13 @@ pub(super) struct StoredSnapshot {
     pub(super) view: Bytes,
 }
 
+impl StoredSnapshot {
+    /// Whether it covers more of the log than another one.
+    pub(super) fn is_past(&self, other: &Self) -> bool {
+        self.meta.last_log_id > other.meta.last_log_id
+    }
+}
+
 /// All that a member keeps.
 #[derive(Default)]
 pub(crate) struct Stored {

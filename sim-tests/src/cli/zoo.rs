@@ -63,6 +63,11 @@ const ZOO: [Planted; 34] = [
     cluster("vote-answered-early", Bug::VoteAnsweredEarly, "OneVotePerTerm"),
     cluster("append-answered-early", Bug::AppendAnsweredEarly, "LogMatching"),
     cluster("snapshot-head-first", Bug::SnapshotHeadFirst, "StateMachineSafety"),
+    cluster(
+        "snapshot-replaced-by-older",
+        Bug::SnapshotReplacedByOlder,
+        "SnapshotCoversPurged",
+    ),
     cluster("damage-taken-for-none", Bug::DamageTakenForNone, "DamageStopsTheStart"),
     cluster("wiped-keeps-identity", Bug::WipedKeepsIdentity, "LeaderCompleteness"),
     cluster("founds-in-silence", Bug::FoundsInSilence, "OneClusterPerSeeds"),

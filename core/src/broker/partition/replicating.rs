@@ -5,7 +5,7 @@ use super::Partition;
 use crate::broker::desk::Desk;
 use crate::broker::replica::message::ReplicaMessage;
 use crate::broker::replica::{Duty, Note, Record, Replication, Scene, What};
-use crate::cluster::message::LogEnd;
+use crate::cluster::message::{Complaint, LogEnd};
 use crate::ids::{Boot, DiskId, EntryIndex};
 use crate::machine::{Refused, Report, ShardEffect, Store, Unreadable};
 
@@ -52,12 +52,8 @@ impl Partition {
             Duty::Propose(adjustment) => {
                 desk.effects.push(ShardEffect::Report(Report::Adjust(adjustment)));
             }
-            Duty::Complain { partition, epoch } => {
-                desk.effects.push(ShardEffect::Report(Report::Slow { partition, epoch }));
-            }
-            Duty::Damaged { partition, epoch, member } => {
-                let report = Report::Damaged { partition, epoch, member };
-                desk.effects.push(ShardEffect::Report(report));
+            Duty::Complain(complaint) => {
+                desk.effects.push(ShardEffect::Report(Report::Complaint(complaint)));
             }
         }
     }
@@ -113,8 +109,8 @@ impl Partition {
         let is_led_here = self.view.led_by() == Some(me) && self.view.replicas.len() > 1;
         if is_led_here && self.replica.damaged.is_some() {
             let (partition, epoch) = (self.view.id, self.view.epoch);
-            let report = Report::Damaged { partition, epoch, member: me };
-            desk.effects.push(ShardEffect::Report(report));
+            let complaint = Complaint::Damaged { partition, epoch, member: me };
+            desk.effects.push(ShardEffect::Report(Report::Complaint(complaint)));
         }
         self.go_on(desk);
     }

@@ -13,6 +13,7 @@ use super::message::{Matched, Place, ReplicaMessage};
 use super::progress::{Progress, Stage};
 use super::replication::{Duty, Scene};
 use super::{Header, Record};
+use crate::cluster::message::Complaint;
 use crate::cluster::metadata::{Addition, Adjustment, Member, Partition, REPLICAS_MAX, Standing};
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{FollowerStatus, Time, Unreadable};
@@ -158,7 +159,8 @@ impl Leader {
                 progress.stage = Stage::Apart;
                 let (partition, epoch) = (self.id, self.epoch);
                 if self.agreed.contains(&from) {
-                    scene.duties.push(Duty::Damaged { partition, epoch, member: from });
+                    let complaint = Complaint::Damaged { partition, epoch, member: from };
+                    scene.duties.push(Duty::Complain(complaint));
                 }
             }
         }
@@ -237,7 +239,8 @@ impl Leader {
             }
             Err(_) => {
                 let (partition, epoch, member) = (self.id, self.epoch, self.me.0);
-                scene.duties.push(Duty::Damaged { partition, epoch, member });
+                let complaint = Complaint::Damaged { partition, epoch, member };
+                scene.duties.push(Duty::Complain(complaint));
             }
         }
     }
@@ -366,7 +369,7 @@ impl Leader {
                 progress.send_away(scene.now);
             } else {
                 let (partition, epoch) = (self.id, self.epoch);
-                scene.duties.push(Duty::Complain { partition, epoch });
+                scene.duties.push(Duty::Complain(Complaint::Slow { partition, epoch }));
                 self.propose_at = scene.now + PROPOSE_AGAIN;
             }
         }

@@ -13,7 +13,7 @@ use super::follower::{Follower, Stage};
 use super::leader::Leader;
 use super::message::{Matched, Place, ReplicaMessage};
 use super::{EPOCHS_MAX, Note, Record, Replica};
-use crate::cluster::message::LogEnd;
+use crate::cluster::message::{Complaint, LogEnd};
 use crate::cluster::metadata::{Adjustment, Partition, View};
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{FollowerStatus, Store, Time, Unreadable, WallTime};
@@ -50,22 +50,8 @@ pub enum Duty {
     },
     /// Propose this change of the set that counts.
     Propose(Adjustment),
-    /// Tell the controller that a member holds up the others, and cannot be removed.
-    Complain {
-        /// The partition.
-        partition: PartitionId,
-        /// The leader's epoch.
-        epoch: Epoch,
-    },
-    /// Tell the controller that a member does not hold what it acknowledged.
-    Damaged {
-        /// The partition.
-        partition: PartitionId,
-        /// The epoch in which that was found.
-        epoch: Epoch,
-        /// The member.
-        member: DiskId,
-    },
+    /// Tell the controller that something is wrong.
+    Complain(Complaint),
 }
 
 /// What a replica is shown of the world while it handles something.
@@ -425,7 +411,8 @@ impl Replication {
                 tell(Matched::Damaged { commit });
                 self.follow(leader, epoch, Stage::Damaged, scene);
                 let member = self.me.0;
-                scene.duties.push(Duty::Damaged { partition, epoch, member });
+                let complaint = Complaint::Damaged { partition, epoch, member };
+                scene.duties.push(Duty::Complain(complaint));
             }
             Common::At(at) => {
                 let cut_after = (at < replica.last()).then_some(at);

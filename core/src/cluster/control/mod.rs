@@ -219,9 +219,7 @@ impl Control {
             ControlMessage::Begun(begun) => self.begun(begun, now, effects),
             ControlMessage::AskLogEnds(ask) => self.asked_log_ends(from.0, ask, effects),
             ControlMessage::LogEnds(ends) => self.log_ends_told(from.0, ends, now, effects),
-            ControlMessage::Slow { .. } | ControlMessage::Damaged { .. } => {
-                self.complained(from.0, &message);
-            }
+            ControlMessage::Complaint(complaint) => self.complained(from.0, &complaint),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Control;
 use crate::cluster::controller::{ASKED_MAX, COMPLAINTS_MAX};
-use crate::cluster::message::{AskLogEnds, ControlMessage, LogEnds};
+use crate::cluster::message::{AskLogEnds, Complaint, ControlMessage, LogEnds};
 use crate::cluster::metadata::{ADJUSTMENTS_MAX, Adjustment, Change};
 use crate::ids::{DiskId, Epoch, PartitionId};
 use crate::machine::{ControlEffect, Now, Time};
@@ -74,38 +74,28 @@ impl Control {
         self.controller.status().leader.and_then(|id| self.view.disk_of(id))
     }
 
-    /// Tells the controller something, which may be this node's.
-    fn tell_controller(&mut self, message: ControlMessage, effects: &mut Vec<ControlEffect>) {
-        match self.controllers_node() {
-            Some(me) if me == self.said.disk => self.complained(me, &message),
-            Some(to) => effects.push(ControlEffect::Send { to, run: None, message }),
-            // Whoever complains does so again.
-            None => {}
-        }
-    }
-
-    /// A leader on this node says that a member holds up the others.
-    pub(super) fn complain(
-        &mut self,
-        partition: PartitionId,
-        epoch: Epoch,
-        effects: &mut Vec<ControlEffect>,
-    ) {
-        self.tell_controller(ControlMessage::Slow { partition, epoch }, effects);
-    }
-
-    /// A member was found here not to hold what it acknowledged: that is said until a view shows
-    /// that it was heard.
-    pub(super) fn found_damaged(
-        &mut self,
-        (partition, member): (PartitionId, DiskId),
-        epoch: Epoch,
-        effects: &mut Vec<ControlEffect>,
-    ) {
-        if self.replicas.damaged.len() < COMPLAINTS_MAX {
+    /// Tells the controller, which may be this node's, what a partition here complains about. That
+    /// a member does not hold what it acknowledged is said until a view shows that it was heard.
+    pub(super) fn complain(&mut self, complaint: Complaint, effects: &mut Vec<ControlEffect>) {
+        if let Complaint::Damaged { partition, epoch, member } = complaint {
+            if self.replicas.damaged.len() >= COMPLAINTS_MAX {
+                return;
+            }
             let said = (epoch, self.now + SAY_AGAIN);
             self.replicas.damaged.insert((partition, member), said);
-            self.tell_controller(ControlMessage::Damaged { partition, epoch, member }, effects);
+        }
+        self.tell_controller(complaint, effects);
+    }
+
+    fn tell_controller(&mut self, complaint: Complaint, effects: &mut Vec<ControlEffect>) {
+        match self.controllers_node() {
+            Some(me) if me == self.said.disk => self.complained(me, &complaint),
+            Some(to) => {
+                let message = ControlMessage::Complaint(complaint);
+                effects.push(ControlEffect::Send { to, run: None, message });
+            }
+            // Whoever complains does so again.
+            None => {}
         }
     }
 
@@ -121,33 +111,25 @@ impl Control {
         for (&(partition, member), (epoch, at)) in &mut self.replicas.damaged {
             if *at <= now.since_start {
                 *at = now.since_start + SAY_AGAIN;
-                due.push(ControlMessage::Damaged { partition, epoch: *epoch, member });
+                due.push(Complaint::Damaged { partition, epoch: *epoch, member });
             }
         }
-        due.into_iter().for_each(|message| self.tell_controller(message, effects));
+        due.into_iter().for_each(|complaint| self.tell_controller(complaint, effects));
     }
 
     /// Somebody complains to this node's controller.
-    pub(super) fn complained(&mut self, from: DiskId, message: &ControlMessage) {
-        match message {
-            ControlMessage::Slow { partition, epoch } => {
+    pub(super) fn complained(&mut self, from: DiskId, complaint: &Complaint) {
+        match complaint {
+            Complaint::Slow { partition, epoch } => {
                 self.controller.failover().complain(from, *partition, *epoch);
             }
-            ControlMessage::Damaged { partition, epoch, member } => {
+            Complaint::Damaged { partition, epoch, member } => {
                 let known = self.view.partitions.get(partition).map(|known| known.epoch);
                 // What an earlier reign found may have been mended: the member may count anew.
                 if known.is_some_and(|known| known <= *epoch) {
                     self.controller.failover().damaged(*partition, *member);
                 }
             }
-            ControlMessage::Heartbeat(_)
-            | ControlMessage::HeartbeatAnswer(_)
-            | ControlMessage::Join { .. }
-            | ControlMessage::JoinAnswer { .. }
-            | ControlMessage::AskBegun(_)
-            | ControlMessage::Begun(_)
-            | ControlMessage::AskLogEnds(_)
-            | ControlMessage::LogEnds(_) => self.ignored += 1,
         }
     }
 

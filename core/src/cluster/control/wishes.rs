@@ -272,12 +272,7 @@ impl Control {
                 self.used.insert(subscription, self.clock.at(now));
             }
             Report::Adjust(adjustment) => self.adjust(adjustment),
-            Report::Slow { partition, epoch } => {
-                self.complain(partition, epoch, effects);
-            }
-            Report::Damaged { partition, epoch, member } => {
-                self.found_damaged((partition, member), epoch, effects);
-            }
+            Report::Complaint(complaint) => self.complain(complaint, effects),
             Report::LogEnds { asker, ends } => self.log_ends_reported(asker, ends, now, effects),
         }
     }

@@ -200,7 +200,12 @@ impl RaftModel {
             RaftEvent::Truncated { from } => self.truncate(node, *from),
             RaftEvent::SnapshotStored { last, voters, is_installed } => {
                 self.counts.snapshots_installed += u64::from(*is_installed);
+                let before = server.snapshot;
                 server.take_snapshot(*last, voters.clone(), *is_installed);
+                if last.index < before.index {
+                    let detail = format!("{node} stored its snapshot {last:?} over {before:?}");
+                    return violated("SnapshotCoversPurged", detail);
+                }
                 self.agrees(node, *last, "a snapshot")
             }
             RaftEvent::Purged { upto } => {

@@ -69,9 +69,6 @@ impl Server {
 
     /// A snapshot from elsewhere takes the place of a log that does not lead to it.
     pub(super) fn take_snapshot(&mut self, last: LogId, voters: Voters, is_installed: bool) {
-        if last.index < self.snapshot.index {
-            return;
-        }
         if is_installed && !self.has(last) {
             self.log.clear();
             self.voters.clear();

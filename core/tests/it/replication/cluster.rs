@@ -10,7 +10,7 @@ use sprawl_core::broker::replica::{
     Draft, Duty, Envelope, Record, Recovery, Replica, Replication, Scene, Terms,
 };
 use sprawl_core::cluster::controller::{Failover, Remedy};
-use sprawl_core::cluster::message::LogEnds;
+use sprawl_core::cluster::message::{Complaint, LogEnds};
 use sprawl_core::cluster::metadata::*;
 use sprawl_core::cluster::topic::TopicConfig;
 use sprawl_core::ids::*;
@@ -182,10 +182,10 @@ impl Cluster {
                 Duty::Propose(adjustment) => {
                     self.proposals.push(Change::Adjust { by: from, adjustments: vec![adjustment] });
                 }
-                Duty::Complain { partition, epoch, .. } => {
+                Duty::Complain(Complaint::Slow { partition, epoch }) => {
                     self.failover.complain(from.0, partition, epoch);
                 }
-                Duty::Damaged { member, .. } => self.damaged.push(member),
+                Duty::Complain(Complaint::Damaged { member, .. }) => self.damaged.push(member),
             }
         }
     }
