@@ -40,6 +40,8 @@ pub enum Bug {
     ZoneIgnored,
     /// A leader takes for committed what its own disk has.
     FollowersNotAwaited,
+    /// A follower that was given the state counts before it has the messages that are retained.
+    RetainedNotCopied,
     /// A follower says that it holds entries before they are synced.
     ReplicaAnsweredEarly,
     /// A new leader goes on in the epoch of the one before.

@@ -175,8 +175,10 @@ where
     let load = Gauges::new(gauges.clone(), origin.since_start);
     let (gossiping, farewell) =
         membership::begin(seed, hands, &mut inbound, load, stop.follow(), is_known)?;
-    let seed =
-        ControlSeed { said, founds: Some(known.unwrap_or(cluster)), view: Arc::new(view), origin };
+    let (founds, view) = (Some(known.unwrap_or(cluster)), Arc::new(view));
+    let newest = replicas.values().flatten().map(|(replica, _)| replica.time()).max();
+    let newest = newest.unwrap_or_default();
+    let seed = ControlSeed { said, founds, view, origin, newest };
     let (traffic, peers) = (network.counters().clone(), inbound.lane(Lane::Control));
     let fence = Signal::new(None);
     let (network_of, fence_of) = (network.clone(), fence.clone());

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sprawl_core::broker::replica::Record;
+use sprawl_core::broker::replica::{Record, Recovery, Replica};
 use sprawl_core::ids::{ChangeIndex, EntryIndex, Epoch, Offset, PartitionId};
 use sprawl_core::machine::{Unreadable, WallTime};
 use sprawl_io::storage::{
@@ -37,6 +37,8 @@ pub(crate) struct Platters {
     accepted: BTreeMap<PartitionId, Epoch>,
     /// Partitions whose log does not begin at its first entry any more.
     cut: BTreeSet<PartitionId>,
+    /// How often a log gave way to a state that begins later.
+    installed: u64,
     changes: BTreeMap<ChangeIndex, Bytes>,
     cells: BTreeMap<Cell, Bytes>,
     /// Written by the process that runs, and not yet synced; in order.
@@ -130,6 +132,23 @@ impl SimDisk {
         let state = self.lock();
         let all = (partition, EntryIndex(0))..=(partition, EntryIndex(u64::MAX));
         state.platters.log.range(all).next_back().map(|(&(_, index), _)| index)
+    }
+
+    /// What a start would find of a partition whose log has lost its beginning; nothing of others.
+    pub(crate) fn cut_partition(&self, partition: PartitionId) -> Option<Replica> {
+        let state = self.lock();
+        state.platters.cut.contains(&partition).then_some(())?;
+        let stored = state.platters.states.get(&partition);
+        let mut recovery = Recovery::begin(partition, stored.map(|bytes| &bytes[..]));
+        let all = (partition, recovery.from())..=(partition, EntryIndex(u64::MAX));
+        let mut log = state.platters.log.range(all);
+        while log.next().is_some_and(|(&(_, at), bytes)| recovery.feed(at, bytes.clone())) {}
+        Some(recovery.finish())
+    }
+
+    /// How often a log on it gave way to a state that begins later.
+    pub(crate) fn installed(&self) -> u64 {
+        self.lock().platters.installed
     }
 
     /// Puts an image in the place of what it holds. Its process must be dead.

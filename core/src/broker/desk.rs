@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::delivery::{Burial, Moment};
 use super::partition::{Fetch, Pulling};
-use super::replica::{Duty, Record, Submission};
+use super::replica::{Duty, Images, Record, Submission};
 use crate::cluster::ClusterClock;
 use crate::cluster::metadata::View;
 use crate::ids::{
@@ -123,6 +123,8 @@ pub(crate) struct Bench {
     put_off_scans: BTreeMap<(PartitionId, DiskId), (EntryIndex, usize)>,
     /// What a replication wants done, while it is asked.
     pub(crate) duties: Vec<Duty>,
+    /// The images that its partitions send and collect.
+    pub(crate) images: Images,
     /// The newest view.
     pub(crate) view: Arc<View>,
     /// Dead letters to store, and those that are being stored.

@@ -169,11 +169,22 @@ impl VoterClocks {
     /// or else, where all have just started, what more than half of the voters' clocks have reached
     /// at least, of all voters' clocks the median. It is not ahead of a right clock while more than
     /// half are right: time that is ahead has ids forgotten and messages removed, time that is
-    /// behind has them wait.
-    pub fn beginning(&mut self, now: Now, me: DiskId, voters: &[DiskId]) -> Option<u64> {
+    /// behind has them wait. Nor is it before the `newest` time that the own disk holds, which was
+    /// cluster time before the start: as many clocks may be behind as like, while others start.
+    pub fn beginning(
+        &mut self,
+        now: Now,
+        me: DiskId,
+        voters: &[DiskId],
+        newest: WallTime,
+    ) -> Option<u64> {
         let clocks = self.shown(now, me, voters);
         let majority = voters.len() / 2 + 1;
-        let reached = || clocks.get(clocks.len().checked_sub(majority)?).copied();
+        let reached = || {
+            let reached = *clocks.get(clocks.len().checked_sub(majority)?)?;
+            let seen = newest.0.saturating_mul(1_000).saturating_add(now.since_start.0);
+            Some(reached.max(seen))
+        };
         self.told(now.since_start)
             .or_else(|| reached().filter(|_| voters.len() >= VOTERS_TRUSTED_MIN))
     }
@@ -217,6 +228,8 @@ impl VoterClocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NEVER: WallTime = WallTime(0);
 
     fn now(micros: u64, wall: u64) -> Now {
         Now { since_start: Time(micros), wall: WallTime(wall) }
@@ -275,13 +288,13 @@ mod tests {
             assert_eq!(VoterClocks::default().target(now(0, 5), me, &[me, b, c], here), None);
             // A run that begins trusts two of three, or else the one of two that is behind.
             let (right, now) = (Some(here), now(0, walls[0]));
-            assert_eq!(clocks.beginning(now, me, &[me, b, c]), right);
-            assert_eq!(two.beginning(now, me, &[me, b, c]), right);
-            let nobody = VoterClocks::default().beginning(now, me, &[me, b, c]);
+            assert_eq!(clocks.beginning(now, me, &[me, b, c], NEVER), right);
+            assert_eq!(two.beginning(now, me, &[me, b, c], NEVER), right);
+            let nobody = VoterClocks::default().beginning(now, me, &[me, b, c], NEVER);
             assert_eq!(nobody, None, "one of three says nothing");
             let five = [me, b, c, DiskId(4), DiskId(5)];
-            assert_eq!(clocks.beginning(now, me, &five), right, "of three the first");
-            assert_eq!(two.beginning(now, me, &five), None);
+            assert_eq!(clocks.beginning(now, me, &five, NEVER), right, "of three the first");
+            assert_eq!(two.beginning(now, me, &five, NEVER), None);
         }
     }
 

@@ -156,6 +156,25 @@ fn a_restart_is_registered_and_keeps_its_vote() {
 }
 
 #[test]
+fn a_start_of_all_is_not_before_what_the_disks_have_seen() {
+    let mut world = World::cluster(3, 8, 0);
+    let applied = world.processes[0].applied;
+    (0..3).for_each(|at| world.kill(at));
+    world.pass(300);
+    // One of the three is away, and of the others' clocks one is a quarter of an hour late.
+    world.newest = world.moment(0).wall;
+    for at in [0, 2] {
+        let said = world.processes[at].said.clone();
+        world.start_from(Registration { boot: Boot(2), run: 99, ..said }, None, applied);
+    }
+    world.lead(3);
+    world.pass(4_000);
+    for at in [3, 4] {
+        assert!(world.processes[at].joined, "each says what time it is when it begins");
+    }
+}
+
+#[test]
 fn a_copied_directory_is_refused_while_the_first_one_runs() {
     let mut world = World::cluster(3, 9, 0);
     let applied = world.processes[1].applied;
@@ -245,9 +264,9 @@ fn of_another_cluster_nobody_joins() {
     let mut world = World::cluster(2, 13, 0);
     let mut foreign = View::default();
     foreign.apply(ChangeIndex(1), &Change::Found { cluster: ClusterId(8) });
-    let origin = world.moment(0);
+    let (origin, newest) = (world.moment(0), WallTime(0));
     let (said, founds) = (registration(DiskId(5), Boot(3)), None);
-    let seed = ControlSeed { said: said.clone(), founds, view: Arc::new(foreign), origin };
+    let seed = ControlSeed { said: said.clone(), founds, view: Arc::new(foreign), origin, newest };
     let at = world.start(said);
     let known = BTreeMap::from([(DiskId(2), Verdict::Live)]);
     world.processes[at].control = Control::recover(seed);
@@ -266,9 +285,9 @@ fn who_knows_more_than_the_recovered_cluster_halts() {
     view.apply(ChangeIndex(1), &Change::Found { cluster: ClusterId(7) });
     let earlier = Registration { boot: Boot(2), ..said.clone() };
     view.apply(ChangeIndex(99), &Change::Register(earlier));
-    let origin = world.moment(0);
+    let (origin, newest) = (world.moment(0), WallTime(0));
     let at = world.start(said.clone());
-    let seed = ControlSeed { said, founds, view: Arc::new(view), origin };
+    let seed = ControlSeed { said, founds, view: Arc::new(view), origin, newest };
     world.processes[at].control = Control::recover(seed);
     let known = BTreeMap::from([(DiskId(2), Verdict::Live)]);
     world.feed(at, ControlInput::Judged(Arc::new(Verdicts(known))));

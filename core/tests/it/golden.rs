@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
-use sprawl_core::broker::replica::message::{Matched, Place, ReplicaMessage};
+use sprawl_core::broker::replica::message::{Image, Matched, Place, ReplicaMessage};
 use sprawl_core::broker::replica::{
     Attempt, BadEntry, Body, Draft, Envelope, Header, Note, Record, Timing,
 };
@@ -61,7 +61,8 @@ impl Forms {
             capacity: 200,
             level: 1,
         };
-        self.change("register", Change::Register(said));
+        self.change("register", Change::Register(said.clone()));
+        self.change("replace", Change::Replace { disk: DiskId(2), boot, by: said });
         self.change("retire", Change::Retire { disk, boot });
         self.change("decommission", Change::Decommission { disk, how: Leaving::Empty });
         self.change("decommission-at-once", Change::Decommission { disk, how: Leaving::AtOnce });
@@ -211,16 +212,19 @@ fn each_message_between_replicas_has_its_bytes() {
     let previous = Place { epoch: Epoch(299), index: EntryIndex(6) };
     let records = vec![Bytes::from_static(b"record")];
     let starts = vec![(Epoch(1), EntryIndex(1)), (epoch, EntryIndex(7))];
-    let (durable, last, gap) = (EntryIndex(8), EntryIndex(9), true);
-    let answer = |matched| ReplicaMessage::MatchAnswer { epoch, matched };
+    let (durable, last, gap, round) = (EntryIndex(8), EntryIndex(9), true, 400);
+    let answer = |matched| ReplicaMessage::MatchAnswer { epoch, round, matched };
+    let (image, piece) = (Image { applied: EntryIndex(6), bytes: 9 }, Bytes::from_static(b"piece"));
     for (name, message) in [
-        ("match", ReplicaMessage::Match { epoch, version: 7, starts }),
+        ("match", ReplicaMessage::Match { epoch, version: 7, round, starts }),
         ("match-at", answer(Matched::At(durable))),
         ("match-forgotten", answer(Matched::Forgotten)),
         ("match-damaged", answer(Matched::Damaged { commit })),
-        ("append", ReplicaMessage::Append { epoch, previous, records, commit }),
-        ("append-answer", ReplicaMessage::AppendAnswer { epoch, durable, last, gap }),
-        ("unmatched", ReplicaMessage::Unmatched { epoch }),
+        ("append", ReplicaMessage::Append { epoch, round, previous, records, commit }),
+        ("append-answer", ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap }),
+        ("install", ReplicaMessage::Install { epoch, round, image, at: 4, piece }),
+        ("install-answer", ReplicaMessage::InstallAnswer { epoch, round, have: 9 }),
+        ("unmatched", ReplicaMessage::Unmatched { epoch, round }),
         ("stale", ReplicaMessage::Stale { epoch, accepted: Epoch(301) }),
     ] {
         let frame = wire::encode(&message);

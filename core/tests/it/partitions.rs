@@ -227,6 +227,29 @@ fn the_number_that_a_set_keeps_follows_joins_and_leaves_and_never_failures() {
 }
 
 #[test]
+fn a_disk_that_is_replaced_leaves_the_number_as_it_is() {
+    let mut view = cluster(3, 3);
+    let [first, second, third] = set(&view)[..] else { panic!("three members") };
+    let rulings = vec![Ruling { removed: vec![third], ..ruling(&view) }];
+    apply(&mut view, Change::Rule { rulings });
+    assert_eq!((one(&view).min_in_sync, set(&view)), (2, vec![first, second]));
+    let name = view.nodes[&second].name.clone();
+    let by = Registration { level: REPLICATION_LEVEL, name, ..registration(DiskId(9), Boot(1)) };
+    let replace = |boot| Change::Replace { disk: second, boot, by: by.clone() };
+    let before = view.fingerprint();
+    let mut other = view.clone();
+    apply(&mut other, replace(Boot(2)));
+    assert!(other.nodes.contains_key(&second) && !other.nodes.contains_key(&DiskId(9)));
+    apply(&mut view, replace(Boot(1)));
+    assert_ne!(view.fingerprint(), before);
+    assert!(view.retired.contains_key(&second) && view.nodes.contains_key(&DiskId(9)));
+    // One of two that count is gone: the other one alone is not enough, so it waits.
+    let left = one(&view);
+    let standing = left.member(second).map(|member| member.standing);
+    assert_eq!((left.min_in_sync, left.frozen, standing), (2, true, Some(Standing::Lost)));
+}
+
+#[test]
 fn less_replication_keeps_fewer() {
     let mut view = cluster(3, 3);
     let patch = ConfigPatch { replication: Some(1), ..ConfigPatch::default() };
@@ -259,6 +282,11 @@ fn change() -> impl Strategy<Value = Change> {
             Change::Register(Registration { level: 2, ..registration(disk, boot) })
         }),
         1 => run().prop_map(|(disk, boot)| Change::Retire { disk, boot }),
+        1 => (run(), run()).prop_map(|((disk, boot), (by, next))| {
+            // A node that comes back under the name of another one.
+            let name = registration(disk, boot).name;
+            Change::Replace { disk, boot, by: Registration { name, ..registration(by, next) } }
+        }),
         2 => (runs(), rulings.clone())
             .prop_map(|(nodes, rulings)| Change::Fail { nodes, at: WallTime(1), rulings }),
         1 => runs().prop_map(|nodes| Change::Revive { nodes }),

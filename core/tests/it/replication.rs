@@ -115,6 +115,7 @@ impl Cluster {
             (97..99, _) => self.reshape(at, b),
             (99, _) if !self.reads.is_empty() => self.read(one % self.reads.len()),
             (100..108, _) => (0..1 + other % 3).for_each(|_| self.flow()),
+            (112..115, _) => self.trim(at, u64::from(b) % 4),
             (108..112, _) => {
                 let silent = if other % 3 == 0 { vec![at] } else { Vec::new() };
                 let span = Duration::from_millis(u64::from(b) % 150);
@@ -187,7 +188,7 @@ impl Cluster {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0_u8..112, any::<u16>(), any::<u16>()), 0..400)
+    prop::collection::vec((0_u8..115, any::<u16>(), any::<u16>()), 0..400)
 }
 
 proptest! {
@@ -355,4 +356,152 @@ fn a_set_that_waits_for_who_never_answers_takes_others_in() {
     let after = cluster.partition();
     assert_eq!((after.in_sync.len(), after.frozen), (3, false), "{after:?}");
     cluster.expect_progress().expect("it goes on");
+}
+
+#[test]
+fn a_copy_that_lacks_what_was_removed_is_given_the_state() {
+    let mut cluster = Cluster::new(4, 3);
+    cluster.work(Duration::from_secs(1));
+    let before = cluster.partition();
+    let leader = cluster.position(before.leader);
+    for _ in 0..20 {
+        assert!(cluster.publish(leader).is_some());
+        cluster.work(Duration::from_millis(100));
+    }
+    cluster.trim(leader, 4);
+    cluster.work(Duration::from_secs(1));
+    // What follows takes the state along, and with that the log is cut.
+    assert!(cluster.publish(leader).is_some());
+    cluster.work(Duration::from_secs(1));
+    assert!(cluster.nodes[leader].hard.begins > 10, "{}", cluster.nodes[leader].hard.begins);
+    // Nor does anybody's memory have what was removed.
+    (0..4).for_each(|at| cluster.restart(at));
+    cluster.work(Duration::from_secs(2));
+    let leader = cluster.position(cluster.partition().leader);
+    let newcomer = (1..=4).map(DiskId).find(|disk| !before.replicas.contains(disk));
+    let newcomer = newcomer.expect("three of four have a copy");
+    let at = cluster.position(newcomer);
+    let third = before.replicas.iter().copied().find(|disk| cluster.position(*disk) != leader);
+    cluster.crash(cluster.position(third.expect("there are three")), 0);
+    let rulings = vec![Ruling { placed: vec![newcomer], ..cluster.ruling() }];
+    cluster.agree(&Change::Rule { rulings });
+    // It dies while it fills its log, and goes on from there.
+    let fills = |cluster: &Cluster| {
+        cluster.nodes[at].run.as_ref().is_some_and(|run| run.replica.is_filling())
+    };
+    (0..4).for_each(|at| cluster.show(at));
+    for _ in 0..1_000 {
+        (0..cluster.reads.len().min(1)).for_each(|_| cluster.read(0));
+        (0..cluster.packets.len().min(1)).for_each(|_| cluster.deliver(0, false));
+        (0..4).for_each(|at| cluster.sync(at, 1));
+        if fills(&cluster) && cluster.nodes[at].hard.begins > 10 {
+            break;
+        }
+    }
+    assert!(fills(&cluster) && cluster.nodes[at].hard.begins > 10);
+    cluster.crash(at, 0);
+    cluster.restart(at);
+    assert!(fills(&cluster), "it knows that something is missing");
+    cluster.work(Duration::from_secs(4));
+    assert_eq!(cluster.partition().member(newcomer), Some(Member::whole(newcomer)));
+    let digests = [leader, at].map(|at| {
+        let run = cluster.nodes[at].run.as_ref().expect("it runs");
+        (run.replica.commit(), run.replica.state_digest(), run.replica.begins())
+    });
+    assert_eq!(digests[0], digests[1]);
+    cluster.expect_progress().expect("it goes on");
+}
+
+#[test]
+fn what_was_said_of_a_copy_that_was_dropped_says_nothing_of_the_next() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.work(Duration::from_secs(1));
+    let [leader, second, third] = cluster.partition().replicas[..] else { panic!("three") };
+    let (first, at) = (cluster.position(leader), cluster.position(third));
+    assert!((0..3).all(|_| cluster.publish(first).is_some()));
+    cluster.work(Duration::from_secs(1));
+    // Its copy is asked once more where it parts, says so, and that is late.
+    cluster.restart(at);
+    cluster.packets.clear();
+    cluster.show(first);
+    (0..cluster.packets.len()).for_each(|_| cluster.deliver(0, false));
+    cluster.sync(at, usize::MAX);
+    let late = cluster.said_to(leader, third);
+    assert!(!late.is_empty(), "it has answered");
+    for (placed, dropped) in [(vec![], vec![third]), (vec![third], vec![])] {
+        let removed = cluster.partition().member(third).map(|member| member.disk);
+        let rulings = vec![Ruling {
+            removed: removed.into_iter().collect(),
+            placed,
+            dropped,
+            ..cluster.ruling()
+        }];
+        cluster.agree(&Change::Rule { rulings });
+        cluster.show(at);
+    }
+    cluster.packets.clear();
+    (0..3).for_each(|at| cluster.show(at));
+    assert_eq!(cluster.nodes[at].hard.log.len(), 0, "a new copy");
+    for packet in late.into_iter().flat_map(|packet| [packet.clone(), packet]) {
+        cluster.packets.insert(0, packet);
+        cluster.deliver(0, false);
+        cluster.show(first);
+        cluster.pass(first, Duration::from_millis(300));
+    }
+    let proposed = |change: &Change| match change {
+        Change::Adjust { adjustments, .. } => {
+            adjustments.iter().any(|one| one.added.iter().any(|added| added.disk == third))
+        }
+        _ => false,
+    };
+    assert!(!cluster.proposals.iter().any(proposed), "{:?}", cluster.proposals);
+    assert_eq!(cluster.partition().replicas, [leader, second, third]);
+    cluster.heal(Duration::from_secs(3));
+    assert_eq!(cluster.partition().member(third), Some(Member::whole(third)));
+}
+
+#[test]
+fn a_leader_whose_disk_is_silent_gives_its_partition_up() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.work(Duration::from_secs(1));
+    let before = cluster.partition();
+    let (leader, committed) = (cluster.position(before.leader), cluster.laws.committed());
+    assert!(cluster.publish(leader).is_some());
+    let tick = Duration::from_millis(50);
+    for _ in 0..100 {
+        let others = (0..3).filter(|at| *at != leader);
+        others.for_each(|at| cluster.sync(at, usize::MAX));
+        (0..cluster.packets.len()).for_each(|_| cluster.deliver(0, false));
+        cluster.govern(&[], tick, |_| true);
+        for change in std::mem::take(&mut cluster.proposals) {
+            cluster.agree(&change);
+        }
+        for at in 0..3 {
+            cluster.show(at);
+            cluster.pass(at, tick);
+        }
+        assert_eq!(cluster.check(), Ok(()));
+    }
+    let after = cluster.partition();
+    assert!(after.leader != before.leader && after.epoch > before.epoch, "{after:?}");
+    assert!(cluster.laws.committed() > committed, "what waited is committed by the others");
+}
+
+#[test]
+fn a_member_that_lost_what_it_held_is_said_to_and_holds_it_again() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.work(Duration::from_secs(1));
+    let [leader, second, _] = cluster.partition().replicas[..] else { panic!("three copies") };
+    let (first, at) = (cluster.position(leader), cluster.position(second));
+    assert!((0..5).all(|_| cluster.publish(first).is_some()));
+    cluster.work(Duration::from_secs(1));
+    cluster.crash(at, 0);
+    cluster.nodes[at].hard = Disk::default();
+    cluster.restart(at);
+    for _ in 0..4 {
+        (0..3).for_each(|at| cluster.show(at));
+        cluster.flow();
+    }
+    assert_eq!(cluster.damaged, [second], "it must not lead before it has everything again");
+    assert_eq!(cluster.nodes[at].hard.log.len(), cluster.nodes[first].hard.log.len());
 }

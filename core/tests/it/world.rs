@@ -127,7 +127,13 @@ impl Node {
         let shards = (0..SHARDS).map(shard).collect();
         let (said, founds) = (registration(node.0, node.1), Some(ClusterId(2)));
         let shown = Arc::new(view.clone());
-        let control = Control::recover(ControlSeed { said, founds, view: shown, origin: now });
+        let control = Control::recover(ControlSeed {
+            said,
+            founds,
+            view: shown,
+            origin: now,
+            newest: WallTime(0),
+        });
         let (unsynced, answers) = (VecDeque::new(), BTreeMap::new());
         let (next, subscribed) = (RequestId(0), BTreeMap::new());
         let mut node =

@@ -40,7 +40,7 @@ use crate::storage::Cell;
 use crate::writer::WriterHandle;
 
 /// How long a node that has moved waits for an answer from where it was.
-const LOOK_WAIT: Duration = Duration::from_secs(1);
+const LOOK_WAIT: Duration = Duration::from_secs(3);
 
 /// What a member is reached by: the network, and the lanes that are the group's.
 pub(crate) struct Reached<N> {

@@ -79,6 +79,7 @@ pub async fn check<B: Bench>(bench: &mut B) {
     a_closed_disk_opens_again(bench).await;
     what_is_cut_is_gone_and_nothing_else(bench).await;
     a_suffix_is_replaced_in_one_batch(bench).await;
+    a_log_gives_way_to_a_state_and_one_that_begins_later(bench).await;
     the_newest_accepted_epoch_counts(bench).await;
     an_erased_partition_leaves_nothing(bench).await;
     times_are_found(bench).await;
@@ -497,6 +498,32 @@ async fn a_suffix_is_replaced_in_one_batch<B: Bench>(bench: &mut B) {
     let storage = open(&disk).await;
     holds(&storage, &log).await;
     holds(&storage, &beside).await;
+}
+
+async fn a_log_gives_way_to_a_state_and_one_that_begins_later<B: Bench>(bench: &mut B) {
+    let mut disk = bench.fresh().await;
+    let (old, beside) = (Log::mixed(7, 40, 3), Log::mixed(8, 5, 9));
+    let mut new = Log::starting(7, EntryIndex(50), Offset(30));
+    (0..6).for_each(|_| new.message("what is retained"));
+    let stores = vec![old.store(), beside.store()];
+    commit(&open(&disk).await, &Batch { stores, ..Batch::default() }).await;
+    let given = state(old.partition, 52, "given");
+    let (cut_after, cut) = (Some(EntryIndex(0)), Some(EntryIndex(50)));
+    let given = Store { accepted: Some(Epoch(4)), cut_after, cut, ..given };
+    // The state comes alone, and what follows it in other batches.
+    for (stores, holds_entries) in [(vec![given], 0), (vec![new.part(0, 2)], 2), (vec![], 2)] {
+        let storage = open(&disk).await;
+        commit(&storage, &Batch { stores, ..Batch::default() }).await;
+        drop(storage);
+        disk = bench.restart(disk).await;
+        let storage = open(&disk).await;
+        let found = scan(&storage, old.partition, EntryIndex(0), usize::MAX).await;
+        same("entries of the new log", &found, &new.raw(EntryIndex(0))[..holds_entries]);
+        let stored = ok("a state", storage.checkpoint(old.partition).await);
+        assert_eq!(stored.as_deref(), Some(&b"given"[..]));
+        assert_eq!(ok("an epoch", storage.accepted(old.partition).await), Some(Epoch(4)));
+        holds(&storage, &beside).await;
+    }
 }
 
 async fn the_newest_accepted_epoch_counts<B: Bench>(bench: &mut B) {

@@ -208,6 +208,8 @@ impl Sum {
             ("entries committed", raft.commits),
             ("messages stored", outcome.mail.0),
             ("messages read back", outcome.mail.1),
+            ("messages removed", outcome.removed),
+            ("states given to replicas", outcome.installed),
             (LOST, outcome.mail.2),
             ("logs cut back", raft.truncations),
             ("membership changes", raft.membership_changes),

@@ -36,7 +36,7 @@ enum World {
 const SEEDS: u64 = 200;
 
 /// All of them.
-const ZOO: [Planted; 34] = [
+const ZOO: &[Planted] = &[
     node("no-sync", Bug::NoSync, "AckMeansDurable"),
     node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
     node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
@@ -58,16 +58,13 @@ const ZOO: [Planted; 34] = [
     cluster("zone-ignored", Bug::ZoneIgnored, "ReplicasSpread"),
     cluster("followers-not-awaited", Bug::FollowersNotAwaited, "NothingAckedIsLost"),
     cluster("replica-answered-early", Bug::ReplicaAnsweredEarly, "InSyncHoldsCommitted"),
+    cluster("retained-not-copied", Bug::RetainedNotCopied, "InSyncHoldsCommitted"),
     cluster("epoch-inherited", Bug::EpochInherited, "EpochIndexNamesOneEntry"),
     cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),
     cluster("vote-answered-early", Bug::VoteAnsweredEarly, "OneVotePerTerm"),
     cluster("append-answered-early", Bug::AppendAnsweredEarly, "LogMatching"),
     cluster("snapshot-head-first", Bug::SnapshotHeadFirst, "StateMachineSafety"),
-    cluster(
-        "snapshot-replaced-by-older",
-        Bug::SnapshotReplacedByOlder,
-        "SnapshotCoversPurged",
-    ),
+    cluster("snapshot-replaced-by-older", Bug::SnapshotReplacedByOlder, "SnapshotCoversPurged"),
     cluster("damage-taken-for-none", Bug::DamageTakenForNone, "DamageStopsTheStart"),
     cluster("wiped-keeps-identity", Bug::WipedKeepsIdentity, "LeaderCompleteness"),
     cluster("founds-in-silence", Bug::FoundsInSilence, "OneClusterPerSeeds"),

@@ -170,12 +170,13 @@ impl World {
         let member = self.watch.member(machine.number).filter(|_| !names_itself);
         let mut destroyed = self.destroyed.clone();
         destroyed.extend(member);
-        let majority_lives = self.watch.voters().iter().all(|voters| {
+        let sets = self.watch.voters();
+        let majority_lives = sets.iter().all(|voters| {
             let lost = voters.intersection(&destroyed).count();
             lost * 2 < voters.len()
         });
         // A node that has just founded a cluster is not known for it yet.
-        (majority_lives && member.is_some()).then_some(())?;
+        (majority_lives && !sets.is_empty() && member.is_some()).then_some(())?;
         self.destroyed = destroyed;
         machine.stands(Standing::Struck);
         machine.kill(true);

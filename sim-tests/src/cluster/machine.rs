@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use madsim::runtime::Handle;
 use sprawl_core::broker::ShardOptions;
+use sprawl_core::broker::replica::Replica;
 use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_io::data_dir::Name;
 use sprawl_io::handle::{Ended, NodeHandle};
@@ -86,6 +87,9 @@ struct Inner {
     disk: SimDisk,
     /// What its disk held when its newest process started.
     before: Platters,
+    /// Whether it was all of those who vote then: what it agreed on alone with that disk would be
+    /// the cluster's history again, as if most disks of a larger one had been put back.
+    was_alone: bool,
     dice: Draw,
     handle: Option<NodeHandle>,
     exit: Option<String>,
@@ -112,6 +116,7 @@ impl Machine {
             id: None,
             disk,
             before: Platters::default(),
+            was_alone: false,
             dice,
             handle: None,
             exit: None,
@@ -164,6 +169,16 @@ impl Machine {
         self.lock().disk.log_end(partition)
     }
 
+    /// What a start would find of a partition whose log has lost its beginning.
+    pub(super) fn cut_partition(&self, partition: PartitionId) -> Option<Replica> {
+        self.lock().disk.cut_partition(partition)
+    }
+
+    /// How often a replica on its disk was given the state.
+    pub(super) fn installed(&self) -> u64 {
+        self.lock().disk.installed()
+    }
+
     pub(super) fn touched(&self) -> u64 {
         self.lock().touched
     }
@@ -185,6 +200,7 @@ impl Machine {
             inner.standing = Standing::Up;
             inner.touched += 1;
             inner.before = inner.disk.image();
+            inner.was_alone = self.watch.is_alone(self.number);
             inner.id
         };
         if let Some(id) = id {
@@ -255,15 +271,15 @@ impl Machine {
         Some(what)
     }
 
-    /// Whether the cluster knows of the run that is here, and there was one before it: then it
-    /// refuses what its disk held between the two.
+    /// Whether the cluster knows of the run that is here, and there was one before it, when others
+    /// voted too: then it refuses what its disk held between the two.
     pub(super) fn can_be_rolled_back(&self) -> bool {
         let inner = self.lock();
         let registered = inner.handle.as_ref().is_some_and(|node| {
             let identity = node.identity();
             node.view().has_registered(identity.disk, identity.boot)
         });
-        registered && !inner.before.are_new()
+        registered && !inner.before.are_new() && !inner.was_alone
     }
 
     /// Puts what its disk held before the newest start in its place. The process must be dead, and

@@ -12,8 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Body, Draft, Envelope, Submission, Terms};
 use sprawl_core::cluster::metadata::Partition;
+use sprawl_core::cluster::topic::ConfigPatch;
 use sprawl_core::ids::{Offset, Source, TopicName};
-use sprawl_core::machine::{FetchFrom, PartitionStatus, Refused, Request, Response};
+use sprawl_core::machine::{
+    ControlRequest, ControlResponse, FetchFrom, PartitionStatus, Refused, Request, Response,
+};
 use sprawl_io::handle::NodeHandle;
 
 use super::crowd::Crowd;
@@ -24,6 +27,12 @@ use crate::plan::Draw;
 
 /// Over how many topics the messages are spread.
 const TOPICS: u64 = 6;
+/// How many of these keep little, in clusters that grow old.
+const AGED: u64 = 3;
+/// How long it goes between two messages to each of those while the cluster grows old.
+const AGING_PAUSE: Duration = Duration::from_secs(4);
+/// The dice of whoever publishes then.
+const AGING: u64 = 41_000;
 /// How many messages a batch has at most.
 const BATCH_MAX: u64 = 8;
 /// How often a message is tried at most, each time under its id.
@@ -63,6 +72,10 @@ struct Sent {
     read: u64,
     /// Acknowledged by a disk that is not there any more.
     lost: u64,
+    /// Removed, because their topics keep little.
+    removed: u64,
+    /// Whether some topics do.
+    aged: bool,
 }
 
 /// How a partition reads at one node.
@@ -81,6 +94,42 @@ impl Mail {
     pub(super) fn counts(&self) -> (u64, u64, u64) {
         let sent = self.lock();
         (sent.stored.len() as u64, sent.read, sent.lost)
+    }
+
+    /// How many acknowledged messages were removed.
+    pub(super) fn removed(&self) -> u64 {
+        self.lock().removed
+    }
+
+    /// Has some topics keep little, and publishes to them for a while.
+    pub(super) async fn grow_old(self, age: Duration, seed: u64) {
+        let mut dice = Draw::new(seed, AGING);
+        let began = tokio::time::Instant::now();
+        self.lock().aged = true;
+        let keep_little = ConfigPatch { retention_bytes: Some(Some(1)), ..ConfigPatch::default() };
+        let mut wanted: BTreeSet<u64> = (0..AGED).collect();
+        for number in 0_u64.. {
+            tokio::time::sleep(AGING_PAUSE).await;
+            if began.elapsed() >= age {
+                return;
+            }
+            let Some(machine) = self.crowd.pick(&mut dice) else { continue };
+            if let Some(node) = machine.handle() {
+                for at in wanted.clone() {
+                    let (name, patch) = (topic(at), keep_little.clone());
+                    let ask = ControlRequest::ConfigureTopic { name, patch, reset: false };
+                    let asked = tokio::time::timeout(ANSWER_WAIT, node.control(ask)).await;
+                    if matches!(asked, Ok(ControlResponse::Done)) {
+                        wanted.remove(&at);
+                    }
+                }
+            }
+            let ids = (0..AGED).map(|at| (format!("old-{number}-{at}"), topic(at)));
+            let (mut open, mut doubtful): (Vec<_>, _) = (ids.collect(), BTreeSet::new());
+            self.lock().tried.extend(open.iter().map(|(id, _)| id.clone()));
+            self.attempt(&machine, AGING, &mut open, &mut doubtful).await;
+            self.lock().unknown.append(&mut doubtful);
+        }
     }
 
     /// Publishes until all is closed.
@@ -229,11 +278,19 @@ impl Mail {
     fn compare(&self, found: &BTreeMap<(TopicName, u32), Found>) {
         let mut sent = self.lock();
         let violated = |invariant, detail| self.findings.violated(invariant, detail);
-        let (mut read, mut lost) = (0, 0);
+        let (mut read, mut lost, mut removed) = (0, 0, 0);
+        let aged: BTreeSet<TopicName> = (0..AGED).filter(|_| sent.aged).map(topic).collect();
         for (id, (topic, number, offset)) in &sent.stored {
             match found.get(&(topic.clone(), *number)) {
                 None => lost += 1,
                 Some(messages) if messages.get(id) == Some(offset) => read += 1,
+                // The newest ones stay.
+                Some(messages)
+                    if aged.contains(topic)
+                        && messages.values().min().is_some_and(|first| offset < first) =>
+                {
+                    removed += 1;
+                }
                 Some(messages) => {
                     let stands = messages.get(id);
                     let detail = format!("{id} was stored in '{topic}' at {offset}: {stands:?}");
@@ -251,7 +308,7 @@ impl Mail {
         if lost > 0 && self.watch.wipes() == 0 {
             violated("NothingAckedIsLost", format!("{lost} messages, and every disk is there"));
         }
-        (sent.read, sent.lost) = (read, lost);
+        (sent.read, sent.lost, sent.removed) = (read, lost, removed);
     }
 
     /// A partition's messages, read through a node; nothing when that does not answer in time.

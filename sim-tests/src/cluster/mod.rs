@@ -46,6 +46,10 @@ pub(crate) struct Outcome {
     pub(crate) unknown: u64,
     /// Messages that were acknowledged, of these read back, and lost with their only disk.
     pub(crate) mail: (u64, u64, u64),
+    /// States that were given to replicas which lacked what was removed, and messages that were
+    /// acknowledged and removed.
+    pub(crate) installed: u64,
+    pub(crate) removed: u64,
     /// How long it took until all was published again when a third was killed in calm.
     pub(crate) served_again_after: Option<Duration>,
     /// Faults that happened, by class, and those that the atlas forbade.

@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
+/// How long it goes before that in clusters that grow old: longer than the dedup window remembers,
+/// so that logs lose their beginnings.
+const AGE_MS: u64 = 150_000;
+/// So many of a hundred clusters do.
+const AGES_PERCENT: u64 = 10;
 
 /// The purposes of the dice.
 #[repr(u64)]
@@ -18,6 +23,7 @@ enum Purpose {
     Net = 10_001,
     Disk = 10_002,
     Work = 10_003,
+    Age = 10_004,
     /// The classes follow, one stream each.
     Faults = 10_016,
 }
@@ -40,6 +46,8 @@ pub(crate) struct ClusterPlan {
     /// many publish, at the same pace.
     pub(crate) clients: u32,
     pub(crate) pause_ms: u64,
+    /// How long the cluster is left alone with topics that keep little, before all else.
+    pub(crate) age_ms: u64,
     pub(crate) chaos_ms: u64,
     pub(crate) faults: Vec<ClusterFault>,
 }
@@ -264,6 +272,7 @@ impl ClusterPlan {
         let zones = dice.pick(&[1, 1, 3]);
         let snapshot_entries = dice.pick(&[8, 16, 64, 4_096]);
         let mut work = Draw::new(seed, Purpose::Work as u64);
+        let mut age = Draw::new(seed, Purpose::Age as u64);
         Self {
             version: VERSION,
             seed,
@@ -274,6 +283,7 @@ impl ClusterPlan {
             disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
             clients: work.range(1, 3) as u32,
             pause_ms: work.log_range(50, 2_000),
+            age_ms: if age.percent(AGES_PERCENT) { AGE_MS } else { 0 },
             chaos_ms: CHAOS_MS,
             faults: if calm { Vec::new() } else { faults(seed) },
         }

@@ -102,6 +102,15 @@ impl Replicas {
                 );
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
+            let held = machine.cut_partition(partition).filter(|_| counts);
+            if held.is_some_and(|held| held.is_filling() || held.damaged().is_some()) {
+                let number = machine.number;
+                let detail = format!(
+                    "partition {partition}: machine {number} counts, and lacks some of what is \
+                     retained"
+                );
+                self.findings.violated("InSyncHoldsCommitted", detail);
+            }
         }
     }
 }

@@ -45,8 +45,8 @@ struct Watched {
     newest: (Arc<View>, BTreeSet<DiskId>, u64),
     sprung: u64,
     wiped: u64,
-    /// Who votes by which entry of the log, from the newest committed one on.
-    voters: BTreeMap<u64, Voters>,
+    /// Who votes by which entry of the log, with its term, from the newest committed one on.
+    voters: BTreeMap<u64, (u64, Voters)>,
     /// Which member of the group a machine is.
     members: BTreeMap<usize, NodeId>,
     /// Machines whose disks are not what the group knows: what they store and say counts nowhere.
@@ -142,12 +142,18 @@ impl Watch {
 
     /// Every set of voters whose majority may matter now.
     pub(super) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
-        self.lock().voters.values().flatten().cloned().collect()
+        self.lock().voters.values().flat_map(|(_, voters)| voters).cloned().collect()
     }
 
     /// Which member of the group a machine is, if it is one.
     pub(super) fn member(&self, machine: usize) -> Option<NodeId> {
         self.lock().members.get(&machine).copied()
+    }
+
+    /// Whether a machine is all of those who vote.
+    pub(super) fn is_alone(&self, machine: usize) -> bool {
+        let me: BTreeSet<NodeId> = self.member(machine).into_iter().collect();
+        self.voters().iter().all(|set| *set == me)
     }
 
     /// A machine has an empty disk.
@@ -209,9 +215,14 @@ impl Watched {
         match event {
             RaftEvent::Appended(entries) => {
                 for entry in entries {
-                    self.voters.split_off(&entry.id.index);
-                    if let Some(voters) = &entry.voters {
-                        self.voters.insert(entry.id.index, voters.clone());
+                    let id = entry.id;
+                    // Who lags appends what others have long had; only a later term takes back.
+                    self.voters.retain(|at, (term, _)| *at < id.index || *term >= id.term);
+                    let oldest = self.voters.first_key_value().map(|(at, _)| *at);
+                    if let Some(voters) = &entry.voters
+                        && oldest.is_none_or(|oldest| id.index > oldest)
+                    {
+                        self.voters.entry(id.index).or_insert_with(|| (id.term, voters.clone()));
                     }
                 }
             }

@@ -84,11 +84,17 @@ impl World {
             began,
         };
         world.begin();
+        let age = Duration::from_millis(world.plan.age_ms);
+        if age > Duration::ZERO {
+            tokio::spawn(world.mail.clone().grow_old(age, world.plan.seed));
+            world.pass_until(age).await;
+        }
+        world.work();
         for fault in world.plan.faults.clone() {
-            world.pass_until(Duration::from_millis(fault.at_ms)).await;
+            world.pass_until(age + Duration::from_millis(fault.at_ms)).await;
             world.strike(&fault.what);
         }
-        world.pass_until(Duration::from_millis(world.plan.chaos_ms)).await;
+        world.pass_until(age + Duration::from_millis(world.plan.chaos_ms)).await;
         world.heal();
         judgement::judge(&mut world).await;
         world.end().await
@@ -110,6 +116,10 @@ impl World {
             machine.start_after(Duration::from_millis(start_ms));
         }
         tokio::spawn(self.replicas.clone().watch(self.crowd.clone()));
+    }
+
+    /// Clients begin to change the metadata and to publish.
+    fn work(&self) {
         for client in 0..u64::from(self.plan.clients) {
             let dice = Draw::new(self.plan.seed, Purpose::Clients as u64 + client);
             tokio::spawn(clients::change(self.book.clone(), client, self.plan.pause_ms, dice));
@@ -207,6 +217,8 @@ impl World {
         self.outcome.nodes = self.machines.len() as u64;
         (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
         self.outcome.mail = self.mail.counts();
+        self.outcome.removed = self.mail.removed();
+        self.outcome.installed = self.machines.iter().map(Machine::installed).sum();
         self.outcome.simulated = self.began.elapsed();
         self.outcome
     }

@@ -39,6 +39,8 @@ impl State {
             if let Some(checkpoint) = &store.checkpoint {
                 self.platters.states.insert(store.partition, checkpoint.bytes.clone());
             }
+            let gives_way = store.cut_after == Some(EntryIndex(0));
+            self.platters.installed += u64::from(gives_way && store.checkpoint.is_some());
             if let Some(cut) = store.cut {
                 let kept = self.platters.log.split_off(&(store.partition, cut));
                 self.platters.log.retain(|&(partition, _), _| partition != store.partition);
@@ -50,6 +52,7 @@ impl State {
             self.platters.log.retain(|(partition, _), _| partition != erased);
             self.platters.states.remove(erased);
             self.platters.accepted.remove(erased);
+            self.platters.cut.remove(erased);
         }
         for step in &batch.metadata {
             self.witness.iter().for_each(|tell| tell(Moment::Synced, step));

@@ -31,13 +31,14 @@ struct Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        let mut state = self.net.lock();
-        if state.hosts.get(&self.at).is_some_and(|host| host.serial == self.serial)
-            && let Some(host) = state.hosts.remove(&self.at)
-        {
-            // Nobody will accept them any more.
-            host.connected.iter().for_each(|&number| state.let_go((number, Side::Listener)));
-        }
+        self.net.act(|state| {
+            if state.hosts.get(&self.at).is_some_and(|host| host.serial == self.serial)
+                && let Some(host) = state.hosts.remove(&self.at)
+            {
+                // Nobody will accept them any more.
+                host.connected.iter().for_each(|&number| state.let_go((number, Side::Listener)));
+            }
+        });
     }
 }
 

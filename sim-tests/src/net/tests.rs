@@ -149,6 +149,22 @@ fn a_process_that_ends_closes_its_connections() {
 }
 
 #[test]
+fn what_a_process_leaves_behind_does_not_stop_the_others() {
+    run(4, async {
+        let net = net(4);
+        let sockets = net.bind(address(3)).expect("the address is free");
+        let dialer = net.bind(address(4)).expect("the address is free");
+        let halves = dialer.connect(address(3)).await.expect("somebody listens");
+        sleep(SOON).await;
+        // Nothing is under way, and nobody has accepted the connection.
+        drop(sockets);
+        let (one, _other) = pair(&net);
+        assert!(healed(&one).await < Duration::from_secs(4));
+        drop(halves);
+    });
+}
+
+#[test]
 fn what_gets_there_and_what_comes_back_are_two_links() {
     for (from, to) in [(1, 2), (2, 1)] {
         run(3, async {

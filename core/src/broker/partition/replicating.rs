@@ -22,7 +22,8 @@ impl Partition {
         let led = self.replication.leads();
         let bench = &mut *desk.bench;
         let (now, view, replica) = (desk.now.since_start, &*bench.view, &mut self.replica);
-        let mut scene = Scene { now, view, replica, duties: &mut bench.duties };
+        let (duties, images) = (&mut bench.duties, &bench.images);
+        let mut scene = Scene { now, view, replica, duties, images };
         work(&mut self.replication, &mut scene);
         bench.ledger.cached -= self.replication.take_freed();
         let mut duties = std::mem::take(&mut bench.duties);
@@ -163,7 +164,8 @@ impl Partition {
         if self.replication.leads() {
             self.apply(desk);
         }
-        let commit = self.replica.commit();
+        // What fills a log was committed long ago, and is on its way to the disk.
+        let commit = self.replica.commit().min(self.replica.persisted());
         while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(at, _)| *at <= commit) {
             self.uncommitted_bytes -= bytes;
             desk.bench.ledger.uncommitted -= bytes;

@@ -31,8 +31,10 @@ pub fn bytes_about(message: &ReplicaMessage) -> usize {
             32 + records.iter().map(|record| record.len() + 4).sum::<usize>()
         }
         ReplicaMessage::Match { starts, .. } => 16 + 18 * starts.len(),
+        ReplicaMessage::Install { piece, .. } => 32 + piece.len(),
         ReplicaMessage::MatchAnswer { .. }
         | ReplicaMessage::AppendAnswer { .. }
+        | ReplicaMessage::InstallAnswer { .. }
         | ReplicaMessage::Unmatched { .. }
         | ReplicaMessage::Stale { .. } => 32,
     }
@@ -91,6 +93,8 @@ pub fn decode(mut frame: Bytes) -> Result<Vec<(PartitionId, ReplicaMessage)>, Ba
             ReplicaMessage::Match { .. }
             | ReplicaMessage::MatchAnswer { .. }
             | ReplicaMessage::AppendAnswer { .. }
+            | ReplicaMessage::Install { .. }
+            | ReplicaMessage::InstallAnswer { .. }
             | ReplicaMessage::Unmatched { .. }
             | ReplicaMessage::Stale { .. } => {
                 if !lengths.is_empty() {
@@ -112,6 +116,7 @@ mod tests {
     fn append(records: &[&'static [u8]]) -> ReplicaMessage {
         ReplicaMessage::Append {
             epoch: Epoch(3),
+            round: 1,
             previous: Place { epoch: Epoch(2), index: EntryIndex(7) },
             records: records.iter().map(|record| Bytes::from_static(record)).collect(),
             commit: EntryIndex(5),
@@ -122,7 +127,7 @@ mod tests {
     fn what_is_sent_at_once_arrives_and_entries_are_not_copied() {
         let messages = vec![
             (PartitionId(1), append(&[b"one", b"", b"three"])),
-            (PartitionId(2), ReplicaMessage::Unmatched { epoch: Epoch(1) }),
+            (PartitionId(2), ReplicaMessage::Unmatched { epoch: Epoch(1), round: 1 }),
             (PartitionId(3), append(&[])),
             (PartitionId(1), append(&[b"four"])),
         ];

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::install::{IMAGE_BYTES_MAX, Sending};
 use super::message::{Matched, Place, ReplicaMessage};
 use super::progress::{Progress, Stage};
 use super::replication::{Duty, Scene};
@@ -46,9 +47,16 @@ pub(super) struct Leader {
     /// The version of the newest agreed set that is known here, and who is in it.
     version: u64,
     agreed: BTreeSet<DiskId>,
+    /// Those of them that hold all that was ever committed, as far as the metadata know.
+    whole: BTreeSet<DiskId>,
     /// The sets that were proposed by that version, and how; which is agreed on, nobody knows.
     proposed: Vec<(BTreeSet<DiskId>, Adjustment)>,
     followers: BTreeMap<DiskId, Progress>,
+    /// The number of the newest round with any of them.
+    rounds: u64,
+    /// The last entry that this node's disk was seen to hold, and since when: or, where it held
+    /// all, when that was last so.
+    own: (EntryIndex, Time),
     /// When to propose again, or to complain again, at the earliest.
     propose_at: Time,
 }
@@ -69,8 +77,11 @@ impl Leader {
             commit: scene.replica.commit(),
             version: 0,
             agreed: BTreeSet::new(),
+            whole: BTreeSet::new(),
             proposed: Vec::new(),
             followers: BTreeMap::new(),
+            rounds: 0,
+            own: (scene.replica.persisted(), scene.now),
             propose_at: scene.now,
         };
         leader.adopt(partition, scene);
@@ -95,8 +106,14 @@ impl Leader {
             // Whatever was proposed by an older version is in this set, or will never be agreed on.
             self.version = partition.version;
             self.agreed = partition.members().collect();
+            let whole = partition.in_sync.iter().filter(|member| member.is_electable());
+            self.whole = whole.map(|member| member.disk).collect();
             self.proposed.clear();
             self.propose_at = scene.now;
+            // Who does not count any more may be given the state, and who was begun anew answers.
+            let waits = |one: &&mut Progress| matches!(one.stage, Stage::Apart | Stage::Matching);
+            let waiting = self.followers.values_mut().filter(waits);
+            waiting.for_each(|progress| progress.rematch(scene.now));
         }
         let me = self.me.0;
         self.followers.retain(|disk, _| partition.replicas.contains(disk));
@@ -115,15 +132,24 @@ impl Leader {
         for progress in self.followers.values_mut().filter(|progress| progress.held == before) {
             progress.moved = scene.now;
         }
+        if scene.replica.persisted() == before {
+            self.own.1 = scene.now;
+        }
         self.pump_all(scene);
     }
 
     /// Something was found out: who held what, what this node's disk has, what time it is.
     pub(super) fn work(&mut self, scene: &mut Scene<'_>) {
+        let (persisted, last) = (scene.replica.persisted(), scene.replica.last());
+        if persisted > self.own.0 || persisted == last {
+            self.own = (persisted, scene.now);
+        }
         self.advance(scene);
         self.pump_all(scene);
         self.repeat(scene);
         self.plan(scene);
+        let wants = self.followers.values().filter_map(|progress| progress.wants(scene.now));
+        scene.replica.want(wants.min());
     }
 
     /// Commits what everybody holds who may count, once the reign's first entry is among that.
@@ -145,37 +171,71 @@ impl Leader {
     pub(super) fn match_answered(
         &mut self,
         (from, boot): (DiskId, Boot),
-        matched: Matched,
+        (round, matched): (u64, Matched),
         scene: &mut Scene<'_>,
     ) {
         let (now, last) = (scene.now, scene.replica.last());
-        let Some(progress) = self.heard(from, boot, now) else { return };
+        let (counts, commit) = (self.counts(from), self.commit);
+        let Some(progress) = self.heard(from, boot, round, now) else { return };
         if progress.stage == Stage::Streaming {
             return;
         }
-        match matched {
-            Matched::At(at) if at <= last => progress.matched(at, now),
-            Matched::At(_) | Matched::Forgotten | Matched::Damaged { .. } => {
-                progress.stage = Stage::Apart;
-                let (partition, epoch) = (self.id, self.epoch);
-                if self.agreed.contains(&from) {
-                    let complaint = Complaint::Damaged { partition, epoch, member: from };
-                    scene.duties.push(Duty::Complain(complaint));
-                }
+        let falls_short = match matched {
+            Matched::At(at) if at <= last => {
+                progress.matched(at, now);
+                at < commit
             }
+            // What somebody has who counts is not replaced: it may be all that there is of it.
+            Matched::Forgotten if !counts => {
+                progress.begin(Stage::Lacking, now);
+                false
+            }
+            Matched::At(_) | Matched::Forgotten | Matched::Damaged { .. } => {
+                progress.begin(Stage::Apart, now);
+                true
+            }
+        };
+        // It must not lead before it has everything again.
+        if falls_short && self.whole.contains(&from) {
+            let (partition, epoch) = (self.id, self.epoch);
+            let complaint = Complaint::Damaged { partition, epoch, member: from };
+            scene.duties.push(Duty::Complain(complaint));
         }
         self.work(scene);
+    }
+
+    /// Whether somebody may be relied on for what is committed, now or by what was proposed.
+    fn counts(&self, disk: DiskId) -> bool {
+        let is_added =
+            |adjustment: &Adjustment| adjustment.added.iter().any(|one| one.disk == disk);
+        self.whole.contains(&disk) || self.proposed.iter().any(|(_, proposal)| is_added(proposal))
+    }
+
+    /// So much of the state has arrived.
+    pub(super) fn install_answered(
+        &mut self,
+        (from, boot): (DiskId, Boot),
+        (round, have): (u64, u64),
+        scene: &mut Scene<'_>,
+    ) {
+        let now = scene.now;
+        let Some(progress) = self.heard(from, boot, round, now) else { return };
+        if progress.sending.as_mut().is_some_and(|sending| sending.has(have, now)) {
+            progress.comes_on(now);
+            self.repeat(scene);
+        }
     }
 
     /// A follower says what it holds.
     pub(super) fn append_answered(
         &mut self,
         (from, boot): (DiskId, Boot),
+        round: u64,
         (durable, last, gap): (EntryIndex, EntryIndex, bool),
         scene: &mut Scene<'_>,
     ) {
         let (now, end) = (scene.now, scene.replica.last());
-        let Some(progress) = self.heard(from, boot, now) else { return };
+        let Some(progress) = self.heard(from, boot, round, now) else { return };
         if progress.stage != Stage::Streaming || durable > last || last > end {
             return;
         }
@@ -187,19 +247,25 @@ impl Leader {
     }
 
     /// A follower does not know in this epoch where its log parts from the leader's.
-    pub(super) fn unmatched(&mut self, (from, boot): (DiskId, Boot), scene: &mut Scene<'_>) {
+    pub(super) fn unmatched(
+        &mut self,
+        (from, boot): (DiskId, Boot),
+        round: u64,
+        scene: &mut Scene<'_>,
+    ) {
         let now = scene.now;
-        if let Some(progress) = self.heard(from, boot, now)
-            && progress.stage == Stage::Streaming
+        if let Some(progress) = self.heard(from, boot, round, now)
+            && matches!(progress.stage, Stage::Streaming | Stage::Installing)
         {
             progress.rematch(now);
             self.repeat(scene);
         }
     }
 
-    fn heard(&mut self, from: DiskId, boot: Boot, now: Time) -> Option<&mut Progress> {
+    /// How far a follower is that says something in this round, if that counts.
+    fn heard(&mut self, from: DiskId, boot: Boot, round: u64, now: Time) -> Option<&mut Progress> {
         let progress = self.followers.get_mut(&from)?;
-        progress.hear(boot, now).then_some(progress)
+        (progress.hear(boot, now) && progress.round() == round).then_some(progress)
     }
 
     /// Entries that were read for a follower.
@@ -228,7 +294,9 @@ impl Leader {
         match result {
             // What it lacks was removed here.
             Ok((_, false)) => {
-                progress.stage = Stage::Apart;
+                let stage = if self.counts(to) { Stage::Apart } else { Stage::Lacking };
+                let progress = self.followers.get_mut(&to).expect("it was read for it");
+                progress.begin(stage, scene.now);
                 self.work(scene);
             }
             Ok((records, true)) => {
@@ -284,10 +352,11 @@ impl Leader {
     fn send_append(&mut self, to: DiskId, records: Vec<Bytes>, scene: &mut Scene<'_>) {
         let progress = self.followers.get_mut(&to).expect("it is sent something");
         let index = EntryIndex(progress.next.0 - 1);
-        let epoch = scene.replica.epoch_at(index).unwrap_or_default();
-        let (previous, commit) = (Place { epoch, index }, self.commit);
+        let made_in = scene.replica.epoch_at(index).unwrap_or_default();
+        let (previous, commit) = (Place { epoch: made_in, index }, self.commit);
         progress.told = commit;
-        let message = ReplicaMessage::Append { epoch: self.epoch, previous, records, commit };
+        let (epoch, round) = (self.epoch, progress.round());
+        let message = ReplicaMessage::Append { epoch, round, previous, records, commit };
         scene.duties.push(Duty::Send { partition: self.id, to, message });
     }
 
@@ -303,9 +372,12 @@ impl Leader {
                     progress.sent(scene.now);
                     let (epoch, version, starts) =
                         (self.epoch, self.version, scene.replica.epochs());
-                    let message = ReplicaMessage::Match { epoch, version, starts };
+                    let round = progress.number(&mut self.rounds);
+                    let message = ReplicaMessage::Match { epoch, version, round, starts };
                     scene.duties.push(Duty::Send { partition: self.id, to, message });
                 }
+                Stage::Lacking => self.begin_install(to, scene),
+                Stage::Installing => self.send_piece(to, scene),
                 Stage::Streaming => {
                     let held = progress.held;
                     progress.go_back(held);
@@ -318,11 +390,44 @@ impl Leader {
         }
     }
 
+    /// Begins to give the state to a follower, if it is its turn.
+    fn begin_install(&mut self, to: DiskId, scene: &mut Scene<'_>) {
+        let now = scene.now;
+        let progress = self.followers.get_mut(&to).expect("it is due");
+        let Some(place) = scene.images.to_send() else { return progress.sent(now) };
+        let image = scene.replica.image();
+        if image.1.len() > IMAGE_BYTES_MAX {
+            return progress.begin(Stage::Apart, now);
+        }
+        progress.install(Sending::begin(image, place, now), now);
+        self.send_piece(to, scene);
+    }
+
+    /// Sends a piece of the state, unless that has led to nothing for too long.
+    fn send_piece(&mut self, to: DiskId, scene: &mut Scene<'_>) {
+        let progress = self.followers.get_mut(&to).expect("it is due");
+        let Some(sending) = progress.sending.as_ref().filter(|one| !one.is_stuck(scene.now)) else {
+            // Others may get theirs meanwhile.
+            progress.rematch(scene.now);
+            return progress.sent(scene.now);
+        };
+        let (image, (at, piece)) = (sending.image(), sending.piece());
+        progress.sent(scene.now);
+        let (epoch, round) = (self.epoch, progress.number(&mut self.rounds));
+        let message = ReplicaMessage::Install { epoch, round, image, at, piece };
+        scene.duties.push(Duty::Send { partition: self.id, to, message });
+    }
+
     /// Whether a member holds up the others.
     fn is_slow(&self, disk: DiskId, scene: &Scene<'_>) -> bool {
         let waits = |progress: &&Progress| progress.held < scene.replica.last();
         let progress = self.followers.get(&disk).filter(waits);
         progress.is_some_and(|progress| scene.now.since(progress.moved) >= SLOW_AFTER)
+    }
+
+    /// Whether this node's own disk holds up everybody.
+    fn is_stuck(&self, scene: &Scene<'_>) -> bool {
+        self.own.0 < scene.replica.last() && scene.now.since(self.own.1) >= SLOW_AFTER
     }
 
     /// Whether a follower may count: it has acknowledged in this epoch, under its present run, what
@@ -339,6 +444,13 @@ impl Leader {
         let view = scene.view;
         let Some(partition) = view.partitions.get(&self.id) else { return };
         if scene.now < self.propose_at || partition.version != self.version {
+            return;
+        }
+        if self.is_stuck(scene) && partition.in_sync.len() > 1 {
+            // What is not on this disk is not committed: another one is to lead.
+            let (partition, epoch) = (self.id, self.epoch);
+            scene.duties.push(Duty::Complain(Complaint::Slow { partition, epoch }));
+            self.propose_at = scene.now + PROPOSE_AGAIN;
             return;
         }
         let added = self.ready(partition, scene);
@@ -439,6 +551,9 @@ impl Leader {
 
     /// When it wants to be woken.
     pub(super) fn wakeup(&self, now: Time, last: EntryIndex) -> Option<Time> {
+        let waits_for_own = self.own.0 < last && self.agreed.len() > 1;
+        let stuck = waits_for_own.then_some((self.own.1 + SLOW_AFTER).max(self.propose_at));
+        let stuck = stuck.filter(|at| *at > now);
         let followers = self.followers.iter().flat_map(|(disk, progress)| {
             let holds_up = self.agreed.contains(disk) && progress.held < last;
             let slow = holds_up.then_some(progress.moved + SLOW_AFTER);
@@ -448,7 +563,7 @@ impl Leader {
         });
         let waits = !self.proposed.is_empty() || self.propose_at > now;
         let pending = waits.then_some(self.propose_at);
-        followers.chain([pending]).flatten().min()
+        followers.chain([pending, stuck]).flatten().min()
     }
 
     pub(super) fn check(&self, last: EntryIndex) -> Result<(), String> {

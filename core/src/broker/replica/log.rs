@@ -24,6 +24,7 @@ impl Replica {
     /// The reign is over.
     pub(super) fn step_down(&mut self) {
         self.role = Role::Idle;
+        self.wanted = None;
     }
 
     /// Takes the next entry, as a leader sealed it; it is nowhere durable here yet.
@@ -32,6 +33,9 @@ impl Replica {
     ///
     /// [`BadEntry`] when it does not follow the last one; then nothing was taken.
     pub(super) fn take(&mut self, record: &Record) -> Result<(), BadEntry> {
+        if let Some(&filling) = self.lacking() {
+            return self.fill(filling, record);
+        }
         let (index, offset, time) = self.next;
         let header = record.header();
         if header.index != index

@@ -3,6 +3,11 @@
 //! Any of these may be lost, doubled, or come late and in another order. Each names the epoch that
 //! it belongs to, and whoever receives one of an epoch below the highest that it has accepted does
 //! nothing but say so.
+//!
+//! Within an epoch the leader numbers what it begins with a follower: a *round* begins with a
+//! `Match` or an `Install`, its entries follow it, and every answer repeats its number. What an
+//! earlier round was answered says nothing: the log that it was said of may have been cut,
+//! replaced, or dropped and begun anew since.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,6 +25,16 @@ pub struct Place {
     pub index: EntryIndex,
 }
 
+/// The state of a partition in its stored form, as a leader gives it to a replica that lacks what
+/// was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Image {
+    /// The last entry whose consequences it contains.
+    pub applied: EntryIndex,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
+
 /// A message between two replicas of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReplicaMessage {
@@ -30,6 +45,8 @@ pub enum ReplicaMessage {
         /// The version of the partition that the leader knows. A replica whose view is older waits:
         /// its copy may have been dropped and placed again.
         version: u64,
+        /// The round that begins.
+        round: u64,
         /// Where each reign begins in the leader's log, ascending; the last is its own.
         starts: Vec<(Epoch, EntryIndex)>,
     },
@@ -37,6 +54,8 @@ pub enum ReplicaMessage {
     MatchAnswer {
         /// The epoch that was asked in.
         epoch: Epoch,
+        /// The round that was asked in.
+        round: u64,
         /// What came of it.
         matched: Matched,
     },
@@ -44,6 +63,8 @@ pub enum ReplicaMessage {
     Append {
         /// The leader's epoch.
         epoch: Epoch,
+        /// The round.
+        round: u64,
         /// The entry before the first one.
         previous: Place,
         /// The entries, consecutive, as they are stored; none where only the commit index has
@@ -56,6 +77,8 @@ pub enum ReplicaMessage {
     AppendAnswer {
         /// The epoch that it was matched in.
         epoch: Epoch,
+        /// The round that it was matched in.
+        round: u64,
         /// The last entry that is durable here.
         durable: EntryIndex,
         /// The last entry that has arrived here.
@@ -63,10 +86,37 @@ pub enum ReplicaMessage {
         /// Whether what came did not follow it.
         gap: bool,
     },
-    /// To the leader: this replica has not been matched in your epoch since it started.
+    /// From the leader: a piece of the state, which is to take the place of all that you have of
+    /// the partition.
+    Install {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The round that begins.
+        round: u64,
+        /// What the piece is of.
+        image: Image,
+        /// Where in it the piece begins, in bytes.
+        at: u64,
+        /// The piece.
+        piece: Bytes,
+    },
+    /// To the leader: so much of the state is here. When it is in the place of the log, durably, a
+    /// `MatchAnswer` says so.
+    InstallAnswer {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// The round.
+        round: u64,
+        /// How many bytes.
+        have: u64,
+    },
+    /// To the leader: this replica does not know your round, or has not been matched in your epoch
+    /// since it started.
     Unmatched {
         /// The leader's epoch.
         epoch: Epoch,
+        /// The round.
+        round: u64,
     },
     /// To who leads no more: there is a later epoch than yours.
     Stale {

@@ -10,9 +10,11 @@ mod blocks;
 mod cursor;
 mod entry;
 mod epochs;
+mod filling;
 mod follower;
 pub mod frame;
 mod id_queue;
+mod install;
 mod leader;
 mod log;
 mod memory;
@@ -37,7 +39,9 @@ pub use entry::{
     RECORD_BYTES_MAX, Record, Submission, Terms, Timing, peek_offset,
 };
 pub use epochs::EPOCHS_MAX;
+use filling::Filling;
 use id_queue::IdQueue;
+pub use install::{IMAGE_BYTES_MAX, Images};
 pub use leader::{APPEND_BYTES_MAX, PROPOSE_AGAIN, SLOW_AFTER};
 pub(crate) use memory::{Evicted, Found, Memory};
 pub use producers::PRODUCERS_MAX;
@@ -80,8 +84,9 @@ pub(crate) enum Known {
 /// One partition's log, and the state that it has led to.
 ///
 /// Invariants, checked by [`Replica::check`]: (1) `commit` ≤ `persisted` of this node ≤ the last
-/// entry; (2) the state is applied at `commit`; (3) `steps` are exactly the entries above
-/// `commit`; (4) the overlay holds exactly their ids.
+/// entry, but while it is filling, when the last entry is below `commit`; (2) the state is applied
+/// at `commit`; (3) `steps` are exactly the entries above `commit`; (4) the overlay holds exactly
+/// their ids.
 #[derive(Debug)]
 pub struct Replica {
     pub(crate) id: PartitionId,
@@ -101,6 +106,10 @@ pub struct Replica {
     checkpointed: Checkpointed,
     /// Entries below this index were given up.
     cut: EntryIndex,
+    /// Where a follower reads that is given what it lacks: the log is not cut beyond it.
+    wanted: Option<EntryIndex>,
+    /// The state was given to this replica before the entries that it was made from.
+    filling: Option<Filling>,
 }
 
 /// How long ago, in entries and bytes, the state was last stored.
@@ -120,15 +129,16 @@ const CHECKPOINT_BYTES: usize = 16 << 20;
 impl Replica {
     /// A partition without history.
     pub(crate) fn empty(id: PartitionId) -> Self {
-        Self::recovered(id, State::default(), Vec::new(), None)
+        Self::recovered(id, State::default(), Vec::new(), None, None)
     }
 
     /// A partition as the disk held it.
-    pub(crate) fn recovered(
+    fn recovered(
         id: PartitionId,
         state: State,
         steps: Vec<Step>,
         damaged: Option<Unreadable>,
+        filling: Option<Filling>,
     ) -> Self {
         let mut next = (state.applied.next(), state.end, state.time);
         let mut last_epoch = state.epoch;
@@ -144,7 +154,8 @@ impl Replica {
                 next.1 = step.offset.next();
             }
         }
-        let persisted = EntryIndex(next.0.0 - 1);
+        let last = EntryIndex(next.0.0 - 1);
+        let persisted = filling.as_ref().map_or(last, Filling::last);
         let checkpointed = Checkpointed { at: state.applied, ..Checkpointed::default() };
         let (role, memory, steps) = (Role::Idle, Memory::default(), steps.into());
         Self {
@@ -161,6 +172,8 @@ impl Replica {
             numbered,
             checkpointed,
             cut: EntryIndex(0),
+            wanted: None,
+            filling,
         }
     }
 
@@ -179,7 +192,13 @@ impl Replica {
     /// The last entry of the log, committed or not.
     #[must_use]
     pub fn last(&self) -> EntryIndex {
-        EntryIndex(self.next.0.0 - 1)
+        self.lacking().map_or(EntryIndex(self.next.0.0 - 1), Filling::last)
+    }
+
+    /// The time of the last entry.
+    #[must_use]
+    pub fn time(&self) -> WallTime {
+        self.next.2
     }
 
     /// The last entry that is known here to be committed.
@@ -315,6 +334,7 @@ impl Replica {
         assert!(index <= self.last(), "persisted {index} beyond the last entry {}", self.last());
         assert!(index >= self.persisted, "persisted {index} after {}", self.persisted);
         self.persisted = index;
+        self.is_filled_to(index);
     }
 
     /// Commits and applies the next entry that is not behind `commit`.
@@ -338,7 +358,7 @@ impl Replica {
         let Checkpointed { at, bytes_since, due } = self.checkpointed;
         let entries = self.commit().0 - at.0;
         let enough = entries >= entries_max || bytes_since >= CHECKPOINT_BYTES;
-        if !due && (entries == 0 || !enough) {
+        if self.is_filling() || !due && (entries == 0 || !enough) {
             return None;
         }
         self.checkpointed = Checkpointed { at: self.commit(), ..Checkpointed::default() };
@@ -355,11 +375,17 @@ impl Replica {
     /// Below which index the log may go beside this state, if that is more than before.
     fn cut_at(&mut self, checkpoint: &Checkpoint) -> Option<EntryIndex> {
         let cut = self.first().min(checkpoint.from);
+        let cut = self.wanted.map_or(cut, |wanted| cut.min(wanted));
         if self.state.start == Offset(0) || cut <= self.cut {
             return None;
         }
         self.cut = cut;
         Some(cut)
+    }
+
+    /// From where on a follower needs the log, if one does that is given what it lacks.
+    pub(crate) fn want(&mut self, wanted: Option<EntryIndex>) {
+        self.wanted = wanted;
     }
 
     /// Whether something that was removed still takes room on the disk.
@@ -395,6 +421,16 @@ impl Replica {
         self.memory.read(from, self.commit(), count_max, bytes_max)
     }
 
+    /// What the committed entries have led to, in one number: equal on all replicas that know the
+    /// same to be committed.
+    #[must_use]
+    pub fn state_digest(&self) -> u64 {
+        use std::hash::Hasher;
+        let mut hash = Digest::default();
+        self.state.digest(&mut hash);
+        hash.finish()
+    }
+
     pub(crate) fn digest(&self, hash: &mut Digest) {
         use std::hash::Hash;
         (self.id, self.persisted, self.next, self.last_epoch, self.steps.len()).hash(hash);
@@ -402,7 +438,13 @@ impl Replica {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.commit() > self.persisted {
+        if self.lacking().is_some() {
+            return match self.steps.len() {
+                0 => Ok(()),
+                steps => Err(format!("{steps} entries above a state that lacks some below")),
+            };
+        }
+        if self.commit() > self.persisted && !self.is_filling() {
             return Err(format!("commit {} above persisted {}", self.commit(), self.persisted));
         }
         let above = self.last().0 - self.commit().0;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::install::Sending;
 use crate::ids::{Boot, EntryIndex};
 use crate::machine::Time;
 
@@ -13,6 +14,8 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 pub const IN_FLIGHT_MAX: usize = 64;
 /// After what silence the leader says again what it said, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// For how long the log stays as it is for a follower that fills its own and does not come on.
+const FILLING_PATIENCE: Duration = Duration::from_secs(60);
 /// For how long a follower that was removed for lag stays away, at first and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -23,6 +26,10 @@ pub(super) enum Stage {
     Matching,
     /// The follower's log is the beginning of the leader's: it receives what follows.
     Streaming,
+    /// It lacks what was removed here, and gets the state when it is its turn.
+    Lacking,
+    /// It is given the state.
+    Installing,
     /// Their logs do not go together: nothing is sent, and nothing counts.
     Apart,
 }
@@ -30,12 +37,19 @@ pub(super) enum Stage {
 /// One follower.
 ///
 /// Invariants, checked by [`Progress::check`]: (1) what is in flight has its bounds; (2) what is
-/// held lies below what is sent next, while streaming.
+/// held lies below what is sent next, while streaming; (3) there is an image exactly while it is
+/// given the state.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// The run that answered last.
     pub(super) boot: Boot,
     pub(super) stage: Stage,
+    /// The number of what was begun with it last; `None` where that is to begin anew.
+    round: Option<u64>,
+    /// The state that it is given.
+    pub(super) sending: Option<Sending>,
+    /// The last entry of the state that it was given, and lacks some of.
+    fills_to: EntryIndex,
     /// The last entry that it holds durably: said in this epoch, after the match.
     pub(super) held: EntryIndex,
     /// The same, said by the run `boot`.
@@ -68,6 +82,9 @@ impl Progress {
         Self {
             boot: Boot(0),
             stage: Stage::Matching,
+            round: None,
+            sending: None,
+            fills_to: EntryIndex(0),
             held: EntryIndex(0),
             held_by_run: EntryIndex(0),
             next: EntryIndex(1),
@@ -98,9 +115,46 @@ impl Progress {
 
     /// The follower is to be asked where its log parts from the leader's.
     pub(super) fn rematch(&mut self, now: Time) {
-        self.stage = Stage::Matching;
+        self.begin(Stage::Matching, now);
+    }
+
+    /// Something else begins, at once. What is said of what was before says nothing from now on.
+    pub(super) fn begin(&mut self, stage: Stage, now: Time) {
+        (self.stage, self.round, self.sending) = (stage, None, None);
         self.forget_flight();
         (self.again, self.wait) = (now, AGAIN.0);
+    }
+
+    /// The number of what is said to it, the `next` one where it has none.
+    pub(super) fn number(&mut self, next: &mut u64) -> u64 {
+        *self.round.get_or_insert_with(|| {
+            *next += 1;
+            *next
+        })
+    }
+
+    /// The number of what it is sent.
+    pub(super) fn round(&self) -> u64 {
+        self.round.unwrap_or_default()
+    }
+
+    /// It is given the state.
+    pub(super) fn install(&mut self, sending: Sending, now: Time) {
+        self.begin(Stage::Installing, now);
+        self.sending = Some(sending);
+    }
+
+    /// More of what it was sent has arrived: the next is sent, and not said again so soon.
+    pub(super) fn comes_on(&mut self, now: Time) {
+        (self.again, self.wait) = (now, AGAIN.0);
+    }
+
+    /// From which entry on the log must stay for it, if it comes on.
+    pub(super) fn wants(&self, now: Time) -> Option<EntryIndex> {
+        let sending = self.sending.as_ref().map(|sending| sending.from);
+        let fills = self.stage == Stage::Streaming && self.held < self.fills_to;
+        let is_here = self.is_up && now.since(self.moved) < FILLING_PATIENCE;
+        sending.or((fills && is_here).then_some(self.held.next())).filter(|_| self.is_up)
     }
 
     fn forget_flight(&mut self) {
@@ -119,6 +173,9 @@ impl Progress {
     pub(super) fn matched(&mut self, at: EntryIndex, now: Time) {
         self.stage = Stage::Streaming;
         self.forget_flight();
+        if let Some(sending) = self.sending.take() {
+            (self.fills_to, self.moved) = (sending.image().applied, now);
+        }
         self.next = at.next();
         (self.held, self.held_by_run) = (self.held.min(at), self.held_by_run.min(at));
         self.told = EntryIndex(0);
@@ -193,7 +250,7 @@ impl Progress {
     /// When to say again what was said; `None` where there is nothing to say.
     pub(super) fn again(&self) -> Option<Time> {
         let waits = match self.stage {
-            Stage::Matching => true,
+            Stage::Matching | Stage::Lacking | Stage::Installing => true,
             Stage::Streaming => !self.in_flight.is_empty(),
             Stage::Apart => false,
         };
@@ -217,6 +274,9 @@ impl Progress {
         }
         if self.stage == Stage::Streaming && self.held >= self.next {
             return Err(format!("(2) {} is held, {} is sent next", self.held, self.next));
+        }
+        if self.sending.is_some() != (self.stage == Stage::Installing) {
+            return Err(format!("(3) an image while it is {:?}", self.stage));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::Replica;
 use super::entry::{BadEntry, Header, Record};
+use super::filling::Filling;
 use super::producers::Producers;
 use super::state::{State, Step, What};
 use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId};
@@ -22,6 +23,8 @@ pub struct Recovery {
     next: EntryIndex,
     /// What the entry behind the state must follow: an epoch and a time, and its offset.
     follows: (Epoch, Offset, WallTime),
+    /// The last entry's, where that is one that the state was made from.
+    filled: Option<(Epoch, Offset, WallTime)>,
     steps: Vec<Step>,
     damaged: Option<Unreadable>,
 }
@@ -33,7 +36,8 @@ impl Recovery {
         let stored = checkpoint.and_then(|bytes| State::open(partition, bytes).ok());
         let (state, next) = stored.unwrap_or((State::default(), EntryIndex(1)));
         let follows = (state.epoch, state.end, state.time);
-        Self { partition, state, next, follows, steps: Vec::new(), damaged: None }
+        let (filled, steps, damaged) = (None, Vec::new(), None);
+        Self { partition, state, next, follows, filled, steps, damaged }
     }
 
     /// The first entry that is wanted next.
@@ -106,7 +110,10 @@ impl Recovery {
         if step.index > self.state.applied {
             self.follows = (step.epoch, step.end(), step.time);
             self.steps.push(step);
-        } else if let What::Message(id, ..) = step.what {
+            return;
+        }
+        self.filled = Some((step.epoch, step.end(), step.time));
+        if let What::Message(id, ..) = step.what {
             self.state.window.insert(id, step.offset, step.time, step.index);
         }
     }
@@ -114,17 +121,22 @@ impl Recovery {
     /// The partition as the disk holds it, with no role until a view gives it one.
     #[must_use]
     pub fn finish(mut self) -> Replica {
-        if self.next <= self.state.applied && self.damaged.is_none() {
+        let ends_before = self.next <= self.state.applied && self.damaged.is_none();
+        let mut filling = None;
+        if ends_before && self.state.is_hollow {
+            filling = Some(Filling::new(self.next, self.filled));
+        } else if ends_before {
             // The log ends before the state that was made from it.
             let reason = format!("the log ends before entry {}", self.state.applied);
             let (partition, index) = (self.partition, self.next);
             self.damaged = Some(Unreadable { partition, index, reason });
         }
+        self.state.is_hollow = filling.is_some() || self.damaged.is_some() && self.state.is_hollow;
         self.state.window.advance(self.state.time);
         if planted(Bug::ProducersNotRebuilt) {
             self.state.producers = Producers::default();
         }
-        Replica::recovered(self.partition, self.state, self.steps, self.damaged)
+        Replica::recovered(self.partition, self.state, self.steps, self.damaged, filling)
     }
 }
 

@@ -6,13 +6,11 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
-use super::epochs::{Common, common};
-use super::follower::{Follower, Stage};
+use super::follower::{Follower, Stage, holds};
+use super::install::Images;
 use super::leader::Leader;
-use super::message::{Matched, Place, ReplicaMessage};
-use super::{EPOCHS_MAX, Note, Record, Replica};
+use super::message::{Matched, ReplicaMessage};
+use super::{Note, Record, Replica};
 use crate::cluster::message::{Complaint, LogEnd};
 use crate::cluster::metadata::{Adjustment, Partition, View};
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
@@ -64,18 +62,20 @@ pub struct Scene<'a> {
     pub replica: &'a mut Replica,
     /// What is to be done.
     pub duties: &'a mut Vec<Duty>,
+    /// How many images are under way.
+    pub images: &'a Images,
 }
 
 /// A store that is on its way to the disk.
 #[derive(Clone, Copy, Debug)]
-struct Pending {
+pub(super) struct Pending {
     number: u64,
     /// The last entry of the log that is durable with it.
-    last: EntryIndex,
+    pub(super) last: EntryIndex,
 }
 
 #[derive(Debug)]
-enum Part {
+pub(super) enum Part {
     /// No view has said, or no leader has.
     None,
     Leader(Leader),
@@ -90,20 +90,23 @@ enum Part {
 /// applied that is not durable here, and nothing that a leader has not committed.
 #[derive(Debug)]
 pub struct Replication {
-    id: PartitionId,
-    me: (DiskId, Boot),
-    part: Part,
-    accepted: Epoch,
-    stores: VecDeque<Pending>,
+    pub(super) id: PartitionId,
+    pub(super) me: (DiskId, Boot),
+    pub(super) part: Part,
+    pub(super) accepted: Epoch,
+    pub(super) stores: VecDeque<Pending>,
     next_store: u64,
     /// After how many entries a state is stored again.
     checkpoint_entries: u64,
     /// Messages that made no sense.
-    ignored: u64,
+    pub(super) ignored: u64,
+    /// By which version of the partition this copy was begun, if this run has begun it. Who knows
+    /// an earlier one only speaks of a copy that there was before.
+    begun_by: Option<u64>,
     /// What a leader asked that knows a later version of the partition.
     early: Option<((DiskId, Boot), ReplicaMessage)>,
     /// What entries that were cut took of the memory.
-    freed: usize,
+    pub(super) freed: usize,
 }
 
 /// Whether no entry of a reign stands in the log. It is one of an earlier run of this node
@@ -133,6 +136,7 @@ impl Replication {
             next_store: first_store,
             checkpoint_entries,
             ignored: 0,
+            begun_by: None,
             early: None,
             freed: 0,
         }
@@ -165,9 +169,13 @@ impl Replication {
     pub fn log_end(&self, replica: &Replica) -> LogEnd {
         let (last, commit) = (replica.persisted(), replica.commit());
         let epoch = replica.epoch_at(last).unwrap_or_default();
+        if replica.is_filling() {
+            // What its log ends with says nothing of what it holds.
+            return LogEnd::default();
+        }
         let is_apart = match &self.part {
             Part::None | Part::Leader(_) => false,
-            Part::Follower(follower) => follower.stage == Stage::Damaged,
+            Part::Follower(follower) => matches!(follower.stage, Stage::Damaged),
         };
         LogEnd { epoch, last, commit, damaged: is_apart || replica.damaged().is_some() }
     }
@@ -192,6 +200,9 @@ impl Replication {
         let view = scene.view;
         let Some(partition) = view.partitions.get(&self.id) else { return };
         let epoch = partition.epoch;
+        if scene.replica.last() == EntryIndex(0) {
+            self.begun_by.get_or_insert(partition.version);
+        }
         let leads = self.may_lead(partition, view, scene.replica);
         if let Part::Leader(leader) = &mut self.part
             && leader.epoch() == epoch
@@ -212,6 +223,7 @@ impl Replication {
         partition.led_by() == Some(self.me.0)
             && view.has_registered(self.me.0, self.me.1)
             && replica.damaged().is_none()
+            && !replica.is_filling()
     }
 
     fn lead(&mut self, partition: &Partition, time: WallTime, scene: &mut Scene<'_>) {
@@ -219,12 +231,12 @@ impl Replication {
         let (leader, boot) = self.me;
         let record = scene.replica.lead(partition, Note::Start { leader, boot }, time);
         let start = record.header().index;
-        self.store(None, None, vec![record], scene);
+        self.store(Store::of(self.id), vec![record], scene);
         self.part = Part::Leader(Leader::begin(self.me, partition, start, scene));
     }
 
     /// A reign has begun that is not this node's: what it said as a leader is over.
-    fn step_down(&mut self, epoch: Epoch, scene: &mut Scene<'_>) {
+    pub(super) fn step_down(&mut self, epoch: Epoch, scene: &mut Scene<'_>) {
         self.accepted = self.accepted.max(epoch);
         self.part = Part::None;
         scene.replica.step_down();
@@ -237,13 +249,13 @@ impl Replication {
 
     /// Has the state stored that is due.
     pub fn store_state(&mut self, scene: &mut Scene<'_>) {
-        self.store(None, None, Vec::new(), scene);
+        self.store(Store::of(self.id), Vec::new(), scene);
     }
 
     /// The leader's own entries, just appended to the log of its replica.
     pub fn appended(&mut self, records: Vec<Record>, scene: &mut Scene<'_>) {
         let Some(first) = records.first().map(|record| record.header().index) else { return };
-        self.store(None, None, records, scene);
+        self.store(Store::of(self.id), records, scene);
         match &mut self.part {
             Part::Leader(leader) => leader.appended(EntryIndex(first.0 - 1), scene),
             Part::None | Part::Follower(_) => {
@@ -252,18 +264,21 @@ impl Replication {
         }
     }
 
-    fn store(
+    /// Has something written: what the store names, and these entries, and the state if it is due.
+    pub(super) fn store(
         &mut self,
-        accepted: Option<Epoch>,
-        cut_after: Option<EntryIndex>,
+        store: Store,
         records: Vec<Record>,
         scene: &mut Scene<'_>,
     ) -> u64 {
         let (number, last) = (self.next_store, scene.replica.last());
         self.next_store += 1;
         self.stores.push_back(Pending { number, last });
-        let store = scene.replica.write(records, self.checkpoint_entries);
-        scene.duties.push(Duty::Store(Store { number, accepted, cut_after, ..store }));
+        let due = scene.replica.write(records, self.checkpoint_entries);
+        let checkpoint = store.checkpoint.or(due.checkpoint);
+        let (records, cut) = (due.records, store.cut.or(due.cut));
+        let store = Store { number, records, checkpoint, cut, ..store };
+        scene.duties.push(Duty::Store(store));
         number
     }
 
@@ -277,14 +292,16 @@ impl Replication {
             Part::None => {}
             Part::Leader(leader) => leader.work(scene),
             Part::Follower(follower) => {
-                let (to, epoch) = (follower.leader, follower.epoch);
+                let (to, epoch, round) = (follower.leader, follower.epoch, follower.round);
                 let message = match follower.stage {
                     Stage::Cutting(cut) if cut <= number => {
                         follower.stage = Stage::Matched;
-                        ReplicaMessage::MatchAnswer { epoch, matched: Matched::At(durable) }
+                        ReplicaMessage::MatchAnswer { epoch, round, matched: Matched::At(durable) }
                     }
-                    Stage::Cutting(_) | Stage::Damaged => return,
-                    Stage::Matched => self.answer(false, scene.replica),
+                    Stage::Matched => holds(follower, false, scene.replica),
+                    Stage::Cutting(_) | Stage::Damaged | Stage::Apart | Stage::Installing(_) => {
+                        return;
+                    }
                 };
                 scene.duties.push(Duty::Send { partition, to, message });
                 self.apply(scene);
@@ -292,18 +309,12 @@ impl Replication {
         }
     }
 
-    fn answer(&self, gap: bool, replica: &Replica) -> ReplicaMessage {
-        let (mut durable, last) = (replica.persisted(), replica.last());
-        if planted(Bug::ReplicaAnsweredEarly) {
-            durable = last;
-        }
-        ReplicaMessage::AppendAnswer { epoch: self.accepted, durable, last, gap }
-    }
-
     /// A follower applies what its leader has committed.
-    fn apply(&mut self, scene: &mut Scene<'_>) {
-        if let Part::Follower(Follower { stage: Stage::Matched, commit, .. }) = self.part {
-            scene.replica.apply_to(commit);
+    pub(super) fn apply(&mut self, scene: &mut Scene<'_>) {
+        if let Part::Follower(follower) = &self.part
+            && follower.is_matched()
+        {
+            scene.replica.apply_to(follower.commit);
         }
     }
 
@@ -315,32 +326,44 @@ impl Replication {
         scene: &mut Scene<'_>,
     ) {
         match message {
-            ReplicaMessage::Match { epoch, version, starts } => {
+            ReplicaMessage::Match { epoch, version, round, ref starts } => {
                 let known = scene.view.partitions.get(&self.id).map_or(0, |one| one.version);
                 if known < version {
-                    self.early = Some((from, ReplicaMessage::Match { epoch, version, starts }));
-                } else if !self.is_stale(from.0, epoch, scene) {
-                    self.matching(from.0, epoch, &starts, scene);
+                    self.early = Some((from, message));
+                } else if self.begun_by.is_none_or(|begun| begun <= version)
+                    && !self.is_stale(from.0, epoch, scene)
+                {
+                    self.matching(from.0, (epoch, round), starts, scene);
                 }
             }
-            ReplicaMessage::Append { epoch, previous, records, commit } => {
+            ReplicaMessage::Append { epoch, round, previous, records, commit } => {
                 if !self.is_stale(from.0, epoch, scene) {
-                    self.take(from.0, (epoch, previous, commit), records, scene);
+                    self.take(from.0, (epoch, round), (previous, commit), records, scene);
                 }
             }
-            ReplicaMessage::MatchAnswer { epoch, matched } => {
-                if let Some(leader) = self.leader_in(epoch) {
-                    leader.match_answered(from, matched, scene);
+            ReplicaMessage::Install { epoch, round, image, at, piece } => {
+                if !self.is_stale(from.0, epoch, scene) {
+                    self.install(from.0, (epoch, round), image, (at, &piece), scene);
                 }
             }
-            ReplicaMessage::AppendAnswer { epoch, durable, last, gap } => {
+            ReplicaMessage::MatchAnswer { epoch, round, matched } => {
                 if let Some(leader) = self.leader_in(epoch) {
-                    leader.append_answered(from, (durable, last, gap), scene);
+                    leader.match_answered(from, (round, matched), scene);
                 }
             }
-            ReplicaMessage::Unmatched { epoch } => {
+            ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap } => {
                 if let Some(leader) = self.leader_in(epoch) {
-                    leader.unmatched(from, scene);
+                    leader.append_answered(from, round, (durable, last, gap), scene);
+                }
+            }
+            ReplicaMessage::InstallAnswer { epoch, round, have } => {
+                if let Some(leader) = self.leader_in(epoch) {
+                    leader.install_answered(from, (round, have), scene);
+                }
+            }
+            ReplicaMessage::Unmatched { epoch, round } => {
+                if let Some(leader) = self.leader_in(epoch) {
+                    leader.unmatched(from, round, scene);
                 }
             }
             ReplicaMessage::Stale { epoch, accepted } => {
@@ -352,7 +375,7 @@ impl Replication {
     }
 
     /// The leader of this epoch, if it is this node: an answer of another epoch says nothing.
-    fn leader_in(&mut self, epoch: Epoch) -> Option<&mut Leader> {
+    pub(super) fn leader_in(&mut self, epoch: Epoch) -> Option<&mut Leader> {
         match &mut self.part {
             Part::Leader(leader) if leader.epoch() == epoch => Some(leader),
             Part::Leader(_) | Part::None | Part::Follower(_) => None,
@@ -367,133 +390,6 @@ impl Replication {
             scene.duties.push(Duty::Send { partition, to, message });
         }
         epoch < accepted
-    }
-
-    /// A leader asks where the logs part.
-    fn matching(
-        &mut self,
-        leader: DiskId,
-        epoch: Epoch,
-        starts: &[(Epoch, EntryIndex)],
-        scene: &mut Scene<'_>,
-    ) {
-        let rises = starts.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
-        let is_own = starts.last().is_some_and(|(last, _)| *last == epoch);
-        let is_sane = rises && is_own && starts.len() <= EPOCHS_MAX && starts[0].1 > EntryIndex(0);
-        if !is_sane || self.leader_in(epoch).is_some() {
-            self.ignored += 1;
-            return;
-        }
-        let partition = self.id;
-        let mut tell = |matched| {
-            let message = ReplicaMessage::MatchAnswer { epoch, matched };
-            scene.duties.push(Duty::Send { partition, to: leader, message });
-        };
-        if let Part::Follower(follower) = &self.part
-            && follower.epoch == epoch
-        {
-            // What is asked again, or was asked long ago, is answered by what is so now: nothing
-            // is cut twice.
-            match follower.stage {
-                Stage::Cutting(_) => {}
-                Stage::Matched => tell(Matched::At(scene.replica.persisted())),
-                Stage::Damaged => tell(Matched::Damaged { commit: scene.replica.commit() }),
-            }
-            return;
-        }
-        if scene.replica.damaged().is_some() {
-            return tell(Matched::Forgotten);
-        }
-        let (replica, commit) = (&*scene.replica, scene.replica.commit());
-        match common(&replica.epochs(), replica.last(), starts) {
-            Common::Forgotten => tell(Matched::Forgotten),
-            Common::At(at) if at < commit => {
-                tell(Matched::Damaged { commit });
-                self.follow(leader, epoch, Stage::Damaged, scene);
-                let member = self.me.0;
-                let complaint = Complaint::Damaged { partition, epoch, member };
-                scene.duties.push(Duty::Complain(complaint));
-            }
-            Common::At(at) => {
-                let cut_after = (at < replica.last()).then_some(at);
-                if cut_after.is_some() {
-                    self.cut_after(at, scene);
-                }
-                let number = self.store(Some(epoch), cut_after, Vec::new(), scene);
-                self.follow(leader, epoch, Stage::Cutting(number), scene);
-            }
-        }
-    }
-
-    fn follow(&mut self, leader: DiskId, epoch: Epoch, stage: Stage, scene: &mut Scene<'_>) {
-        self.step_down(epoch, scene);
-        let commit = scene.replica.commit();
-        self.part = Part::Follower(Follower { epoch, leader, stage, commit });
-    }
-
-    fn cut_after(&mut self, last: EntryIndex, scene: &mut Scene<'_>) {
-        self.freed += scene.replica.cut_after(last);
-        // What is on its way to the disk is gone when it gets there.
-        self.stores.iter_mut().for_each(|pending| pending.last = pending.last.min(last));
-    }
-
-    /// Entries of a leader.
-    fn take(
-        &mut self,
-        from: DiskId,
-        (epoch, previous, commit): (Epoch, Place, EntryIndex),
-        records: Vec<Bytes>,
-        scene: &mut Scene<'_>,
-    ) {
-        let (partition, last) = (self.id, scene.replica.last());
-        let mut tell = |message| scene.duties.push(Duty::Send { partition, to: from, message });
-        let follower = match &mut self.part {
-            Part::Follower(follower) if follower.takes(from, epoch) => follower,
-            Part::Follower(Follower { epoch: own, .. }) if *own == epoch => return,
-            Part::Follower(_) | Part::None | Part::Leader(_) => {
-                return tell(ReplicaMessage::Unmatched { epoch });
-            }
-        };
-        if previous.index > last {
-            return tell(self.answer(true, scene.replica));
-        }
-        let known = scene.replica.epoch_at(previous.index);
-        if known.is_some_and(|known| known != previous.epoch) {
-            self.ignored += 1;
-            return;
-        }
-        follower.commit = follower.commit.max(commit);
-        let is_empty = records.is_empty();
-        let fresh = self.append(records, scene.replica);
-        if !fresh.is_empty() {
-            self.store(None, None, fresh, scene);
-            if planted(Bug::ReplicaAnsweredEarly) {
-                let message = self.answer(false, scene.replica);
-                scene.duties.push(Duty::Send { partition, to: from, message });
-            }
-        } else if !is_empty {
-            let message = self.answer(false, scene.replica);
-            scene.duties.push(Duty::Send { partition, to: from, message });
-        }
-        self.apply(scene);
-    }
-
-    /// Appends what the log does not have yet, up to the first that does not follow.
-    fn append(&mut self, records: Vec<Bytes>, replica: &mut Replica) -> Vec<Record> {
-        let mut fresh = Vec::new();
-        for bytes in records {
-            let record = Record::open(self.id, bytes);
-            let last = replica.last();
-            match record {
-                Ok(record) if record.header().index <= last => {}
-                Ok(record) if replica.take(&record).is_ok() => fresh.push(record),
-                Ok(_) | Err(_) => {
-                    self.ignored += 1;
-                    break;
-                }
-            }
-        }
-        fresh
     }
 
     /// Entries that were read for this follower, from there on.
@@ -550,7 +446,7 @@ impl Replication {
         if let Part::Leader(leader) = &self.part {
             leader.check(replica.last())?;
         }
-        if replica.commit() > replica.persisted() {
+        if replica.commit() > replica.persisted() && !replica.is_filling() {
             let (commit, persisted) = (replica.commit(), replica.persisted());
             return Err(format!("(4) applied {commit}, durable {persisted}"));
         }

@@ -112,6 +112,9 @@ pub(crate) struct State {
     /// Messages that are not of normal priority, and that some cursor has yet to pass.
     pub(crate) ranked: BTreeMap<Offset, Priority>,
     pub(crate) blocks: Blocks,
+    /// Entries that it was made from are missing in the log: it was given to this replica before
+    /// them.
+    pub(crate) is_hollow: bool,
 }
 
 /// The stored form of [`State`]: all but the window, which is read back from the log.
@@ -130,6 +133,7 @@ struct Stored {
     delayed: BTreeSet<(WallTime, Offset)>,
     ranked: BTreeMap<Offset, Priority>,
     blocks: Blocks,
+    is_hollow: bool,
 }
 
 impl Stored {
@@ -253,6 +257,22 @@ impl State {
 
     /// The stored form, sealed for its partition.
     pub(crate) fn checkpoint(&self, partition: PartitionId) -> Checkpoint {
+        self.sealed(partition, self.is_hollow)
+    }
+
+    /// The stored form for a replica that has no entry of it yet.
+    pub(crate) fn hollow(&self, partition: PartitionId) -> Checkpoint {
+        self.sealed(partition, true)
+    }
+
+    /// The first entry that a replica has that lacks nothing: what is retained, and what the window
+    /// is read back from.
+    pub(crate) fn begins(&self) -> EntryIndex {
+        let first = [self.blocks.first(), self.window.first()].into_iter().flatten().min();
+        first.unwrap_or(self.applied.next())
+    }
+
+    fn sealed(&self, partition: PartitionId, is_hollow: bool) -> Checkpoint {
         let stored = Stored {
             applied: self.applied,
             epoch: self.epoch,
@@ -267,6 +287,7 @@ impl State {
             delayed: self.delayed.clone(),
             ranked: self.ranked.clone(),
             blocks: self.blocks.clone(),
+            is_hollow,
         };
         let from = stored.from();
         let mut bytes = wire::encode(&stored);
@@ -275,7 +296,8 @@ impl State {
         Checkpoint { applied: self.applied, from, bytes: bytes.into() }
     }
 
-    /// Reads a stored form back, and from which entry on the log completes it.
+    /// Reads a stored form back, and from which entry on the log completes it: that is where the
+    /// window begins, and where it is to be seen what is missing, the first one that is retained.
     pub(crate) fn open(
         partition: PartitionId,
         bytes: &[u8],
@@ -286,7 +308,8 @@ impl State {
         }
         let stored: Stored = wire::decode(frame)?;
         stored.check().map_err(BadCheckpoint::Contradiction)?;
-        let from = stored.from();
+        let retained = stored.blocks.first().filter(|_| stored.is_hollow);
+        let from = retained.map_or(stored.from(), |retained| retained.min(stored.from()));
         let state = Self {
             applied: stored.applied,
             epoch: stored.epoch,
@@ -301,6 +324,7 @@ impl State {
             delayed: stored.delayed,
             ranked: stored.ranked,
             blocks: stored.blocks,
+            is_hollow: stored.is_hollow,
         };
         Ok((state, from))
     }

@@ -123,7 +123,7 @@ impl Control {
         let voters = self.voters();
         let target = match is_used {
             true => self.clocks.target(now, self.said.disk, &voters, here),
-            false => self.clocks.beginning(now, self.said.disk, &voters),
+            false => self.clocks.beginning(now, self.said.disk, &voters, self.newest),
         };
         let Some(target) = target.filter(|target| target.abs_diff(here) >= DIFFERENCE_MIN) else {
             return;

@@ -113,7 +113,7 @@ impl Control {
         let is_known = !self.controller.status().voters.is_empty();
         self.clocks.told(now.since_start).is_some()
             || is_known && self.clocks.suffice(me, &voters)
-            || has_waited && self.clocks.beginning(now, me, &voters).is_some()
+            || has_waited && self.clocks.beginning(now, me, &voters, self.newest).is_some()
     }
 
     /// Asks the leader, or where that is not known one of the others after the other.

@@ -48,6 +48,8 @@ pub struct ControlSeed {
     pub view: Arc<View>,
     /// Both clocks at the node's start.
     pub origin: Now,
+    /// The newest time in anything that the disk holds: it was cluster time once.
+    pub newest: WallTime,
 }
 
 /// The control machine.
@@ -84,6 +86,8 @@ pub struct Control {
     replicas: Replicas,
     clock: ClusterClock,
     clocks: VoterClocks,
+    /// What cluster time was at least, as this disk has it.
+    newest: WallTime,
     /// When subscriptions were used, as far as this run knows.
     used: BTreeMap<SubscriptionId, WallTime>,
     /// When to look for subscriptions that nobody uses.
@@ -98,7 +102,7 @@ impl Control {
     /// A control machine as the disk left it. It sees to its registration when first woken.
     #[must_use]
     pub fn recover(seed: ControlSeed) -> Self {
-        let ControlSeed { said, founds, view, origin } = seed;
+        let ControlSeed { said, founds, view, origin, newest } = seed;
         let mut controller = Controller::new(said.disk);
         controller.adopt(&view, origin);
         Self {
@@ -123,6 +127,7 @@ impl Control {
             replicas: Replicas::default(),
             clock: ClusterClock::new(origin),
             clocks: VoterClocks::default(),
+            newest,
             used: BTreeMap::new(),
             sweep_at: None,
             ignored: 0,

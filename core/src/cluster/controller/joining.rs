@@ -106,11 +106,16 @@ impl Controller {
         if self.joins.waiting.len() >= JOINS_MAX {
             return Some(Outcome::Later);
         }
-        // The former owner of the name is retired first: nothing counts on it any more.
-        if let Some((disk, boot)) = replaced {
-            effects.push(ControlEffect::Decide(Change::Retire { disk, boot }));
+        let by = said.clone();
+        let is_known = view.nodes.contains_key(&said.disk);
+        effects.push(ControlEffect::Decide(match replaced {
+            Some((disk, boot)) if is_known => Change::Retire { disk, boot },
+            Some((disk, boot)) => Change::Replace { disk, boot, by: by.clone() },
+            None => Change::Register(by.clone()),
+        }));
+        if is_known && replaced.is_some() {
+            effects.push(ControlEffect::Decide(Change::Register(by)));
         }
-        effects.push(ControlEffect::Decide(Change::Register(said.clone())));
         let until = now.since_start + ANSWER_WAIT;
         self.joins.waiting.insert(said.disk, Join { said: said.clone(), asker, until });
         None

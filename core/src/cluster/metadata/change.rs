@@ -114,6 +114,19 @@ pub enum Change {
     /// its former run over every partition that it led. Nothing happens where
     /// [`View::unfit`](super::View::unfit) says why not.
     Register(Registration),
+    /// A node has started under a name whose former owner is gone for ever: that is retired and
+    /// this registered in one step, so that the cluster has never fewer nodes, and no partition
+    /// asks for fewer copies, than before. Nothing happens where another run of the former owner
+    /// has registered meanwhile, where the newcomer is known, or where
+    /// [`View::unfit`](super::View::unfit) says why not without the former owner.
+    Replace {
+        /// The former owner of the name.
+        disk: DiskId,
+        /// Its run.
+        boot: Boot,
+        /// The node that takes its place.
+        by: Registration,
+    },
     /// An identity leaves the cluster and never comes back; nothing happens when another run of it
     /// has registered meanwhile.
     Retire {

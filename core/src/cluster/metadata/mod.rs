@@ -88,6 +88,7 @@ impl View {
         match change {
             Change::Found { cluster } => self.cluster = self.cluster.or(Some(*cluster)),
             Change::Register(said) => self.register(said),
+            Change::Replace { disk, boot, by } => self.replace((*disk, *boot), by),
             Change::Retire { disk, boot } => self.retire(*disk, *boot),
             Change::Decommission { disk, how } => self.decommission(*disk, *how),
             Change::Fail { nodes, at, rulings } => {

@@ -144,9 +144,13 @@ impl View {
     }
 
     pub(super) fn register(&mut self, said: &Registration) {
-        if self.unfit(said).is_some() {
-            return;
+        if self.unfit(said).is_none() {
+            self.enter(said);
         }
+    }
+
+    /// A run begins that is fit to.
+    fn enter(&mut self, said: &Registration) {
         let disk = said.disk;
         let known = self.nodes.get(&disk);
         let id = match known {
@@ -179,12 +183,37 @@ impl View {
         {
             return;
         }
-        let node = self.nodes.remove(&disk).expect("it has registered");
-        let Node { id, name, zone, .. } = Node::clone(&node);
-        let retired = Retired { id, name, zone, boot, at: self.version };
-        self.retired.insert(disk, Arc::new(retired));
+        self.remove(disk);
         self.bereave(disk);
         self.recount_all();
+    }
+
+    /// An identity leaves for ever, and another one is there in its place.
+    pub(super) fn replace(&mut self, (disk, boot): (DiskId, Boot), by: &Registration) {
+        let is_former = |node: &Arc<Node>| node.boot == boot && node.name == by.name;
+        if self.nodes.contains_key(&by.disk)
+            || !self.nodes.get(&disk).is_some_and(is_former)
+            || self.retired.len() >= RETIRED_MAX
+        {
+            return;
+        }
+        let mut next = self.clone();
+        next.remove(disk);
+        if next.unfit(by).is_none() {
+            next.enter(by);
+            // With both counted: what a set keeps at least falls when a node leaves, and never
+            // because its disk was lost.
+            next.bereave(disk);
+            next.recount_all();
+            *self = next;
+        }
+    }
+
+    fn remove(&mut self, disk: DiskId) {
+        let node = self.nodes.remove(&disk).expect("it has registered");
+        let Node { id, name, zone, boot, .. } = Node::clone(&node);
+        let retired = Retired { id, name, zone, boot, at: self.version };
+        self.retired.insert(disk, Arc::new(retired));
     }
 
     /// A node is to leave; the last one that stays does not.

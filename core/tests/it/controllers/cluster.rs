@@ -54,6 +54,8 @@ pub(super) struct World {
     /// The process that leads, and the term.
     pub(super) leads: Option<usize>,
     pub(super) term: u64,
+    /// The newest time on the disks of those who start.
+    pub(super) newest: WallTime,
     pub(super) wire: VecDeque<(u64, usize, DiskId, ControlMessage)>,
     pub(super) voter_changes: Vec<BTreeSet<NodeId>>,
 }
@@ -71,6 +73,7 @@ impl World {
             learners: BTreeSet::new(),
             leads: None,
             term: 0,
+            newest: WallTime(0),
             wire: VecDeque::new(),
             voter_changes: Vec::new(),
         }
@@ -102,7 +105,8 @@ impl World {
         let wall_off = if said.disk.0.is_multiple_of(3) { -900_000 } else { 0 };
         let wall = WallTime((WALL_BEGAN + self.now / 1_000).saturating_add_signed(wall_off));
         let origin = Now { since_start: Time(0), wall };
-        let seed = ControlSeed { said: said.clone(), founds, view: Arc::new(view.clone()), origin };
+        let (shown, newest) = (Arc::new(view.clone()), self.newest);
+        let seed = ControlSeed { said: said.clone(), founds, view: shown, origin, newest };
         let mut control = Control::recover(seed);
         // Gossip knows whoever runs.
         let running = self.processes.iter().filter(|other| other.halted.is_none());

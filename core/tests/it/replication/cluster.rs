@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use sprawl_core::broker::replica::message::ReplicaMessage;
 use sprawl_core::broker::replica::{
-    Draft, Duty, Envelope, Record, Recovery, Replica, Replication, Scene, Terms,
+    Draft, Duty, Envelope, Images, Note, Record, Recovery, Replica, Replication, Scene, Terms,
 };
 use sprawl_core::cluster::controller::{Failover, Remedy};
 use sprawl_core::cluster::message::{Complaint, LogEnds};
@@ -23,10 +23,18 @@ pub(crate) const PARTITION: PartitionId = PartitionId(1);
 /// After how many entries a state is stored: often, so that recovery begins with one.
 const CHECKPOINT_ENTRIES: u64 = 3;
 
+/// How far apart messages are, in milliseconds: so that a block of retention ends with each, and
+/// the dedup window forgets soon.
+const APART: u64 = 50_000;
+/// How many stores a copy has at most, before it is dropped and placed again.
+const STORES_EACH: u64 = 1 << 20;
+
 /// What a disk has synced.
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) log: BTreeMap<u64, Bytes>,
+    /// Where the log begins, if not with the first entry.
+    pub(crate) begins: u64,
     accepted: Epoch,
     state: Option<Bytes>,
 }
@@ -37,18 +45,23 @@ impl Disk {
         if let Some(last) = store.cut_after {
             self.log.split_off(&(last.0 + 1));
         }
+        if let Some(cut) = store.cut {
+            self.begins = cut.0;
+        }
         for record in store.records {
             let index = record.header().index.0;
-            let end = self.log.last_key_value().map_or(0, |(last, _)| *last);
+            let none = self.begins.max(1) - 1;
+            let end = self.log.last_key_value().map_or(none, |(last, _)| *last);
             assert_eq!(index, end + 1, "an entry is written behind the last one");
             self.log.insert(index, record.bytes().clone());
         }
         if let Some(state) = store.checkpoint {
             self.state = Some(state.bytes);
         }
+        self.log = self.log.split_off(&self.begins);
     }
 
-    fn recover(&self) -> Replica {
+    pub(crate) fn recover(&self) -> Replica {
         let mut recovery = Recovery::begin(PARTITION, self.state.as_deref());
         for (index, bytes) in self.log.range(recovery.from().0..) {
             recovery.feed(EntryIndex(*index), bytes.clone());
@@ -61,6 +74,7 @@ impl Disk {
 pub(crate) struct Run {
     pub(crate) replica: Replica,
     pub(crate) replication: Replication,
+    images: Images,
 }
 
 /// A node, running or not.
@@ -71,6 +85,8 @@ pub(crate) struct Node {
     pub(crate) unsynced: VecDeque<Store>,
     pub(crate) run: Option<Run>,
     pub(crate) view: View,
+    /// How many copies the run has had.
+    copies: u64,
     now: Time,
 }
 
@@ -130,6 +146,7 @@ impl Cluster {
                 unsynced: VecDeque::new(),
                 run: None,
                 view: View::default(),
+                copies: 0,
                 now: Time(0),
             };
             cluster.nodes.push(node);
@@ -162,7 +179,8 @@ impl Cluster {
         let Some(run) = &mut node.run else { return };
         let mut duties = Vec::new();
         let (now, view) = (node.now, &node.view);
-        let mut scene = Scene { now, view, replica: &mut run.replica, duties: &mut duties };
+        let (replica, images) = (&mut run.replica, &run.images);
+        let mut scene = Scene { now, view, replica, duties: &mut duties, images };
         how(&mut run.replication, &mut scene);
         if run.replication.leads() {
             run.replica.apply_to(run.replication.commit());
@@ -213,7 +231,16 @@ impl Cluster {
         };
         let Packet { from, to, message } = packet;
         let to = self.position(to);
+        if !self.has_copy(to) {
+            return;
+        }
         self.act(to, |replication, scene| replication.received(from, message, scene));
+    }
+
+    /// What is on its way from one node to another.
+    pub(crate) fn said_to(&self, to: DiskId, from: DiskId) -> Vec<Packet> {
+        let packets = self.packets.iter().filter(|packet| packet.to == to);
+        packets.filter(|packet| packet.from.0 == from).cloned().collect()
     }
 
     /// The first `count` stores of a node are synced; it hears of it, if it runs.
@@ -249,15 +276,44 @@ impl Cluster {
         let node = &mut self.nodes[at];
         let replica = node.hard.recover();
         assert_eq!(replica.damaged(), None, "on node {}", node.disk);
-        let me = (node.disk, node.boot);
-        let replication = Replication::new(me, &replica, node.hard.accepted, CHECKPOINT_ENTRIES, 1);
-        node.run = Some(Run { replica, replication });
+        node.copies = 0;
+        self.live_here(at, replica);
         self.show(at);
+    }
+
+    /// A copy comes to live on a node.
+    fn live_here(&mut self, at: usize, replica: Replica) {
+        let node = &mut self.nodes[at];
+        let (me, accepted) = ((node.disk, node.boot), node.hard.accepted);
+        let first = 1 + node.copies * STORES_EACH;
+        node.copies += 1;
+        let replication = Replication::new(me, &replica, accepted, CHECKPOINT_ENTRIES, first);
+        node.run = Some(Run { replica, replication, images: Images::default() });
+    }
+
+    /// Whether a node is to have a copy, as far as it knows.
+    fn has_copy(&self, at: usize) -> bool {
+        let node = &self.nodes[at];
+        let partition = node.view.partitions.get(&PARTITION);
+        partition.is_none_or(|partition| partition.replicas.contains(&node.disk))
+    }
+
+    /// A copy that is not wanted any more is erased.
+    fn erase(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        (node.hard, node.unsynced) = (Disk::default(), VecDeque::new());
+        self.reads.retain(|read| read.of.0 != node.disk);
+        let (disk, boot) = (node.disk, node.boot);
+        self.laws.erased((disk, boot));
+        self.live_here(at, Recovery::begin(PARTITION, None).finish());
     }
 
     /// A node sees what is agreed on by now.
     pub(crate) fn show(&mut self, at: usize) {
         self.nodes[at].view = self.view.clone();
+        if self.nodes[at].run.is_some() && !self.has_copy(at) {
+            return self.erase(at);
+        }
         self.act(at, |replication, scene| replication.adopt(WallTime(1), scene));
     }
 
@@ -308,11 +364,24 @@ impl Cluster {
         }
     }
 
+    /// Whoever leads on a node removes what is older than the newest `stay` messages.
+    pub(crate) fn trim(&mut self, at: usize, stay: u64) {
+        let below = Offset(self.published.saturating_sub(stay));
+        let time = WallTime(APART * self.published);
+        self.act(at, |replication, scene| {
+            if replication.leads() {
+                let record = scene.replica.append_note(Note::Trim { below }, time);
+                replication.appended(vec![record], scene);
+            }
+        });
+    }
+
     /// A client publishes on a node; nothing happens unless that leads, as far as it knows.
     pub(crate) fn publish(&mut self, at: usize) -> Option<EntryIndex> {
         let id: MessageId = format!("m{}", self.published).parse().expect("an id");
         let hash = id.hash();
         self.published += 1;
+        let time = WallTime(APART * self.published);
         let mut index = None;
         self.act(at, |replication, scene| {
             if !replication.leads() {
@@ -322,7 +391,6 @@ impl Cluster {
             let envelope = Envelope { id, key, sequence, content_type, headers };
             let draft = Draft { envelope, payload: Bytes::from_static(b"payload") };
             let (terms, mut room) = (Terms::default(), BytesMut::new());
-            let time = WallTime(1);
             let record = scene.replica.append_message(draft, hash, &terms, None, time, &mut room);
             index = Some(record.header().index);
             replication.appended(vec![record], scene);

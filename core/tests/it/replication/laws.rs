@@ -18,6 +18,8 @@ pub(crate) struct Laws {
     committed: BTreeMap<u64, Bytes>,
     /// How far each run has known the log to be committed.
     commits: BTreeMap<(DiskId, Boot), EntryIndex>,
+    /// What the state was at each commit.
+    states: BTreeMap<EntryIndex, u64>,
     broken: Vec<String>,
 }
 
@@ -33,9 +35,14 @@ impl Laws {
         }
     }
 
-    /// How much was ever committed.
+    /// A run has given up its copy.
+    pub(crate) fn erased(&mut self, run: (DiskId, Boot)) {
+        self.commits.remove(&run);
+    }
+
+    /// How far the log was ever committed.
     pub(crate) fn committed(&self) -> u64 {
-        self.committed.len() as u64
+        self.committed.last_key_value().map_or(0, |(index, _)| *index)
     }
 }
 
@@ -64,10 +71,17 @@ impl Cluster {
             if commit < *known {
                 laws.broken.push(format!("CommitNeverRegresses: {known} to {commit}"));
             }
+            if run.replica.is_filling() {
+                continue;
+            }
+            let state = run.replica.state_digest();
+            if *laws.states.entry(commit).or_insert(state) != state {
+                laws.broken.push(format!("StatesAgree: {} at {commit}", node.disk));
+            }
             // What was applied by this run before was compared then.
             let first = if *known == EntryIndex(0) { 1 } else { known.0 + 1 };
             *known = commit.max(*known);
-            for index in first..=commit.0 {
+            for index in first.max(run.replica.begins().0)..=commit.0 {
                 let Some(bytes) = node.hard.log.get(&index) else {
                     let disk = node.disk;
                     laws.broken.push(format!("InSyncHoldsCommitted: {disk} applied {index}"));
@@ -87,12 +101,20 @@ impl Cluster {
     fn check_in_sync(&mut self) {
         let partition = self.partition();
         for member in partition.in_sync.iter().filter(|one| one.standing != Standing::Lost) {
-            let log = &self.nodes[self.position(member.disk)].hard.log;
-            let differs = |(index, bytes): &(&u64, &Bytes)| log.get(index) != Some(bytes);
+            let hard = &self.nodes[self.position(member.disk)].hard;
+            // What was removed is not missed.
+            let differs = |(index, bytes): &(&u64, &Bytes)| {
+                **index >= hard.begins && hard.log.get(*index) != Some(*bytes)
+            };
             // The youngest first: it is what is lost first.
             if let Some((index, _)) = self.laws.committed.iter().rev().find(differs) {
                 let disk = member.disk;
                 let what = format!("InSyncHoldsCommitted: {disk} does not have entry {index}");
+                self.laws.broken.push(what);
+            }
+            let replica = hard.recover();
+            if replica.begins().0 < hard.begins || replica.is_filling() {
+                let what = format!("InSyncHoldsCommitted: {} lacks what is retained", member.disk);
                 self.laws.broken.push(what);
             }
         }
