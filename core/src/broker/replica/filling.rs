@@ -4,7 +4,7 @@
 
 use super::Replica;
 use super::entry::{BadEntry, Record};
-use super::state::{State, Step, What};
+use super::state::{State, Step};
 use crate::ids::{EntryIndex, Epoch, Offset, PartitionId};
 use crate::machine::WallTime;
 use crate::zoo::{Bug, planted};
@@ -33,8 +33,9 @@ impl Filling {
 
 impl Replica {
     /// A replica that was given its state and nothing else: its log is to begin at `begins`.
-    pub(super) fn installed(id: PartitionId, state: State, begins: EntryIndex) -> Self {
+    pub(super) fn installed(id: PartitionId, mut state: State, begins: EntryIndex) -> Self {
         let lacks_some = begins <= state.applied && !planted(Bug::RetainedNotCopied);
+        state.is_hollow = lacks_some;
         let filling = lacks_some.then(|| Filling::new(begins, None));
         Self::recovered(id, state, Vec::new(), None, filling)
     }
@@ -81,9 +82,7 @@ impl Replica {
         if header.index != filling.next || !follows || is_last && !ends_there {
             return Err(BadEntry::Malformed(format!("{header:?} while filling at {filling:?}")));
         }
-        if let What::Message(id, ..) = step.what {
-            state.window.insert(id, step.offset, step.time, step.index);
-        }
+        state.remember(&step);
         self.memory.push(record.clone());
         self.filling = Some(Filling::new(header.index.next(), Some(reached)));
         Ok(())

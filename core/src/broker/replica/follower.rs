@@ -113,18 +113,18 @@ impl Replication {
             None => {}
         }
         let (replica, commit) = (&*scene.replica, scene.replica.commit());
-        let common = match (replica.damaged(), replica.is_filling()) {
+        let common = match (replica.damaged(), replica.lacking()) {
             (Some(_), _) => Common::Forgotten,
             // All that it has is committed.
-            (None, true) => Common::At(replica.last()),
-            (None, false) => common(&replica.epochs(), replica.last(), starts),
+            (None, Some(_)) => Common::At(replica.last()),
+            (None, None) => common(&replica.epochs(), replica.last(), starts),
         };
         match common {
             Common::Forgotten => {
                 tell(Matched::Forgotten);
                 self.follow(leader, (epoch, round), Stage::Apart, scene);
             }
-            Common::At(at) if at < commit && !replica.is_filling() => {
+            Common::At(at) if at < commit && replica.lacking().is_none() => {
                 tell(Matched::Damaged { commit });
                 self.follow(leader, (epoch, round), Stage::Damaged, scene);
                 let member = self.me.0;
@@ -179,8 +179,10 @@ impl Replication {
             None => return tell(ReplicaMessage::Unmatched { epoch, round }),
         };
         if round > follower.round {
-            // A state that ends below what is known to be committed would undo that.
-            let is_late = image.applied < commit || matches!(follower.stage, Stage::Damaged);
+            // A state that ends below what is known to be committed would undo that, where what is
+            // known is whole.
+            let would_undo = image.applied < commit && scene.replica.damaged().is_none();
+            let is_late = would_undo || matches!(follower.stage, Stage::Damaged);
             // With no room for it the leader asks again.
             let Some(collecting) = Collecting::begin(image, scene.images).filter(|_| !is_late)
             else {

@@ -121,6 +121,10 @@ impl Leader {
             let progress = self.followers.entry(disk).or_insert_with(|| Progress::new(scene.now));
             let node = scene.view.nodes.get(&disk);
             progress.is_up = node.is_some_and(|node| node.down.is_none());
+            if !progress.is_up && progress.stage == Stage::Installing {
+                // Others may get theirs meanwhile.
+                progress.rematch(scene.now);
+            }
             // A new run has forgotten that it follows, and does not say so before it is spoken to.
             node.map(|node| progress.hear(node.boot, scene.now));
         }
@@ -182,16 +186,16 @@ impl Leader {
         }
         let falls_short = match matched {
             Matched::At(at) if at <= last => {
-                progress.matched(at, now);
+                progress.matched(at, commit, now);
                 at < commit
             }
             // What somebody has who counts is not replaced: it may be all that there is of it.
             Matched::Forgotten if !counts => {
-                progress.begin(Stage::Lacking, now);
+                progress.loses_all(Stage::Lacking, now);
                 false
             }
             Matched::At(_) | Matched::Forgotten | Matched::Damaged { .. } => {
-                progress.begin(Stage::Apart, now);
+                progress.loses_all(Stage::Apart, now);
                 true
             }
         };
@@ -284,7 +288,7 @@ impl Leader {
         let replica = &*scene.replica;
         let is_own = |record: &Record| {
             let Header { index, epoch, .. } = *record.header();
-            index <= replica.commit() || replica.epoch_at(index) == Some(epoch)
+            index <= replica.last() && replica.epoch_at(index).is_none_or(|known| known == epoch)
         };
         let result = result.map(|mut records| {
             let is_there = records.first().is_some_and(|first| first.header().index == from);
@@ -446,14 +450,14 @@ impl Leader {
         if scene.now < self.propose_at || partition.version != self.version {
             return;
         }
-        if self.is_stuck(scene) && partition.in_sync.len() > 1 {
+        let added = self.ready(partition, scene);
+        if self.is_stuck(scene) && partition.in_sync.len() > 1 && added.is_empty() {
             // What is not on this disk is not committed: another one is to lead.
             let (partition, epoch) = (self.id, self.epoch);
             scene.duties.push(Duty::Complain(Complaint::Slow { partition, epoch }));
             self.propose_at = scene.now + PROPOSE_AGAIN;
             return;
         }
-        let added = self.ready(partition, scene);
         let comes = |disk: &DiskId| added.iter().any(|addition| addition.disk == *disk);
         let others = partition.in_sync.iter().filter(|member| member.disk != self.me.0);
         let (gone, here): (Vec<Member>, Vec<Member>) =

@@ -252,6 +252,12 @@ impl Replica {
         self.overlay.find(id).map_or(Known::New, |&offset| Known::UnderWay(offset))
     }
 
+    /// Whether a message with this id would be a repeat.
+    #[must_use]
+    pub fn remembers(&self, id: IdHash) -> bool {
+        self.find(id) != Known::New
+    }
+
     /// What the partition knows of a numbered message: a repeat of its producer's newest is known,
     /// and what is above is new.
     ///

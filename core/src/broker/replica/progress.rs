@@ -48,7 +48,7 @@ pub(super) struct Progress {
     round: Option<u64>,
     /// The state that it is given.
     pub(super) sending: Option<Sending>,
-    /// The last entry of the state that it was given, and lacks some of.
+    /// What was committed when it was matched: while it has less, the log stays as it is for it.
     fills_to: EntryIndex,
     /// The last entry that it holds durably: said in this epoch, after the match.
     pub(super) held: EntryIndex,
@@ -125,6 +125,12 @@ impl Progress {
         (self.again, self.wait) = (now, AGAIN.0);
     }
 
+    /// What it has said that it holds, it does not hold any more.
+    pub(super) fn loses_all(&mut self, stage: Stage, now: Time) {
+        (self.held, self.held_by_run) = (EntryIndex(0), EntryIndex(0));
+        self.begin(stage, now);
+    }
+
     /// The number of what is said to it, the `next` one where it has none.
     pub(super) fn number(&mut self, next: &mut u64) -> u64 {
         *self.round.get_or_insert_with(|| {
@@ -169,12 +175,13 @@ impl Progress {
         self.wait = (2 * self.wait).min(AGAIN.1);
     }
 
-    /// Its log is the beginning of the leader's, up to `at`.
-    pub(super) fn matched(&mut self, at: EntryIndex, now: Time) {
-        self.stage = Stage::Streaming;
+    /// Its log is the beginning of the leader's, up to `at`; so far as `commit` is committed.
+    pub(super) fn matched(&mut self, at: EntryIndex, commit: EntryIndex, now: Time) {
+        (self.stage, self.sending) = (Stage::Streaming, None);
         self.forget_flight();
-        if let Some(sending) = self.sending.take() {
-            (self.fills_to, self.moved) = (sending.image().applied, now);
+        self.fills_to = commit;
+        if at < commit {
+            self.moved = now;
         }
         self.next = at.next();
         (self.held, self.held_by_run) = (self.held.min(at), self.held_by_run.min(at));
@@ -293,7 +300,7 @@ mod tests {
         let mut progress = Progress::new(START);
         assert!(!progress.has_room(), "nothing is sent before the match");
         assert!(progress.hear(Boot(1), START));
-        progress.matched(EntryIndex(4), START);
+        progress.matched(EntryIndex(4), EntryIndex(0), START);
         let mut sent = 0;
         while progress.has_room() {
             progress.fly(progress.next, IN_FLIGHT_BYTES_MAX / 8 + 1, START);
@@ -316,7 +323,7 @@ mod tests {
     fn a_new_run_is_found_out_about_again_and_an_old_one_says_nothing() {
         let mut progress = Progress::new(START);
         assert!(progress.hear(Boot(2), START));
-        progress.matched(EntryIndex(4), START);
+        progress.matched(EntryIndex(4), EntryIndex(0), START);
         assert!(!progress.hear(Boot(1), START));
         assert!(progress.hear(Boot(3), START));
         assert_eq!((progress.stage, progress.held), (Stage::Matching, EntryIndex(4)));

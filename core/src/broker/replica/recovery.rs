@@ -113,9 +113,7 @@ impl Recovery {
             return;
         }
         self.filled = Some((step.epoch, step.end(), step.time));
-        if let What::Message(id, ..) = step.what {
-            self.state.window.insert(id, step.offset, step.time, step.index);
-        }
+        self.state.remember(&step);
     }
 
     /// The partition as the disk holds it, with no role until a view gives it one.

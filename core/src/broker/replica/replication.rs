@@ -214,6 +214,13 @@ impl Replication {
         } else if epoch > self.accepted || epoch == self.accepted && self.leads() && !leads {
             self.step_down(epoch, scene);
         }
+        if let Part::Follower(follower) = &self.part
+            && matches!(follower.stage, Stage::Installing(_))
+            && view.nodes.get(&follower.leader).is_none_or(|node| node.down.is_some())
+        {
+            // Others' states may come meanwhile; this leader begins anew when it is back.
+            self.part = Part::None;
+        }
         if let Some((from, message)) = self.early.take() {
             self.received(from, message, scene);
         }
