@@ -2,9 +2,9 @@
 //! those that are retained, or that the dedup window is read back from, its log ends before its
 //! state. It leads nothing, and nobody counts on it.
 
-use super::Replica;
 use super::entry::{BadEntry, Record};
 use super::state::{State, Step};
+use super::{Checkpoint, Replica};
 use crate::ids::{EntryIndex, Epoch, Offset, PartitionId};
 use crate::machine::WallTime;
 use crate::zoo::{Bug, planted};
@@ -40,10 +40,9 @@ impl Replica {
         Self::recovered(id, state, Vec::new(), None, filling)
     }
 
-    /// The state to give to a replica that lacks what was removed: the last entry that it contains,
-    /// its stored form, and the first entry that it needs beside it.
-    pub(super) fn image(&self) -> (EntryIndex, bytes::Bytes, EntryIndex) {
-        (self.commit(), self.state.hollow(self.id).bytes, self.begins())
+    /// The state to give to a replica that lacks what was removed.
+    pub(super) fn image(&self) -> Checkpoint {
+        Checkpoint { from: self.begins(), ..self.state.hollow(self.id) }
     }
 
     /// How far the log is, where it ends before the state.
@@ -89,7 +88,7 @@ impl Replica {
     }
 
     /// So much is durable: whole is what has all of it.
-    pub(super) fn is_filled_to(&mut self, index: EntryIndex) {
+    pub(super) fn filled_to(&mut self, index: EntryIndex) {
         if self.is_filling() && index >= self.commit() {
             self.filling = None;
             self.state.is_hollow = false;

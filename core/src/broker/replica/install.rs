@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::Checkpoint;
 use super::leader::APPEND_BYTES_MAX;
 use super::message::Image;
 use crate::ids::EntryIndex;
@@ -62,13 +63,9 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// Begins to send an image that ends with `applied`; `from` is the first entry that is needed
-    /// beside it.
-    pub(super) fn begin(
-        (applied, bytes, from): (EntryIndex, Bytes, EntryIndex),
-        _place: Place,
-        now: Time,
-    ) -> Self {
+    /// Begins to send a state.
+    pub(super) fn begin(state: Checkpoint, _place: Place, now: Time) -> Self {
+        let Checkpoint { applied, from, bytes } = state;
         let image = Image { applied, bytes: bytes.len() as u64 };
         Self { bytes, image, from, have: 0, moved: now, _place }
     }
@@ -141,7 +138,8 @@ mod tests {
     fn pieces_come_together_whatever_is_lost_or_doubled() {
         let images = Images::default();
         let bytes: Bytes = (0..3 * APPEND_BYTES_MAX).map(|at| at as u8).collect();
-        let whole = (EntryIndex(9), bytes.clone(), EntryIndex(4));
+        let (applied, from) = (EntryIndex(9), EntryIndex(4));
+        let whole = Checkpoint { applied, from, bytes: bytes.clone() };
         let place = images.to_send().expect("the first one");
         let mut sending = Sending::begin(whole, place, Time(0));
         assert!(images.to_send().is_none(), "one at a time");

@@ -400,7 +400,7 @@ impl Leader {
         let progress = self.followers.get_mut(&to).expect("it is due");
         let Some(place) = scene.images.to_send() else { return progress.sent(now) };
         let image = scene.replica.image();
-        if image.1.len() > IMAGE_BYTES_MAX {
+        if image.bytes.len() > IMAGE_BYTES_MAX {
             return progress.begin(Stage::Apart, now);
         }
         progress.install(Sending::begin(image, place, now), now);

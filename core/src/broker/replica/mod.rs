@@ -340,7 +340,7 @@ impl Replica {
         assert!(index <= self.last(), "persisted {index} beyond the last entry {}", self.last());
         assert!(index >= self.persisted, "persisted {index} after {}", self.persisted);
         self.persisted = index;
-        self.is_filled_to(index);
+        self.filled_to(index);
     }
 
     /// Commits and applies the next entry that is not behind `commit`.

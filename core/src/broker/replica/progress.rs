@@ -159,8 +159,8 @@ impl Progress {
     pub(super) fn wants(&self, now: Time) -> Option<EntryIndex> {
         let sending = self.sending.as_ref().map(|sending| sending.from);
         let fills = self.stage == Stage::Streaming && self.held < self.fills_to;
-        let is_here = self.is_up && now.since(self.moved) < FILLING_PATIENCE;
-        sending.or((fills && is_here).then_some(self.held.next())).filter(|_| self.is_up)
+        let comes_on = fills && now.since(self.moved) < FILLING_PATIENCE;
+        sending.or(comes_on.then_some(self.held.next())).filter(|_| self.is_up)
     }
 
     fn forget_flight(&mut self) {

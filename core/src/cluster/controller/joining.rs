@@ -108,14 +108,15 @@ impl Controller {
         }
         let by = said.clone();
         let is_known = view.nodes.contains_key(&said.disk);
-        effects.push(ControlEffect::Decide(match replaced {
-            Some((disk, boot)) if is_known => Change::Retire { disk, boot },
-            Some((disk, boot)) => Change::Replace { disk, boot, by: by.clone() },
-            None => Change::Register(by.clone()),
-        }));
-        if is_known && replaced.is_some() {
-            effects.push(ControlEffect::Decide(Change::Register(by)));
-        }
+        let changes = match replaced {
+            // It takes another one's name, and there is one node less.
+            Some((disk, boot)) if is_known => {
+                vec![Change::Retire { disk, boot }, Change::Register(by)]
+            }
+            Some((disk, boot)) => vec![Change::Replace { disk, boot, by }],
+            None => vec![Change::Register(by)],
+        };
+        effects.extend(changes.into_iter().map(ControlEffect::Decide));
         let until = now.since_start + ANSWER_WAIT;
         self.joins.waiting.insert(said.disk, Join { said: said.clone(), asker, until });
         None
