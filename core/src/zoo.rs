@@ -42,6 +42,8 @@ pub enum Bug {
     FollowersNotAwaited,
     /// A follower that was given the state counts before it has the messages that are retained.
     RetainedNotCopied,
+    /// A copy that is moved counts before it holds anything.
+    MovedBeforeInSync,
     /// A follower says that it holds entries before they are synced.
     ReplicaAnsweredEarly,
     /// A new leader goes on in the epoch of the one before.

@@ -229,9 +229,12 @@ impl NodeHandle {
         Some(all)
     }
 
-    /// Ends the node: what waits for the disk is synced and answered, the rest is left unknown.
-    /// Returns when it has ended.
+    /// Ends the node: others take over what it leads, as far as they can within a moment; what
+    /// waits for the disk is synced and answered, the rest is left unknown. Returns when it has
+    /// ended.
     pub async fn shutdown(&self) -> Ended {
+        // Whatever comes of it, the node ends: what was not handed over is noticed by its silence.
+        let _ = self.control(ControlRequest::Farewell).await;
         // An error means that the node has ended already; `ended` then says how.
         let _ = self.stop.send(()).await;
         self.ended().await

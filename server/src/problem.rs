@@ -222,7 +222,7 @@ impl From<Refused> for Problem {
             Refused::ExpiresBeforeDue => Kind::Impossible,
             Refused::OverShare { .. } => Kind::OverShare,
             Refused::Overloaded(_) | Refused::Busy { .. } => Kind::Overloaded,
-            Refused::NotReady => Kind::NotReady,
+            Refused::NotReady | Refused::Frozen => Kind::NotReady,
             Refused::DiskFull => Kind::DiskFull,
             Refused::Damaged(_) => Kind::Damaged,
         };
@@ -273,6 +273,7 @@ mod tests {
             (Refused::SubscriptionDiffers(subscription, "topics"), 409, None),
             (Refused::Overloaded("much waits"), 503, Some("1")),
             (Refused::NotReady, 503, Some("1")),
+            (Refused::Frozen, 503, Some("1")),
             (Refused::DiskFull, 503, Some("10")),
             (Refused::TooLargeToForward, 413, None),
             (Refused::Damaged(damage), 500, None),

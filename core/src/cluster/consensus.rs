@@ -61,4 +61,6 @@ pub enum RaftChange {
     Voters(BTreeSet<NodeId>),
     /// Forget a node that does not vote.
     Remove(NodeId),
+    /// Have another voter lead.
+    HandOver,
 }

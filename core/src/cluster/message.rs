@@ -47,6 +47,10 @@ pub enum ControlMessage {
     AskBegun(Begun),
     /// In which of the partitions that were asked about the subscription has begun.
     Begun(Begun),
+    /// From a node to every voter: this run is about to end, and others are to take over from it.
+    Farewell,
+    /// To the controller: what nodes have to do is to be evened out now.
+    Rebalance,
 }
 
 /// Partitions of a subscription, at most [`BEGUN_MAX`].

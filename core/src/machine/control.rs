@@ -192,6 +192,11 @@ pub enum ControlRequest {
         /// How.
         how: Leaving,
     },
+    /// Even out what nodes have to do, as soon as that can be.
+    Rebalance,
+    /// This run is about to end: have others take over what it leads. It is answered when they
+    /// have, and as unknown where that takes too long; nothing else is to be expected of this run.
+    Farewell,
     /// Say how the control plane stands, as this node sees it.
     Status,
 }

@@ -511,6 +511,12 @@ pub enum Refused {
     /// The partition has no leader that may answer yet; try again after a pause.
     #[error("the partition has no leader yet")]
     NotReady,
+    /// The partition's set waits for a member that is down, and cannot do without it.
+    #[error(
+        "too few of the partition's replicas live: it takes messages again when one that is down \
+         is back, or another one has its copy"
+    )]
+    Frozen,
     /// Another node leads the partition, and the request is larger than what nodes hand on.
     #[error("the request is too large to be handed on to the node that leads the partition")]
     TooLargeToForward,

@@ -352,3 +352,53 @@ proptest! {
         prop_assert_eq!(named.sum::<usize>(), dead.len(), "each once, and nobody else: {:?}", log);
     }
 }
+
+#[test]
+fn a_run_that_is_told_to_end_is_down_before_it_is_silent() {
+    let mut world = World::cluster(3, 12, 0);
+    world.ask(1, ControlRequest::Farewell);
+    world.pass(150);
+    assert_eq!((world.down(), world.fails()), (vec![2], 1));
+    assert_eq!(world.processes[1].replies, [ControlResponse::Done]);
+    // It runs on for a while: nobody takes it for back, whoever leads.
+    world.elect();
+    world.pass(3_000);
+    assert_eq!((world.down(), world.fails()), (vec![2], 1));
+    world.kill(1);
+    let (said, applied) = (world.processes[1].said.clone(), world.processes[1].applied);
+    world.start_from(Registration { boot: Boot(2), run: 99, ..said }, None, applied);
+    world.pass(1_000);
+    assert_eq!((world.down(), world.view().nodes[&DiskId(2)].boot), (vec![], Boot(2)));
+}
+
+#[test]
+fn a_leader_that_is_told_to_end_decides_that_itself_and_hands_the_lead_on() {
+    let mut world = World::cluster(3, 13, 0);
+    let leader = world.leads.expect("somebody leads");
+    let disk = world.processes[leader].said.disk.0;
+    world.ask(leader, ControlRequest::Farewell);
+    world.pass(600);
+    assert_eq!((world.down(), world.fails()), (vec![disk], 1));
+    assert_ne!(world.leads, Some(leader));
+    assert_eq!(world.processes[leader].replies, [ControlResponse::Done]);
+}
+
+#[test]
+fn the_only_voter_ends_when_the_other_one_knows_and_one_without_quorum_after_a_while() {
+    let mut world = World::cluster(2, 14, 0);
+    world.kill(1);
+    world.ask(0, ControlRequest::Farewell);
+    world.pass(300);
+    assert_eq!((world.down(), world.processes[0].replies.len()), (vec![1], 0), "nobody has heard");
+    world.processes[1].is_paused = false;
+    world.pass(600);
+    assert_eq!(world.processes[0].replies, [ControlResponse::Done]);
+
+    let mut world = World::cluster(3, 15, 0);
+    (0..3).filter(|at| *at != 2).for_each(|at| world.kill(at));
+    world.ask(2, ControlRequest::Farewell);
+    world.pass(1_900);
+    assert_eq!(world.processes[2].replies, []);
+    world.pass(400);
+    assert_eq!(world.processes[2].replies, [ControlResponse::Unknown]);
+}

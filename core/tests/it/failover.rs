@@ -1,6 +1,8 @@
 //! What the controller decides about partitions when nodes fail: whom it asks, who leads, who goes,
 //! where copies are made.
 
+mod balance;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sprawl_core::broker::delivery::{AckToken, Delivered};
 use sprawl_core::broker::routing::{HOPS_MAX, Routed, wire};
-use sprawl_core::cluster::metadata::Change;
+use sprawl_core::cluster::metadata::*;
 use sprawl_core::cluster::subscription::{Delivery, StartFrom};
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
@@ -432,4 +432,33 @@ proptest! {
             let _ = wire::decode_answer(bytes.into());
         }
     }
+}
+
+#[test]
+fn a_set_that_waits_for_a_dead_member_refuses_at_once_and_answers_repeats() {
+    let mut nodes = three();
+    nodes.agree(Change::Raise { level: REPLICATION_LEVEL });
+    let stored = nodes.publish(3, "t1", "before");
+    assert_eq!(published(nodes.answers.get(&stored)), Some((0, false)));
+    let (partition, epoch, by) = (PartitionId(1), Epoch(1), (DiskId(1), Boot(1)));
+    let nothing = |version| {
+        let (leader, removed, lost, placed, dropped) = (None, vec![], vec![], vec![], vec![]);
+        Ruling { partition, epoch, version, leader, removed, lost, placed, dropped }
+    };
+    nodes.agree(Change::Rule { rulings: vec![Ruling { placed: vec![DiskId(2)], ..nothing(1) }] });
+    let added = vec![Addition { disk: DiskId(2), boot: Boot(1), standing: Standing::Whole }];
+    let adjustment = Adjustment { partition, epoch, version: 2, added, removed: vec![] };
+    nodes.agree(Change::Adjust { by, adjustments: vec![adjustment] });
+    let (gone, at) = (vec![(DiskId(2), Boot(1))], WallTime(9));
+    nodes.agree(Change::Fail { nodes: gone.clone(), at, rulings: vec![nothing(3)] });
+    for door in [1, 3] {
+        let refused = nodes.publish(door, "t1", "new");
+        assert!(matches!(nodes.answers[&refused], Response::Refused(Refused::Frozen)));
+        let repeat = nodes.publish(door, "t1", "before");
+        assert_eq!(published(nodes.answers.get(&repeat)), Some((0, true)));
+    }
+    // It is back: what comes now waits for it.
+    nodes.agree(Change::Revive { nodes: gone });
+    let waits = nodes.publish(3, "t1", "new");
+    assert!(!nodes.answers.contains_key(&waits));
 }

@@ -78,7 +78,7 @@ fn a_node_that_comes_gets_its_share_and_nothing_else_moves() {
     let before = nodes(9, 1);
     let mut owners = place(&before, 900, 1);
     let after = nodes(10, 1);
-    let moves = moves(&Candidates::new(after.clone()), &owners);
+    let moves = moves(&Candidates::new(after.clone()), &owners, 1_000);
     let new = after[9].disk;
     let to_new = moves.iter().filter(|step| step.to == new).count();
     assert_eq!(to_new, 90, "its share");
@@ -93,7 +93,7 @@ fn a_node_that_goes_is_shared_among_the_others() {
     let all = nodes(10, 1);
     let mut owners = place(&all, 1_000, 1);
     let lost = loads(&owners)[&all[9].disk] as usize;
-    let moves = moves(&Candidates::new(all[..9].to_vec()), &owners);
+    let moves = moves(&Candidates::new(all[..9].to_vec()), &owners, 1_000);
     assert!((lost..lost + 50).contains(&moves.len()), "{} moves for {lost}", moves.len());
     carry(&mut owners, &moves);
     assert!(loads(&owners).values().all(|load| (111..=112).contains(load)));
@@ -101,8 +101,29 @@ fn a_node_that_goes_is_shared_among_the_others() {
     assert_eq!(again, [], "what is even stays");
 }
 
+#[test]
+fn of_too_many_owners_whoever_shares_a_zone_goes_first_and_then_the_fullest() {
+    let mut all = nodes(4, 2);
+    all.iter_mut().zip([5, 9, 1, 2]).for_each(|(node, held)| node.held = held);
+    let places = Candidates::new(all.clone());
+    let disks: Vec<DiskId> = all.iter().map(|node| node.disk).collect();
+    assert_eq!(
+        places.surplus(&[disks[0], disks[1], disks[2]]),
+        Some(0),
+        "the zone before the load"
+    );
+    assert_eq!(places.surplus(&disks), Some(1), "the load");
+    assert_eq!(
+        places.surplus(&[disks[3], disks[0], DiskId(99)]),
+        Some(1),
+        "nobody knows a stranger"
+    );
+    all.iter_mut().for_each(|node| (node.held, node.zone) = (4, String::new()));
+    assert_eq!(Candidates::new(all).surplus(&disks), Some(3), "the last");
+}
+
 fn moves_again(nodes: &[Candidate], owners: &Owners) -> Vec<Move> {
-    moves(&Candidates::new(nodes.to_vec()), owners)
+    moves(&Candidates::new(nodes.to_vec()), owners, 1_000)
 }
 
 proptest! {

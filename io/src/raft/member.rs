@@ -179,7 +179,7 @@ impl<N: Network, C: Clock> Member<N, C> {
             let votes = status.voters.contains(&NodeId(membership.node));
             if status.is_leader_ready && !status.is_joint && !votes && resigned < status.term {
                 resigned = status.term;
-                resign(&raft);
+                tokio::spawn(hand_over(raft.clone()));
             }
             // Time means nothing to a leader that has nobody: it sends no heartbeats, and none are
             // missing.
@@ -365,23 +365,23 @@ fn finish_change(raft: &Raft) -> JoinHandle<()> {
     })
 }
 
-/// Hands the lead to the voter that has most of the log: a leader that was taken out of the voters
-/// by a change that another one began leads on as far as openraft is concerned, and hears nobody.
-/// Where that is lost, the voters miss its heartbeats and elect one of them.
-fn resign(raft: &Raft) {
+/// Hands the lead to the voter that has most of the log, when this node is about to end or has no
+/// vote any more: a leader that was taken out of the voters by a change that another one began
+/// leads on as far as openraft is concerned, and hears nobody. Where that is lost, the voters miss
+/// its heartbeats and elect one of them.
+async fn hand_over(raft: Raft) {
     let successor = {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let matched = |id: &u64| metrics.replication.as_ref()?.get(id).copied().flatten();
-        metrics.membership_config.membership().voter_ids().max_by_key(matched)
+        let members = metrics.membership_config.membership();
+        members.voter_ids().filter(|id| *id != metrics.id).max_by_key(matched)
     };
-    let (Some(successor), raft) = (successor, raft.clone()) else { return };
-    tokio::spawn(async move {
-        match raft.trigger().transfer_leader(successor).await {
-            Ok(()) => tracing::info!(successor, "a leader without a vote hands the lead on"),
-            Err(error) => tracing::debug!(%error, successor, "the lead is not handed on"),
-        }
-    });
+    let Some(successor) = successor else { return };
+    match raft.trigger().transfer_leader(successor).await {
+        Ok(()) => tracing::info!(successor, "this node hands the lead on"),
+        Err(error) => tracing::debug!(%error, successor, "the lead is not handed on"),
+    }
 }
 
 /// Changes the group, if this node leads it and nothing else is being changed.
@@ -400,6 +400,7 @@ fn reconfigure(raft: &Raft, change: RaftChange) -> JoinHandle<()> {
                 let nodes = [node.0].into();
                 raft.change_membership(ChangeMembers::RemoveNodes(nodes), true).await
             }
+            RaftChange::HandOver => return hand_over(raft).await,
         };
         match changed {
             Ok(_) => tracing::info!(?change, "the group that agrees has changed"),

@@ -1,15 +1,17 @@
-//! POST /cluster/leave and /cluster/nodes/{id}/decommission: a node goes for good.
+//! POST /cluster/leave, /cluster/nodes/{id}/decommission and /cluster/rebalance: a node goes for
+//! good, and what the others have to do is evened out.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use sprawl_core::cluster::metadata::{Leaving, View};
+use sprawl_core::cluster::placement;
 use sprawl_core::ids::{DiskId, SubscriptionId};
 use sprawl_core::machine::ControlRequest;
 use utoipa::ToSchema;
 
-use super::nodes;
+use super::nodes::{self, NodeShown};
 use super::query::{Named, Query};
 use super::{Face, forms, json};
 use crate::problem::{Kind, Problem, ProblemDocument};
@@ -21,6 +23,15 @@ pub(super) struct Leaves {
     status: &'static str,
     /// The node.
     node_id: String,
+}
+
+/// What nodes have to do.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Balance {
+    /// `balanced`, or `balancing` where something is to be moved or is under way.
+    status: &'static str,
+    /// What each of them holds and leads now.
+    nodes: Vec<NodeShown>,
 }
 
 /// Has this node leave its cluster for good, as soon as it holds no partition any more.
@@ -64,6 +75,25 @@ pub(super) async fn decommission(
     let how = how(query)?;
     let disk = find(&face.0.node.view(), &node)?;
     decide(&face, disk, how).await
+}
+
+/// Has copies of partitions, and then their lead, moved to nodes that have fewer, without waiting
+/// until the cluster does that by itself.
+#[utoipa::path(
+    post, path = "/cluster/rebalance", tag = "cluster",
+    responses(
+        (status = 200, description = "The controller is asked to", body = Balance),
+        (status = 503, description = "Nobody leads at the moment; try again",
+            body = ProblemDocument),
+        (status = 504, description = "Not known; try again", body = ProblemDocument),
+    )
+)]
+pub(super) async fn rebalance(State(face): State<Face>, query: Query) -> Result<Response, Problem> {
+    query.end("")?;
+    face.change(ControlRequest::Rebalance).await?;
+    let view = face.0.node.view();
+    let status = if placement::is_even(&view) { "balanced" } else { "balancing" };
+    Ok(json(StatusCode::OK, &Balance { status, nodes: nodes::all(&face, &view) }))
 }
 
 fn how(mut query: Query) -> Result<Leaving, Problem> {

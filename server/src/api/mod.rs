@@ -210,6 +210,7 @@ pub(crate) fn router(face: Face) -> Router {
         .route("/cluster/status", get(cluster::status))
         .route("/cluster/leave", post(administration::leave))
         .route("/cluster/nodes/{id}/decommission", post(administration::decommission))
+        .route("/cluster/rebalance", post(administration::rebalance))
         .route("/dht", get(dht::dht))
         .route("/metrics", get(metrics::metrics))
         .route("/openapi.json", get(openapi::openapi))

@@ -60,6 +60,7 @@ const PROBLEM: &str = "ProblemDocument";
         cluster::status,
         administration::leave,
         administration::decommission,
+        administration::rebalance,
         dht::dht,
         metrics::metrics,
         self::openapi,

@@ -11,22 +11,26 @@ use crate::process::signal;
 /// How many rounds are run of each kind where nobody asks for more: `SPRAWL_TEST_ROUNDS`.
 const ROUNDS: usize = 2;
 
-fn rounds() -> usize {
+pub(crate) fn rounds() -> usize {
     let asked = std::env::var_os("SPRAWL_TEST_ROUNDS");
     let number = |asked: std::ffi::OsString| asked.to_str().and_then(|asked| asked.parse().ok());
     asked.map_or(ROUNDS, |asked| number(asked).expect("SPRAWL_TEST_ROUNDS is a number"))
 }
 
 /// How long something took, round by round.
-struct Times(&'static str, Vec<Duration>);
+pub(crate) struct Times(&'static str, Vec<Duration>);
 
 impl Times {
-    fn new(what: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str) -> Self {
         Self(what, Vec::new())
     }
 
-    fn note(&mut self, began: Instant) {
+    pub(crate) fn note(&mut self, began: Instant) {
         self.1.push(began.elapsed());
+    }
+
+    pub(crate) fn extend(&mut self, times: Vec<Duration>) {
+        self.1.extend(times);
     }
 }
 
@@ -35,11 +39,12 @@ impl Drop for Times {
         self.1.sort_unstable();
         let at = |place: usize| self.1.get(place).copied().unwrap_or_default();
         let (p50, max) = (at(self.1.len() / 2), at(self.1.len().saturating_sub(1)));
-        println!("{}: {} rounds, p50 {p50:.2?}, max {max:.2?}", self.0, self.1.len());
+        let p99 = at(self.1.len().saturating_sub(1) * 99 / 100);
+        println!("{}: {} times, p50 {p50:.2?}, p99 {p99:.2?}, max {max:.2?}", self.0, self.1.len());
     }
 }
 
-fn started(count: usize) -> Nodes {
+pub(crate) fn started(count: usize) -> Nodes {
     let mut nodes = Nodes::new(count);
     nodes.start_all(&(0..count).collect::<Vec<_>>());
     whole(&nodes);
@@ -48,7 +53,7 @@ fn started(count: usize) -> Nodes {
 }
 
 /// Waits until all are there, and as many vote as are to.
-fn whole(nodes: &Nodes) -> Value {
+pub(crate) fn whole(nodes: &Nodes) -> Value {
     let count = nodes.nodes.len();
     let fits = |shown: &Value| all_healthy(shown, count) && vote(shown, 2 * (count / 3) + 1);
     nodes.settled("a whole cluster", fits)

@@ -64,6 +64,11 @@ impl Connection {
         self.receive()
     }
 
+    /// An answer may take this long from now on.
+    pub(crate) fn waits(&self, span: Duration) {
+        self.stream.set_read_timeout(Some(span)).expect("a span that is not zero");
+    }
+
     /// A second handle to write by.
     pub(crate) fn writer(&self) -> io::Result<TcpStream> {
         self.stream.try_clone()

@@ -186,6 +186,7 @@ pub(super) struct Sum {
     led_after: Vec<Duration>,
     settled_after: Vec<Duration>,
     led_again_after: Vec<Duration>,
+    served_on_after: Vec<Duration>,
     served_again_after: Vec<Duration>,
 }
 
@@ -199,6 +200,7 @@ impl Sum {
         self.led_after.push(outcome.led_after);
         self.settled_after.push(outcome.settled_after);
         self.led_again_after.extend(outcome.led_again_after);
+        self.served_on_after.extend(outcome.served_on_after);
         self.served_again_after.extend(outcome.served_again_after);
         let raft = &outcome.raft;
         for (what, count) in [
@@ -210,6 +212,8 @@ impl Sum {
             ("messages read back", outcome.mail.1),
             ("messages removed", outcome.removed),
             ("states given to replicas", outcome.installed),
+            ("copies moved", outcome.moved.0),
+            ("leads moved", outcome.moved.1),
             (LOST, outcome.mail.2),
             ("logs cut back", raft.truncations),
             ("membership changes", raft.membership_changes),
@@ -255,6 +259,7 @@ impl Sum {
             ("led after healing", &mut self.led_after),
             ("settled after healing", &mut self.settled_after),
             ("led again after a leader's death", &mut self.led_again_after),
+            ("served on after one was told to end", &mut self.served_on_after),
             ("served again after a third's death", &mut self.served_again_after),
         ] {
             all.sort();

@@ -58,6 +58,7 @@ const ZOO: &[Planted] = &[
     cluster("zone-ignored", Bug::ZoneIgnored, "ReplicasSpread"),
     cluster("followers-not-awaited", Bug::FollowersNotAwaited, "NothingAckedIsLost"),
     cluster("replica-answered-early", Bug::ReplicaAnsweredEarly, "InSyncHoldsCommitted"),
+    cluster("moved-before-in-sync", Bug::MovedBeforeInSync, "InSyncHoldsCommitted"),
     cluster("retained-not-copied", Bug::RetainedNotCopied, "InSyncHoldsCommitted"),
     cluster("epoch-inherited", Bug::EpochInherited, "EpochIndexNamesOneEntry"),
     cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),

@@ -37,6 +37,7 @@ impl World {
         let ms = Duration::from_millis;
         match *what {
             Event::Crash { node, down_ms } => self.pick(node)?.restart(false, ms(down_ms)),
+            Event::Stop { node, down_ms } => self.pick(node)?.stop(ms(down_ms)),
             Event::PowerFailure { node, down_ms } => self.pick(node)?.restart(true, ms(down_ms)),
             Event::PowerSome { draw, down_ms } => {
                 for machine in self.some(draw) {
@@ -99,7 +100,10 @@ impl World {
                 (self.machines.len() < NODES_MAX).then_some(())?;
                 self.machine().start();
             }
-            Event::Leave { node } => self.leave(&self.pick(node)?)?,
+            Event::Leave { node, at_once } => {
+                let how = if at_once { Leaving::AtOnce } else { Leaving::Empty };
+                self.leave(&self.pick(node)?, how)?;
+            }
         }
         Some(())
     }
@@ -257,14 +261,14 @@ impl World {
     }
 
     /// A node is told to leave, if enough stay.
-    fn leave(&self, machine: &Machine) -> Option<()> {
+    fn leave(&self, machine: &Machine, how: Leaving) -> Option<()> {
         let node = machine.handle()?;
         let disk = node.identity().disk;
         let view = node.view();
         let staying = view.nodes.values().filter(|node| node.leaving.is_none()).count();
         (staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
         machine.is_told_to_leave();
-        let request = ControlRequest::Decommission { disk, how: Leaving::AtOnce };
+        let request = ControlRequest::Decommission { disk, how };
         tokio::spawn(async move { node.control(request).await });
         Some(())
     }

@@ -23,6 +23,8 @@ const CALM: Duration = Duration::from_secs(8);
 const COPY_LIMIT: Duration = Duration::from_secs(15);
 /// How long it may take until all is published again when a third of the machines is dead.
 const SERVES_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take when one was told to end: nobody has to notice its silence.
+const SERVES_ON_LIMIT: Duration = Duration::from_secs(1);
 /// How often a change is tried through a node, of which the first may meet an election.
 const TRIES: u32 = 3;
 
@@ -45,6 +47,7 @@ pub(super) async fn judge(world: &mut World) {
     }
     stay_calm(world).await;
     lose_the_leader(world).await;
+    end_one(world).await;
     copy_one(world).await;
     lose_a_third(world).await;
     propose_everywhere(world).await;
@@ -98,6 +101,67 @@ async fn lose_the_leader(world: &mut World) {
     until(world, limit, |world| differs(world).is_none().then_some(())).await;
 }
 
+/// ServesOnWithin: where one process is told to end, every partition takes messages through the
+/// others at once.
+async fn end_one(world: &mut World) {
+    let all = live(world);
+    let Some((machine, node)) = all.get((world.plan.seed as usize + 1) % all.len().max(1)) else {
+        return;
+    };
+    if all.len() < 2 || !is_led(node) || !has_copies(world).await {
+        return;
+    }
+    machine.stands(Standing::Struck);
+    let ended = tokio::spawn({
+        let machine = machine.clone();
+        async move { machine.end().await }
+    });
+    let limit = world.began.elapsed() + SERVES_LIMIT;
+    if until(world, limit, |_| ended.is_finished().then_some(())).await.is_none() {
+        let detail = format!("machine {} has not ended in {SERVES_LIMIT:?}", machine.number);
+        world.findings.violated("ServesOnWithin", detail);
+    }
+    machine.kill(false);
+    let (lost, left) = (world.began.elapsed(), world.mail.probe("one-ended", world.plan.seed));
+    let served = until(world, lost + SERVES_LIMIT, |_| (left.load(SeqCst) == 0).then_some(()));
+    let is_served = served.await.is_some();
+    let took = world.began.elapsed() - lost;
+    if !is_served || took > SERVES_ON_LIMIT {
+        let detail = format!("it took {took:?} after machine {} had ended", machine.number);
+        world.findings.violated("ServesOnWithin", detail);
+    }
+    world.outcome.served_on_after = Some(took);
+    machine.start();
+    let limit = world.began.elapsed() + SETTLE_LIMIT;
+    until(world, limit, |world| differs(world).is_none().then_some(())).await;
+}
+
+/// CopiesAreMade, CopiesAreSpread: waits until each partition has as many copies as it wants, and
+/// no node holds two more than another one. Where zones do not allow that nothing is said of it.
+async fn has_copies(world: &mut World) -> bool {
+    let limit = world.began.elapsed() + SETTLE_LIMIT;
+    let ready = |world: &World| lacks(world).is_none() && is_uneven(world).is_none();
+    until(world, limit, |world| ready(world).then_some(())).await;
+    if let Some(partition) = lacks(world) {
+        let stands = mail::standing(&live(world), &partition).await;
+        world.findings.violated("CopiesAreMade", format!("{SETTLE_LIMIT:?}: {stands}"));
+        return false;
+    }
+    if let Some(held) = is_uneven(world) {
+        world.findings.violated("CopiesAreSpread", format!("{SETTLE_LIMIT:?}: {held}"));
+    }
+    true
+}
+
+/// How many copies the nodes hold, where that is uneven.
+fn is_uneven(world: &World) -> Option<String> {
+    let all = live(world);
+    let view = all.first()?.1.view();
+    let held: Vec<usize> = view.nodes.keys().map(|disk| view.partitions_held(*disk)).collect();
+    let uneven = held.iter().max()? - held.iter().min()? > 1 && world.plan.zones == 1;
+    uneven.then(|| format!("nodes hold {held:?} copies"))
+}
+
 /// ServesAgainWithin: where a third of the machines is killed at once, every partition of which one
 /// that counts is left takes messages again through the others.
 async fn lose_a_third(world: &mut World) {
@@ -106,11 +170,8 @@ async fn lose_a_third(world: &mut World) {
     if all.len() < 3 || !readable(world) {
         return;
     }
-    let limit = world.began.elapsed() + SETTLE_LIMIT;
-    until(world, limit, |world| lacks(world).is_none().then_some(())).await;
-    if let Some(partition) = lacks(world) {
-        let stands = mail::standing(&live(world), &partition).await;
-        return world.findings.violated("CopiesAreMade", format!("{SETTLE_LIMIT:?}: {stands}"));
+    if !has_copies(world).await {
+        return;
     }
     let struck = a_third(&all, world.plan.seed);
     let third = struck.len();
@@ -118,7 +179,7 @@ async fn lose_a_third(world: &mut World) {
         machine.stands(Standing::Struck);
         machine.kill(true);
     }
-    let (lost, left) = (world.began.elapsed(), world.mail.probe(world.plan.seed));
+    let (lost, left) = (world.began.elapsed(), world.mail.probe("third-died", world.plan.seed));
     let served = until(world, lost + SERVES_LIMIT, |_| (left.load(SeqCst) == 0).then_some(()));
     if served.await.is_none() {
         let detail = format!("{SERVES_LIMIT:?} after {third} of {} machines died", all.len());
@@ -269,6 +330,9 @@ fn differs(world: &World) -> Option<String> {
             }
             Some(known) if known.down.is_some() => {
                 return Some(format!("machine {number} is held for down"));
+            }
+            Some(known) if known.leaving.is_some() && is_led(node) => {
+                return Some(format!("machine {number} was told to leave, and has not"));
             }
             Some(_) => {}
         }

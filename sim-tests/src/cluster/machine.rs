@@ -240,6 +240,28 @@ impl Machine {
         self.start_after(down);
     }
 
+    /// Tells the process to end, and starts another one a while after it has.
+    pub(super) fn stop(&self, down: Duration) {
+        self.stands(Standing::Struck);
+        let machine = self.clone();
+        tokio::spawn(async move {
+            machine.end().await;
+            // Healing may have seen to it that another one is started.
+            if machine.standing() == Standing::Struck {
+                machine.kill(false);
+                machine.start_after(down);
+            }
+        });
+    }
+
+    /// Tells the process to end, and returns when it has.
+    pub(super) async fn end(&self) {
+        self.watch.world(&format!("machine {} is told to end", self.number));
+        if let Some(node) = self.handle() {
+            node.shutdown().await;
+        }
+    }
+
     pub(super) fn start_after(&self, down: Duration) {
         let machine = self.clone();
         tokio::spawn(async move {

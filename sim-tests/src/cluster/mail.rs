@@ -218,13 +218,13 @@ impl Mail {
 
     /// Publishes to every topic until that is acknowledged, through whichever machine is picked;
     /// says how many topics are left.
-    pub(super) fn probe(&self, seed: u64) -> Arc<AtomicU64> {
+    pub(super) fn probe(&self, name: &'static str, seed: u64) -> Arc<AtomicU64> {
         let left = Arc::new(AtomicU64::new(TOPICS));
         for number in 0..TOPICS {
             let (mail, left) = (self.clone(), left.clone());
             let mut dice = Draw::new(seed, PROBES + number);
             tokio::spawn(async move {
-                let mut open = vec![(format!("probe-{number}"), topic(number))];
+                let mut open = vec![(format!("{name}-{number}"), topic(number))];
                 mail.lock().tried.insert(open[0].0.clone());
                 let mut doubtful = BTreeSet::new();
                 while !open.is_empty() {

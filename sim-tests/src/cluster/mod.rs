@@ -50,6 +50,10 @@ pub(crate) struct Outcome {
     /// acknowledged and removed.
     pub(crate) installed: u64,
     pub(crate) removed: u64,
+    /// Copies and leads that were moved between nodes that lived.
+    pub(crate) moved: (u64, u64),
+    /// How long it took until all was published when a process had been told to end in calm.
+    pub(crate) served_on_after: Option<Duration>,
     /// How long it took until all was published again when a third was killed in calm.
     pub(crate) served_again_after: Option<Duration>,
     /// Faults that happened, by class, and those that the atlas forbade.

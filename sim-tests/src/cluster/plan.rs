@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -77,6 +77,8 @@ pub(crate) struct ClusterFault {
 pub(crate) enum Event {
     /// A process is killed; its machine goes on.
     Crash { node: u64, down_ms: u64 },
+    /// A process is told to end, and hands over what it leads.
+    Stop { node: u64, down_ms: u64 },
     /// A machine loses power.
     PowerFailure { node: u64, down_ms: u64 },
     /// Some machines lose power at once, each after its own draw, and come back apart.
@@ -112,8 +114,8 @@ pub(crate) enum Event {
     Lossy { permille: u64, for_ms: u64 },
     /// Another node joins.
     Join,
-    /// A node is told to leave for good.
-    Leave { node: u64 },
+    /// A node is told to leave for good: at once, or when others have what it holds.
+    Leave { node: u64, at_once: bool },
 }
 
 /// A step of the group's that a disk is handed.
@@ -137,6 +139,7 @@ impl Event {
     pub(crate) fn class(&self) -> &'static str {
         match self {
             Event::Crash { .. } => "crash",
+            Event::Stop { .. } => "stop",
             Event::PowerFailure { .. } => "power failure",
             Event::PowerSome { .. } => "power failure of some",
             Event::PowerAll { .. } => "power failure of all",
@@ -154,7 +157,8 @@ impl Event {
             Event::Flap { .. } => "flapping",
             Event::Lossy { .. } => "lossy",
             Event::Join => "join",
-            Event::Leave { .. } => "leave",
+            Event::Leave { at_once: true, .. } => "leave at once",
+            Event::Leave { at_once: false, .. } => "leave",
         }
     }
 }
@@ -173,7 +177,7 @@ fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 19] = [
+const CLASSES: [Class<Event>; 21] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -219,13 +223,18 @@ const CLASSES: [Class<Event>; 19] = [
         },
     },
     Class { most: 3, draw: |_| Event::Join },
-    Class { most: 2, draw: |dice| Event::Leave { node: any(dice) } },
+    Class { most: 2, draw: |dice| Event::Leave { node: any(dice), at_once: true } },
     Class { most: 8, draw: power_at },
     Class { most: 3, draw: spoil },
     Class {
         most: 3,
         draw: |dice| Event::RollBack { node: any(dice), down_ms: dice.log_range(50, 5_000) },
     },
+    Class {
+        most: 6,
+        draw: |dice| Event::Stop { node: any(dice), down_ms: dice.log_range(10, 8_000) },
+    },
+    Class { most: 2, draw: |dice| Event::Leave { node: any(dice), at_once: false } },
 ];
 
 /// The names of all classes.

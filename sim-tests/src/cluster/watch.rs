@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sprawl_core::broker::Shard;
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::gossip::Gossip;
-use sprawl_core::cluster::metadata::View;
+use sprawl_core::cluster::metadata::{Member, View};
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
 use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId};
@@ -23,6 +23,30 @@ use sprawl_io::trace::{Observer, Trace, TraceRaft};
 use super::plan::Point;
 use crate::invariants::{BoundsHold, Findings};
 use crate::trace::Log;
+
+/// What was moved between nodes that live.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moves {
+    /// Copies.
+    pub(super) copies: u64,
+    /// The lead of partitions.
+    pub(super) leads: u64,
+}
+
+impl Moves {
+    fn note(&mut self, before: &View, after: &View) {
+        for old in before.partitions.values() {
+            let Some(new) = after.partitions.get(&old.id) else { continue };
+            let lives = |member: &&Member| before.is_live(member) && after.is_live(member);
+            let out = |member: &&Member| !new.replicas.contains(&member.disk);
+            let copies = old.in_sync.iter().filter(lives).filter(out).count();
+            let leads = old.in_sync.iter().filter(lives);
+            let leads = leads.filter(|one| one.disk == old.leader && old.leader != new.leader);
+            self.copies += copies as u64;
+            self.leads += leads.count() as u64;
+        }
+    }
+}
 
 /// Watches all nodes of a run. A clone is the same one.
 #[derive(Clone)]
@@ -43,6 +67,7 @@ struct Watched {
     placement: PlacementWatch,
     /// The newest view that was shown, who is down by it, and how often that has changed.
     newest: (Arc<View>, BTreeSet<DiskId>, u64),
+    moves: Moves,
     sprung: u64,
     wiped: u64,
     /// Who votes by which entry of the log, with its term, from the newest committed one on.
@@ -66,6 +91,7 @@ impl Watch {
             clusters: BTreeSet::new(),
             placement: PlacementWatch::default(),
             newest: Default::default(),
+            moves: Moves::default(),
             sprung: 0,
             wiped: 0,
             voters: BTreeMap::new(),
@@ -133,6 +159,11 @@ impl Watch {
     /// How often a node was declared down, or back.
     pub(super) fn verdicts(&self) -> u64 {
         self.lock().newest.2
+    }
+
+    /// What was moved though nobody had failed.
+    pub(super) fn moves(&self) -> Moves {
+        self.lock().moves
     }
 
     /// The newest metadata that a node has shown.
@@ -280,6 +311,7 @@ impl Watched {
             let found = view.nodes.iter().filter(|(_, node)| node.down.is_some());
             let found: BTreeSet<DiskId> = found.map(|(disk, _)| *disk).collect();
             *verdicts += found.symmetric_difference(down).count() as u64;
+            self.moves.note(newest, view);
             (*newest, *down) = (view.clone(), found);
         }
     }

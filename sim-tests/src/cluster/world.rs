@@ -219,6 +219,8 @@ impl World {
         self.outcome.mail = self.mail.counts();
         self.outcome.removed = self.mail.removed();
         self.outcome.installed = self.machines.iter().map(Machine::installed).sum();
+        let moves = self.watch.moves();
+        self.outcome.moved = (moves.copies, moves.leads);
         self.outcome.simulated = self.began.elapsed();
         self.outcome
     }

@@ -144,6 +144,10 @@ impl Partition {
         {
             return Err(Refused::OffsetMoved { expected, end: self.replica.log_end() });
         }
+        if self.view.frozen {
+            // It could not be committed, and its client would not know what became of it.
+            return Err(Refused::Frozen);
+        }
         if !desk.may_write() {
             return Err(Refused::DiskFull);
         }

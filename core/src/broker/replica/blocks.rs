@@ -86,8 +86,8 @@ impl Blocks {
     }
 
     /// The first offset that must stay, when what was stored at or before `oldest` need not and
-    /// more than `bytes_max` bytes need not. Whole blocks go; the newest stays for its size.
-    /// `end` is the offset that the next message will have.
+    /// more than `bytes_max` bytes need not. Whole blocks go; for its size, the newest that has a
+    /// message stays. `end` is the offset that the next message will have.
     pub(crate) fn keep_from(
         &self,
         oldest: Option<WallTime>,
@@ -98,8 +98,8 @@ impl Blocks {
         let mut gone = 0;
         for (at, block) in self.blocks.iter().enumerate() {
             let old = oldest.is_some_and(|oldest| block.to < oldest);
-            let newest = at + 1 == self.blocks.len();
-            let heavy = bytes_max.is_some_and(|max| bytes > max) && !newest;
+            let others = self.blocks.get(at + 1).is_some_and(|next| next.offset < end);
+            let heavy = bytes_max.is_some_and(|max| bytes > max) && others;
             if !old && !heavy {
                 break;
             }
@@ -181,6 +181,17 @@ mod tests {
         assert_eq!((blocks.bytes(), blocks.first()), (8_000, Some(EntryIndex(21))));
         assert_eq!(blocks.begins(), Some(WallTime(20_000)));
         assert_eq!(blocks.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_newest_messages_stay_whatever_is_younger() {
+        let mut blocks = blocks(15, 1);
+        for number in 0..3 {
+            // A reign begins, and nobody publishes.
+            blocks.add(EntryIndex(16 + number), Offset(15), WallTime(20_000 * (number + 2)), 30);
+        }
+        assert_eq!(blocks.keep_from(None, Some(1), Offset(15)), Some(Offset(10)));
+        assert_eq!(blocks.keep_from(Some(WallTime(14_001)), Some(1), Offset(15)), Some(Offset(15)));
     }
 
     #[test]

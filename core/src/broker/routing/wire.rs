@@ -147,6 +147,7 @@ enum No {
     Busy(Duration),
     NotReady,
     DiskFull,
+    Frozen,
     Damaged(PartitionId, EntryIndex, String),
 }
 
@@ -475,6 +476,7 @@ impl No {
             | Refused::NoNode(_)
             | Refused::LastNode => Self::NotReady,
             Refused::DiskFull => Self::DiskFull,
+            Refused::Frozen => Self::Frozen,
             Refused::Damaged(Unreadable { partition, index, reason }) => {
                 Self::Damaged(*partition, *index, reason.clone())
             }
@@ -497,6 +499,7 @@ impl No {
             Self::Busy(span) => Refused::Busy { retry_after: believable(span) },
             Self::NotReady => Refused::NotReady,
             Self::DiskFull => Refused::DiskFull,
+            Self::Frozen => Refused::Frozen,
             Self::Damaged(partition, index, reason) => {
                 Refused::Damaged(Unreadable { partition, index, reason })
             }

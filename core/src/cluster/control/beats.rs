@@ -43,7 +43,8 @@ impl Control {
     /// Tells every voter that this node lives. A run that is not registered yet counts for nothing
     /// there, and asks so what time it is.
     pub(super) fn beat(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
-        if now.since_start < self.beat_at || !self.view.nodes.contains_key(&self.said.disk) {
+        let is_known = self.view.nodes.contains_key(&self.said.disk);
+        if now.since_start < self.beat_at || !is_known || self.farewell.is_some() {
             return;
         }
         self.beat_at = now.since_start + HEARTBEAT_INTERVAL;

@@ -4,6 +4,7 @@
 mod beats;
 mod beginnings;
 mod enrolment;
+mod farewell;
 mod replicas;
 mod unused;
 mod wishes;
@@ -15,12 +16,14 @@ use std::time::Duration;
 
 pub use beats::HEARTBEAT_INTERVAL;
 pub use enrolment::{JOIN_INTERVAL, REFUSAL_PATIENCE};
+pub use farewell::FAREWELL_WAIT;
 pub use wishes::{
     CHANGE_WAIT, CHANGES_MAX, CREATIONS_MAX, EARLY_MAX, SUBSCRIBE_WAIT, SUBSCRIBES_MAX,
 };
 
 use self::beginnings::{CURIOUS_MAX, Curious, Fixed};
 use self::enrolment::Enrolment;
+use self::farewell::Farewell;
 use self::replicas::Replicas;
 use self::wishes::{Changing, Early, Subscribing, create, refuse};
 use super::controller::{Controller, is_registered};
@@ -84,6 +87,8 @@ pub struct Control {
     curious: BTreeMap<(SubscriptionId, DiskId), Curious>,
     changing: BTreeMap<RequestId, Changing>,
     replicas: Replicas,
+    /// That this run is about to end.
+    farewell: Option<Farewell>,
     clock: ClusterClock,
     clocks: VoterClocks,
     /// What cluster time was at least, as this disk has it.
@@ -125,6 +130,7 @@ impl Control {
             curious: BTreeMap::new(),
             changing: BTreeMap::new(),
             replicas: Replicas::default(),
+            farewell: None,
             clock: ClusterClock::new(origin),
             clocks: VoterClocks::default(),
             newest,
@@ -150,6 +156,7 @@ impl Control {
     /// What follows from a newer view for those who wait.
     fn adopted(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         self.plan_sweep();
+        self.take_leave(now, effects);
         self.answer_subscribed(effects);
         self.ask_begun(now, effects);
         if self.registered() {
@@ -225,6 +232,8 @@ impl Control {
             ControlMessage::AskLogEnds(ask) => self.asked_log_ends(from.0, ask, effects),
             ControlMessage::LogEnds(ends) => self.log_ends_told(from.0, ends, now, effects),
             ControlMessage::Complaint(complaint) => self.complained(from.0, &complaint),
+            ControlMessage::Farewell => self.controller.bid_farewell(from, now),
+            ControlMessage::Rebalance => self.controller.failover().rebalance(),
         }
     }
 
@@ -238,6 +247,7 @@ impl Control {
         let time = self.clock.at(now);
         self.controller.decide(&self.view, now, time, effects);
         self.say_again(now, effects);
+        self.take_leave(now, effects);
         if self.registered() {
             for (name, again) in &mut self.creating {
                 if *again <= now.since_start {

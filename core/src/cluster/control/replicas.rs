@@ -8,8 +8,8 @@ use super::Control;
 use crate::cluster::controller::{ASKED_MAX, COMPLAINTS_MAX};
 use crate::cluster::message::{AskLogEnds, Complaint, ControlMessage, LogEnds};
 use crate::cluster::metadata::{ADJUSTMENTS_MAX, Adjustment, Change};
-use crate::ids::{DiskId, Epoch, PartitionId};
-use crate::machine::{ControlEffect, Now, Time};
+use crate::ids::{DiskId, Epoch, PartitionId, RequestId};
+use crate::machine::{ControlEffect, ControlResponse, Now, Refused, Time};
 
 /// For how long the first proposal waits for others that come with it, so that one change holds
 /// them: a node that comes back counts for thousands of partitions at once.
@@ -67,6 +67,24 @@ impl Control {
         replicas.propose_at = is_left.then_some(now.since_start + GATHER);
         let by = (self.said.disk, self.said.boot);
         effects.push(ControlEffect::Propose(Change::Adjust { by, adjustments }));
+    }
+
+    /// Has the controller even out what nodes have to do.
+    pub(super) fn rebalance(
+        &mut self,
+        id: RequestId,
+        effects: &mut Vec<ControlEffect>,
+    ) -> Option<Refused> {
+        match self.controllers_node() {
+            Some(me) if me == self.said.disk => self.controller.failover().rebalance(),
+            Some(to) => {
+                let message = ControlMessage::Rebalance;
+                effects.push(ControlEffect::Send { to, run: None, message });
+            }
+            None => return Some(Refused::NotReady),
+        }
+        effects.push(ControlEffect::Reply { id, response: ControlResponse::Done });
+        None
     }
 
     /// Where the controller is, as far as this node knows.

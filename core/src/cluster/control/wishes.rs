@@ -72,7 +72,8 @@ impl Control {
         effects: &mut Vec<ControlEffect>,
     ) {
         let since = now.since_start;
-        if self.registered() || matches!(request, ControlRequest::Status) {
+        let early = matches!(request, ControlRequest::Status | ControlRequest::Farewell);
+        if self.registered() || early {
             self.serve(Early { id, request, since }, now, effects);
         } else if self.early.len() < EARLY_MAX {
             self.early.push_back(Early { id, request, since });
@@ -112,6 +113,11 @@ impl Control {
                     }
                     refused @ Some(_) => refused,
                 }
+            }
+            ControlRequest::Rebalance => self.rebalance(id, effects),
+            ControlRequest::Farewell => {
+                self.bid_farewell(id, now, effects);
+                None
             }
             ControlRequest::Status => {
                 let response = ControlResponse::Status(self.status(now));

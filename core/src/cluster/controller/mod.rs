@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use failover::{
-    ASKED_MAX, COMPLAINTS_MAX, Failover, LOG_ENDS_WAIT, REPLACE_AFTER, Remedy,
-    SLOW_ELECTION_INTERVAL,
+    ASKED_MAX, BALANCE_AFTER, BALANCE_INTERVAL, COMPLAINTS_MAX, Failover, LOG_ENDS_WAIT, MOVES_MAX,
+    REPLACE_AFTER, Remedy, SLOW_ELECTION_INTERVAL,
 };
 pub use joining::JOINS_MAX;
 pub(super) use joining::{Asker, Outcome, already, is_registered};
@@ -26,7 +26,7 @@ use self::voters::Peer;
 use super::consensus::{RaftChange, RaftStatus};
 use super::message::{ControlMessage, Heartbeat};
 use super::metadata::{Change, FEATURE_LEVEL, Leaving, NODES_MAX, View};
-use crate::ids::{Boot, DiskId, NodeId};
+use crate::ids::{Boot, ChangeIndex, DiskId, NodeId};
 use crate::machine::{ControlEffect, Now, SessionStatus, Time, WallTime};
 
 /// How old a majority's answer may be for the controller to act.
@@ -141,6 +141,22 @@ impl Controller {
         self.sessions.hear(from, beat.wall, beat.applied, now)
     }
 
+    /// A run is about to end: it is not waited for until it is silent.
+    pub(super) fn bid_farewell(&mut self, (disk, boot): (DiskId, Boot), now: Now) {
+        let is_known = self.sessions.end(disk, boot);
+        let leads = self.status.is_leader_ready;
+        if is_known && leads && self.once(Decision::Fail(disk, boot), now) {
+            self.failover.fail([(disk, boot)]);
+        }
+    }
+
+    /// Whether all others who are up have the metadata up to there.
+    pub(super) fn others_have(&self, index: ChangeIndex, view: &View) -> bool {
+        let is_up = |disk: &DiskId| view.nodes.get(disk).is_some_and(|node| node.down.is_none());
+        let mut others = self.sessions.iter().filter(|(disk, _)| **disk != self.me && is_up(disk));
+        others.all(|(_, session)| session.applied >= index)
+    }
+
     /// Whether this node may decide for the cluster now.
     pub(super) fn acts(&self, view: &View, now: Now) -> bool {
         let me = view.nodes.get(&self.me).map(|node| node.id);
@@ -230,7 +246,8 @@ impl Controller {
     fn revive(&mut self, view: &View, now: Now, effects: &mut Vec<ControlEffect>) {
         let down = view.nodes.iter().filter(|(_, node)| node.down.is_some());
         let back = |(disk, boot): &(DiskId, Boot)| {
-            *disk == self.me || self.sessions.is_steady(*disk, *boot, now)
+            let is_here = *disk == self.me && !self.sessions.has_ended(*disk);
+            is_here || self.sessions.is_steady(*disk, *boot, now)
         };
         let mut nodes: Vec<(DiskId, Boot)> =
             down.map(|(disk, node)| (*disk, node.boot)).filter(back).collect();

@@ -31,6 +31,8 @@ pub(super) struct Session {
     pub(super) applied: ChangeIndex,
     /// What its wall clock showed, and when, by the monotone clock of this node.
     pub(super) wall: Option<(WallTime, Time)>,
+    /// Whether it said that it is about to end.
+    ends: bool,
 }
 
 /// The sessions of all nodes.
@@ -57,8 +59,8 @@ impl Sessions {
             let known = self.sessions.get(disk);
             if known.is_none_or(|session| session.boot < node.boot) {
                 let (boot, heard, since) = (node.boot, clock(now), None);
-                let session =
-                    Session { boot, heard, since, applied: ChangeIndex::default(), wall: None };
+                let (applied, wall, ends) = (ChangeIndex::default(), None, false);
+                let session = Session { boot, heard, since, applied, wall, ends };
                 self.sessions.insert(*disk, session);
             }
         }
@@ -93,8 +95,20 @@ impl Sessions {
         let broken = at.since(session.heard) >= SILENCE_MAX;
         let since = session.since.filter(|_| !broken).unwrap_or(at);
         let wall = Some((wall, now.since_start));
-        *session = Session { boot, heard: at, since: Some(since), applied, wall };
+        let ends = session.ends;
+        *session = Session { boot, heard: at, since: Some(since), applied, wall, ends };
         true
+    }
+
+    /// A run says that it is about to end; `false` for one that is not the registered one.
+    pub(super) fn end(&mut self, disk: DiskId, boot: Boot) -> bool {
+        let session = self.sessions.get_mut(&disk).filter(|session| session.boot == boot);
+        session.map(|session| session.ends = true).is_some()
+    }
+
+    /// Whether a node's run has said that it is about to end.
+    pub(super) fn has_ended(&self, disk: DiskId) -> bool {
+        self.sessions.get(&disk).is_some_and(|session| session.ends)
     }
 
     /// For how long a node has been silent; `None` for one that the metadata do not name.
@@ -110,6 +124,7 @@ impl Sessions {
     /// Whether this run has been heard for a while without a silence, and is now.
     pub(super) fn is_steady(&self, disk: DiskId, boot: Boot, now: Now) -> bool {
         let session = self.sessions.get(&disk).filter(|session| session.boot == boot);
+        let session = session.filter(|session| !session.ends);
         // One that is heard once, or in bursts with silence between them, is not.
         let heard = session.and_then(|session| Some(session.heard.since(session.since?)));
         let is_fresh = self.age(disk, now).is_some_and(|age| age < FRESH_MAX);

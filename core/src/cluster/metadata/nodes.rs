@@ -221,6 +221,7 @@ impl View {
         let stays = |(other, node): (&DiskId, &Arc<Node>)| *other != disk && node.leaving.is_none();
         if self.nodes.iter().any(stays) {
             self.amend_node(disk, |node| node.leaving = node.leaving.max(Some(how)));
+            self.recount_all();
         }
     }
 

@@ -120,7 +120,7 @@ impl View {
         if self.level < REPLICATION_LEVEL {
             return 1;
         }
-        (config.replication as usize).clamp(1, OWNERS_MAX).min(self.nodes.len().max(1))
+        (config.replication as usize).clamp(1, OWNERS_MAX).min(self.staying().max(1))
     }
 
     /// How many live members the sets of such a topic are to keep: half of the copies, rounded up.
@@ -195,6 +195,9 @@ impl View {
                 return None;
             }
             next.replicas.push(*disk);
+            if planted(Bug::MovedBeforeInSync) {
+                next.in_sync.push(Member::whole(*disk));
+            }
         }
         if let Some(leader) = leader {
             let up = |member: &Member| member.is_electable() && self.is_live(member);
@@ -290,9 +293,16 @@ impl View {
         }
     }
 
-    /// A node has come or gone, which matters while there are no more than a partition may want.
+    /// How many nodes are to stay, as far as that matters for how many copies there are to be.
+    fn staying(&self) -> usize {
+        let staying = self.nodes.values().filter(|node| node.leaving.is_none());
+        staying.take(OWNERS_MAX + 1).count()
+    }
+
+    /// A node has come, or is to go, which matters while there are no more than a partition may
+    /// want.
     pub(super) fn recount_all(&mut self) {
-        if self.nodes.len() <= OWNERS_MAX && self.level >= REPLICATION_LEVEL {
+        if self.staying() <= OWNERS_MAX && self.level >= REPLICATION_LEVEL {
             let ids: Vec<PartitionId> = self.partitions.keys().copied().collect();
             self.recount(&ids);
         }

@@ -9,9 +9,10 @@ mod moves;
 mod rank;
 mod watch;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-pub use moves::{MOVES_MAX, Move, moves};
+pub use moves::{Move, moves};
 pub use watch::PlacementWatch;
 
 use super::metadata::View;
@@ -33,6 +34,38 @@ pub struct Candidate {
     pub weight: u32,
     /// How many copies it holds.
     pub held: u64,
+}
+
+impl Candidate {
+    /// How full it is.
+    #[must_use]
+    pub fn fill(&self) -> Fill {
+        Fill { held: self.held, weight: self.weight }
+    }
+}
+
+/// How full a node is: what it holds, by its weight.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// How much it holds.
+    pub held: u64,
+    /// Its share beside others.
+    pub weight: u32,
+}
+
+impl Fill {
+    /// Which of two is fuller.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
+        let mine = u128::from(self.held) * u128::from(other.weight);
+        mine.cmp(&(u128::from(other.held) * u128::from(self.weight)))
+    }
+
+    /// Whether it is left no emptier than the other becomes when something goes there.
+    #[must_use]
+    pub fn may_give_to(&self, other: &Self) -> bool {
+        self.compare(&Self { held: other.held + 1, ..*other }).is_gt()
+    }
 }
 
 /// Who may be chosen, and what all of them hold together.
@@ -64,6 +97,41 @@ impl Candidates {
             Candidate { disk, zone, weight, held: view.partitions_held(disk) as u64 }
         };
         Self::new(nodes.map(candidate).collect())
+    }
+
+    fn at(&self, disk: DiskId) -> Option<usize> {
+        self.nodes.binary_search_by_key(&disk, |node| node.disk).ok()
+    }
+
+    /// Which of these owners is to give up its copy first, by its place among them: whoever shares
+    /// a zone with most of the others; of those, whoever holds the most for its size; of those, the
+    /// last. `None` where none of them is a candidate.
+    #[must_use]
+    pub fn surplus(&self, owners: &[DiskId]) -> Option<usize> {
+        let node = |disk: &DiskId| self.at(*disk).map(|at| &self.nodes[at]);
+        let crowd =
+            |zone: &String| owners.iter().filter_map(node).filter(|n| n.zone == *zone).count();
+        let known = owners.iter().enumerate().filter_map(|(at, disk)| Some((at, node(disk)?)));
+        let most = known.max_by(|(_, a), (_, b)| {
+            crowd(&a.zone).cmp(&crowd(&b.zone)).then_with(|| a.fill().compare(&b.fill()))
+        });
+        most.map(|(at, _)| at)
+    }
+
+    /// One copy more is held there.
+    pub fn take(&mut self, disk: DiskId) {
+        if let Some(at) = self.at(disk) {
+            self.nodes[at].held += 1;
+            self.held += 1;
+        }
+    }
+
+    /// One copy less is held there.
+    pub fn give_up(&mut self, disk: DiskId) {
+        if let Some(at) = self.at(disk) {
+            self.nodes[at].held -= 1;
+            self.held -= 1;
+        }
     }
 
     /// The nodes, ascending.
@@ -123,6 +191,33 @@ impl Candidates {
         }
         chosen.into_iter().map(|at| self.nodes[at].disk).collect()
     }
+}
+
+/// Whether nothing could be given away without another one becoming as full.
+#[must_use]
+pub fn are_even(fills: impl Iterator<Item = Fill> + Clone) -> bool {
+    let least = fills.clone().min_by(Fill::compare);
+    least.is_none_or(|least| !fills.clone().any(|fill| fill.may_give_to(&least)))
+}
+
+/// Whether all who take partitions hold, and lead, as much as is their share, to one more or less.
+#[must_use]
+pub fn is_even(view: &View) -> bool {
+    let places = Candidates::of(view);
+    let leads = leads(view, &places);
+    are_even(places.nodes().iter().map(Candidate::fill)) && are_even(leads.values().copied())
+}
+
+/// How many partitions the candidates lead.
+#[must_use]
+pub fn leads(view: &View, places: &Candidates) -> BTreeMap<DiskId, Fill> {
+    let weights = places.nodes().iter().map(|node| (node.disk, node.weight));
+    let mut fills: BTreeMap<DiskId, Fill> =
+        weights.map(|(disk, weight)| (disk, Fill { held: 0, weight })).collect();
+    for leader in view.partitions.values().filter_map(|partition| partition.led_by()) {
+        fills.entry(leader).and_modify(|fill| fill.held += 1);
+    }
+    fills
 }
 
 /// Who would own the partition with this key if it were placed now: for people, and for moves.

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Candidate, Candidates, rank};
+use super::{Candidate, Candidates, Fill, rank};
 use crate::ids::{DiskId, PartitionId};
-
-/// How many moves are proposed at once, at most.
-pub const MOVES_MAX: usize = 1_000;
 
 /// One copy of a partition changes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,14 +22,19 @@ struct Plan<'a> {
     held: BTreeMap<DiskId, BTreeMap<PartitionId, u64>>,
     owners: BTreeMap<PartitionId, Vec<DiskId>>,
     moves: Vec<Move>,
+    most: usize,
 }
 
 /// The moves that bring copies of nodes that are gone to others, and then even the load out: each
 /// node ends between the whole numbers around its share, as far as zones allow. A copy is moved at
 /// most once, to a node that holds none of its partition and, as long as there is one, in a zone
-/// that has none. At most [`MOVES_MAX`]; the same question again, after these, gives the rest.
+/// that has none. At most so many; the same question again, after these, gives the rest.
 #[must_use]
-pub fn moves(candidates: &Candidates, owners: &[(PartitionId, u64, Vec<DiskId>)]) -> Vec<Move> {
+pub fn moves(
+    candidates: &Candidates,
+    owners: &[(PartitionId, u64, Vec<DiskId>)],
+    most: usize,
+) -> Vec<Move> {
     let nodes: BTreeMap<_, _> = candidates.nodes().iter().map(|node| (node.disk, node)).collect();
     let mut held: BTreeMap<_, BTreeMap<_, _>> =
         nodes.keys().map(|disk| (*disk, BTreeMap::new())).collect();
@@ -42,7 +44,7 @@ pub fn moves(candidates: &Candidates, owners: &[(PartitionId, u64, Vec<DiskId>)]
         }
     }
     let owners = owners.iter().map(|(partition, _, disks)| (*partition, disks.clone())).collect();
-    let mut plan = Plan { nodes, held, owners, moves: Vec::new() };
+    let mut plan = Plan { nodes, held, owners, moves: Vec::new(), most };
     if !plan.nodes.is_empty() {
         plan.rescue();
         plan.even_out();
@@ -61,7 +63,7 @@ impl Plan<'_> {
             let takers = self.nodes.values().filter(|node| self.fits(partition, from, node));
             let best = takers.min_by(|a, b| {
                 let crowd = |node: &Candidate| self.crowd(partition, from, node);
-                let load = self.fill(a.disk, 0).cmp_with(&self.fill(b.disk, 0));
+                let load = self.fill(a.disk).compare(&self.fill(b.disk));
                 let ranked = rank::rank(key, a).compare(&rank::rank(key, b));
                 crowd(a).cmp(&crowd(b)).then(load).then(ranked)
             });
@@ -73,7 +75,7 @@ impl Plan<'_> {
 
     /// Fills the emptiest node from the fullest, until a move would not even anything out.
     fn even_out(&mut self) {
-        while self.moves.len() < MOVES_MAX {
+        while self.moves.len() < self.most {
             let Some(next) = self.next_even() else { return };
             self.carry(next);
         }
@@ -81,13 +83,11 @@ impl Plan<'_> {
 
     fn next_even(&self) -> Option<Move> {
         let mut takers: Vec<DiskId> = self.nodes.keys().copied().collect();
-        takers.sort_by(|a, b| self.fill(*a, 0).cmp_with(&self.fill(*b, 0)).then(a.cmp(b)));
+        takers.sort_by(|a, b| self.fill(*a).compare(&self.fill(*b)).then(a.cmp(b)));
         let givers: Vec<DiskId> = takers.iter().rev().copied().collect();
         for &to in &takers {
             for &from in &givers {
-                // The giver is left no emptier than the taker becomes.
-                let taken = self.fill(to, 1);
-                if from == to || self.fill(from, 0).cmp_with(&taken).is_le() {
+                if from == to || !self.fill(from).may_give_to(&self.fill(to)) {
                     break;
                 }
                 if let Some(found) = self.best(from, to) {
@@ -122,14 +122,14 @@ impl Plan<'_> {
         zones.filter(|zone| **zone == node.zone).count()
     }
 
-    fn fill(&self, disk: DiskId, more: u64) -> Fill {
+    fn fill(&self, disk: DiskId) -> Fill {
         let held = self.held.get(&disk).map_or(0, BTreeMap::len) as u64;
-        Fill { held: held + more, weight: self.nodes.get(&disk).map_or(1, |node| node.weight) }
+        Fill { held, weight: self.nodes.get(&disk).map_or(1, |node| node.weight) }
     }
 
     fn carry(&mut self, next: Move) {
         let Move { partition, from, to } = next;
-        if self.moves.len() >= MOVES_MAX {
+        if self.moves.len() >= self.most {
             return;
         }
         let key = self.held.get_mut(&from).and_then(|held| held.remove(&partition));
@@ -138,18 +138,5 @@ impl Plan<'_> {
         let owners = self.owners.get_mut(&partition).expect("a partition has owners");
         owners.iter_mut().filter(|owner| **owner == from).for_each(|owner| *owner = to);
         self.moves.push(next);
-    }
-}
-
-/// How full a node is: what it holds, by its weight.
-struct Fill {
-    held: u64,
-    weight: u32,
-}
-
-impl Fill {
-    fn cmp_with(&self, other: &Self) -> std::cmp::Ordering {
-        let mine = u128::from(self.held) * u128::from(other.weight);
-        mine.cmp(&(u128::from(other.held) * u128::from(self.weight)))
     }
 }

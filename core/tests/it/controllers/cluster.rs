@@ -212,6 +212,7 @@ impl World {
                     self.voter_changes.push(next);
                 }
                 RaftChange::Remove(node) => assert!(self.learners.remove(&node)),
+                RaftChange::HandOver => self.elect(),
             },
             ControlEffect::Joined(joined) => {
                 assert!(!std::mem::replace(&mut self.processes[at].joined, true), "said once");

@@ -1,4 +1,5 @@
-//! `sprawlctl cluster …`: nodes go for good, by agreement, or without it where there is none.
+//! `sprawlctl cluster …`: nodes go for good, by agreement, or without it where there is none; and
+//! what they have to do is evened out.
 
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) enum Command {
         #[arg(long)]
         at_once: bool,
     },
+    /// Has copies, and the lead of partitions, moved to nodes that have fewer, and shows them
+    Rebalance,
     /// Has a node go on alone, from its data directory, when a majority of the voters is lost
     Recover(recover::Arguments),
 }
@@ -49,6 +52,7 @@ pub(crate) async fn administer(
             }
             (url.path().to_owned(), at_once)
         }
+        Command::Rebalance => return rebalance(client, format).await,
         Command::Recover(arguments) => return recover::go_on(arguments, format).await,
     };
     let path = format!("{path}?at_once={at_once}");
@@ -60,5 +64,22 @@ pub(crate) async fn administer(
             format!("{node} leaves; `sprawlctl nodes` lists it until it has gone")
         }
     })?;
+    Ok(true)
+}
+
+async fn rebalance(client: &Client, format: Format) -> anyhow::Result<bool> {
+    let client = client.patient(PATIENCE);
+    let answer = client.ask(Method::POST, "/cluster/rebalance", None, Duration::ZERO).await?;
+    match format {
+        Format::Json => output::line(&answer.to_string())?,
+        Format::Text => {
+            let fields = ["node_id", "partitions", "leads"];
+            let mut rows = vec![["NODE", "PARTITIONS", "LEADS"].map(str::to_owned).to_vec()];
+            let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+            rows.extend(nodes.iter().map(|node| fields.map(|field| plain(&node[field])).to_vec()));
+            output::table(&rows)?;
+            output::line(&plain(&answer["status"]))?;
+        }
+    }
     Ok(true)
 }

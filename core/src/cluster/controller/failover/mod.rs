@@ -3,6 +3,7 @@
 //! All that failed together is one question to those who are left and one change. A partition that
 //! needs nothing costs nothing: what has to be looked at is found when nodes come or go.
 
+mod balance;
 mod ruling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,11 @@ use std::time::Duration;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
-use self::ruling::Judge;
+use self::balance::Balance;
+pub use self::balance::{BALANCE_AFTER, BALANCE_INTERVAL, MOVES_MAX};
+use self::ruling::{Judge, Wish};
 use crate::cluster::message::{AskLogEnds, LogEnd, LogEnds};
-use crate::cluster::metadata::{Change, NODES_MAX, Partition, RULINGS_MAX, Ruling, View};
+use crate::cluster::metadata::{Change, Leaving, NODES_MAX, Partition, RULINGS_MAX, Ruling, View};
 use crate::cluster::placement::Candidates;
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{Time, WallTime};
@@ -85,7 +88,7 @@ pub struct Failover {
     unwell: BTreeSet<PartitionId>,
     look_again: Time,
     /// The nodes, as they were when all partitions were looked at.
-    nodes: Vec<(DiskId, Boot, bool)>,
+    nodes: Vec<(DiskId, Boot, Option<WallTime>, Option<Leaving>)>,
     /// The partitions, as they were when it was last found out which of them have changed.
     seen: OrdMap<PartitionId, Arc<Partition>>,
     complaints: BTreeMap<PartitionId, Complaint>,
@@ -97,6 +100,10 @@ pub struct Failover {
     decided: BTreeMap<PartitionId, (u64, Time)>,
     round: Option<Round>,
     asked: u64,
+    /// Evens out what nodes have to do.
+    balance: Balance,
+    /// What that wants, until it is decided.
+    wishes: BTreeMap<PartitionId, Wish>,
 }
 
 impl Failover {
@@ -108,6 +115,11 @@ impl Failover {
     /// These runs are silent; they are declared failed with what follows from it.
     pub fn fail(&mut self, nodes: impl IntoIterator<Item = (DiskId, Boot)>) {
         self.failing.extend(nodes);
+    }
+
+    /// What nodes have to do is to be evened out now.
+    pub fn rebalance(&mut self) {
+        self.balance.hurry();
     }
 
     /// The leader of a partition says that a member holds up the others, and that the set cannot do
@@ -141,7 +153,7 @@ impl Failover {
 
     /// Looks at what there is to do. `time` is cluster time.
     pub fn decide(&mut self, view: &View, now: Time, time: WallTime, out: &mut Vec<Remedy>) {
-        self.look_around(view);
+        self.look_around(view, now);
         if self.look_again <= now {
             self.look_again = now + AGAIN;
             self.scope.append(&mut self.unwell);
@@ -161,10 +173,20 @@ impl Failover {
                 }
             }
             None => {
+                self.even_out(&after, (now, time));
                 if !self.ask(&after, now, out) {
                     self.rule(&after, &Round::default(), (now, time), out);
                 }
             }
+        }
+    }
+
+    /// Finds out what to move, where nothing else is to be done.
+    fn even_out(&mut self, view: &View, (now, time): (Time, WallTime)) {
+        if self.scope.is_empty() && self.failing.is_empty() {
+            let judge = Judge { view, damaged: &self.damaged };
+            self.wishes = self.balance.plan(&judge, (now, time));
+            self.scope.extend(self.wishes.keys());
         }
     }
 
@@ -174,14 +196,15 @@ impl Failover {
         self.round.as_ref().map(|round| round.until)
     }
 
-    /// Partitions that have changed may need something; when nodes came, went, or began a new run,
-    /// all may.
-    fn look_around(&mut self, view: &View) {
+    /// Partitions that have changed may need something; when nodes came, went, are to go, or began
+    /// a new run, all may.
+    fn look_around(&mut self, view: &View, now: Time) {
         let nodes = view.nodes.iter();
         let nodes: Vec<_> =
-            nodes.map(|(disk, node)| (*disk, node.boot, node.down.is_some())).collect();
+            nodes.map(|(disk, node)| (*disk, node.boot, node.down, node.leaving)).collect();
         if nodes != self.nodes {
             self.nodes = nodes;
+            self.balance.wait(now);
             self.scope.extend(view.partitions.keys());
         } else {
             self.scope.extend(self.seen.diff(&view.partitions).map(|change| match change {
@@ -213,22 +236,28 @@ impl Failover {
         Judge { view, damaged: &self.damaged }
     }
 
-    /// Whether a leader complains, and may be heard.
-    fn complaint(&self, partition: &Partition) -> Option<DiskId> {
-        let complaint = self.complaints.get(&partition.id)?;
-        let is_new = complaint.epoch == partition.epoch;
-        (is_new && !self.elected.contains_key(&partition.id)).then_some(complaint.by)
+    /// What is wanted of a partition, by its leader, if that complains and may be heard, and for
+    /// the sake of balance.
+    fn wish(&self, partition: &Partition) -> Wish {
+        let wish = self.wishes.get(&partition.id).copied().unwrap_or_default();
+        let complaint = self.complaints.get(&partition.id);
+        let is_new = |complaint: &&Complaint| complaint.epoch == partition.epoch;
+        let may = !self.elected.contains_key(&partition.id);
+        let complainer = complaint.filter(is_new).filter(|_| may).map(|complaint| complaint.by);
+        Wish { complainer, ..wish }
     }
 
     /// Asks whoever may lead a partition that needs a leader; `false` where nobody is to be asked.
     fn ask(&mut self, view: &View, now: Time, out: &mut Vec<Remedy>) -> bool {
-        let judge = self.judge(view);
+        if self.scope.is_empty() {
+            return false;
+        }
+        let (judge, places) = (self.judge(view), Candidates::of(view));
         let mut awaited = BTreeSet::new();
         for partition in self.scope.iter().filter_map(|id| view.partitions.get(id)) {
             let waits =
                 self.decided.get(&partition.id).is_some_and(|(by, _)| *by >= partition.version);
-            let elects = !judge.is_led(partition) || self.complaint(partition).is_some();
-            if elects && !waits {
+            if !waits && judge.elects(partition, &self.wish(partition), &places) {
                 awaited.extend(judge.candidates(partition).map(|disk| (disk, partition.id)));
             }
         }
@@ -312,8 +341,8 @@ impl Failover {
         let none = Ends::new();
         for id in std::mem::take(&mut self.scope) {
             let Some(partition) = view.partitions.get(&id) else { continue };
-            let (by, judge) = (self.complaint(partition), self.judge(view));
-            let elects = by.is_some() || !judge.is_led(partition);
+            let (wish, judge) = (self.wish(partition), self.judge(view));
+            let elects = judge.elects(partition, &wish, &places);
             let waits = self.decided.get(&id).is_some_and(|(at, _)| *at >= partition.version);
             let unasked = elects && !round.about.contains(&id);
             if waits || unasked && judge.candidates(partition).next().is_some() {
@@ -321,8 +350,8 @@ impl Failover {
                 continue;
             }
             let ends = round.ends.get(&id).unwrap_or(&none);
-            let ruling = judge.rule(partition, by, ends, time, &mut places);
-            if by.is_some() {
+            let ruling = judge.rule(partition, &wish, ends, time, &mut places);
+            if wish.complainer.is_some() {
                 self.elected.insert(id, now);
                 self.complaints.remove(&id);
             }
@@ -335,6 +364,7 @@ impl Failover {
                 rulings.push(ruling);
             }
         }
+        self.wishes.clear();
         self.put(rulings, time, out);
     }
 

@@ -10,6 +10,17 @@ use crate::cluster::placement::Candidates;
 use crate::ids::{DiskId, PartitionId};
 use crate::machine::WallTime;
 
+/// What is wanted of a partition beyond what its state asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wish {
+    /// It leads, and waits for a member that the set cannot do without: somebody else is to try.
+    pub(super) complainer: Option<DiskId>,
+    /// Who is to lead, though whoever does may go on.
+    pub(super) leader: Option<DiskId>,
+    /// Who is to hold a copy, in the place of whoever has most.
+    pub(super) holder: Option<DiskId>,
+}
+
 /// What is decided by: the metadata with those who failed, and who does not hold what it
 /// acknowledged.
 pub(super) struct Judge<'a> {
@@ -18,60 +29,129 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn is_up(&self, disk: DiskId) -> bool {
-        self.view.nodes.get(&disk).is_some_and(|node| node.down.is_none())
+    /// Whether a node lives and is to stay.
+    pub(super) fn stays(&self, disk: DiskId) -> bool {
+        self.view.nodes.get(&disk).is_some_and(|node| node.takes_partitions())
     }
 
     fn is_whole(&self, partition: &Partition, member: &Member) -> bool {
         member.is_electable() && !self.damaged.contains(&(partition.id, member.disk))
     }
 
+    /// Whether this node runs and counts, with all that was ever acknowledged.
+    pub(super) fn counts(&self, partition: &Partition, disk: DiskId) -> bool {
+        let member = partition.member(disk);
+        member.is_some_and(|one| self.view.is_live(&one) && self.is_whole(partition, &one))
+    }
+
     /// Whether somebody leads who may go on to.
     pub(super) fn is_led(&self, partition: &Partition) -> bool {
-        let leader = partition.led_by().and_then(|disk| partition.member(disk));
-        leader.is_some_and(|one| self.view.is_live(&one) && self.is_whole(partition, &one))
+        partition.led_by().is_some_and(|leader| self.counts(partition, leader))
     }
 
     /// Whoever may lead.
     pub(super) fn candidates(&self, partition: &Partition) -> impl Iterator<Item = DiskId> {
-        let may = |one: &&Member| self.view.is_live(one) && self.is_whole(partition, one);
-        partition.in_sync.iter().filter(may).map(|member| member.disk)
+        partition.members().filter(|disk| self.counts(partition, *disk))
     }
 
     /// Whether a partition is to be looked at again, though nothing can be done for it now.
     pub(super) fn is_unwell(&self, partition: &Partition) -> bool {
         let wanted = self.view.replicas_wanted(&partition.config);
-        let up = partition.replicas.iter().filter(|disk| self.is_up(**disk)).count();
-        let lives = |member: &Member| self.view.is_live(member);
-        !self.is_led(partition) || up < wanted || !partition.in_sync.iter().all(lives)
+        let staying = partition.replicas.iter().filter(|disk| self.stays(**disk)).count();
+        let counts = |disk: &DiskId| self.counts(partition, *disk);
+        !self.is_led(partition)
+            || staying != wanted
+            || partition.replicas.len() != wanted
+            || !partition.replicas.iter().all(counts)
     }
 
-    /// The partition with this number of its topic would be placed by this key.
-    fn key(partition: &Partition) -> u64 {
+    /// By which a partition is placed.
+    pub(super) fn key(partition: &Partition) -> u64 {
         dht::key(&partition.topic, partition.number).slot()
     }
 
-    /// What is decided now; `None` where everything may stay as it is. `complainer` leads and
-    /// waits for a member that the set cannot do without: somebody else is to try.
+    /// Who is to hold a partition in the end, of those who have, or are to have, a copy, run and
+    /// stay.
+    pub(super) fn kept(&self, partition: &Partition, places: &Candidates) -> Vec<DiskId> {
+        let wanted = self.view.replicas_wanted(&partition.config);
+        let staying = partition.replicas.iter().copied().filter(|disk| self.stays(*disk));
+        let mut kept: Vec<DiskId> = staying.collect();
+        if kept.len() > wanted {
+            // Of those who are equally good, whoever leads stays before whoever counts.
+            let leads = |disk: &DiskId| Some(*disk) == partition.led_by();
+            kept.sort_by_key(|disk| (!leads(disk), !self.counts(partition, *disk)));
+        }
+        while kept.len() > wanted
+            && let Some(at) = places.surplus(&kept)
+        {
+            kept.remove(at);
+        }
+        kept
+    }
+
+    /// Whether these are enough, and hold everything: nobody else is needed.
+    fn suffices(&self, partition: &Partition, kept: &[DiskId]) -> bool {
+        kept.len() >= self.view.replicas_wanted(&partition.config)
+            && kept.iter().all(|disk| self.counts(partition, *disk))
+    }
+
+    /// Whether there has to be another leader.
+    pub(super) fn must_elect(&self, partition: &Partition, wish: &Wish) -> bool {
+        !self.is_led(partition) || wish.complainer.is_some()
+    }
+
+    /// Whether another one is to lead, or has to.
+    pub(super) fn elects(&self, partition: &Partition, wish: &Wish, places: &Candidates) -> bool {
+        let gives_way = || {
+            let kept = self.kept(partition, places);
+            !kept.contains(&partition.leader) && self.suffices(partition, &kept)
+        };
+        self.must_elect(partition, wish) || wish.leader.is_some() || gives_way()
+    }
+
+    /// What is decided now; `None` where everything may stay as it is.
     pub(super) fn rule(
         &self,
         partition: &Partition,
-        complainer: Option<DiskId>,
+        wish: &Wish,
         ends: &Ends,
         time: WallTime,
         places: &mut Candidates,
     ) -> Option<Ruling> {
         let Partition { id, epoch, version, .. } = *partition;
-        let elects = complainer.is_some() || !self.is_led(partition);
-        let best = if elects { self.best(partition, complainer, ends) } else { None };
-        let leader = best.filter(|best| Some(*best) != complainer);
-        let (removed, lost) = self.rid(partition, leader.unwrap_or(partition.leader));
-        let (dropped, mut placed) = (self.spare(partition, &removed), Vec::new());
+        let kept = self.kept(partition, places);
+        let leader = if self.must_elect(partition, wish) {
+            self.best(partition, wish.complainer, ends)
+        } else if self.elects(partition, wish, places) {
+            self.successor(partition, wish, &kept, ends)
+        } else {
+            None
+        };
+        let leads = leader.unwrap_or(partition.leader);
+        let (mut removed, lost) = self.rid(partition, leads);
+        let mut dropped = Vec::new();
+        if self.suffices(partition, &kept) && kept.contains(&leads) {
+            let goes = |disk: &&DiskId| !kept.contains(disk) && !lost.contains(disk);
+            dropped.extend(partition.replicas.iter().filter(goes));
+            dropped.iter().for_each(|disk| places.give_up(*disk));
+            let counts = |disk: &&DiskId| partition.member(**disk).is_some();
+            removed.extend(dropped.iter().filter(counts));
+            removed.sort_unstable();
+            removed.dedup();
+        }
         // Nobody gets a copy while there is nobody to get it from.
+        let mut placed = Vec::new();
         if leader.is_some() || self.is_led(partition) {
             let room = REPLICAS_MAX - (partition.replicas.len() - dropped.len());
             let count = self.missing(partition, &removed, time).min(room);
             placed = places.choose_beside(Self::key(partition), &partition.replicas, count);
+            let fits = |to: &DiskId| {
+                room > 0 && count == 0 && !partition.replicas.contains(to) && self.stays(*to)
+            };
+            if let Some(to) = wish.holder.filter(fits) {
+                places.take(to);
+                placed.push(to);
+            }
         }
         let ruling =
             Ruling { partition: id, epoch, version, leader, removed, lost, placed, dropped };
@@ -85,12 +165,36 @@ impl Judge<'_> {
     }
 
     /// Who holds the most of those who may lead; who has not said is behind those who have, and who
-    /// complains is last.
-    fn best(&self, partition: &Partition, last: Option<DiskId>, ends: &Ends) -> Option<DiskId> {
-        self.candidates(partition).max_by_key(|disk| {
+    /// complains is nobody better than.
+    fn best(
+        &self,
+        partition: &Partition,
+        complainer: Option<DiskId>,
+        ends: &Ends,
+    ) -> Option<DiskId> {
+        let best = self.candidates(partition).max_by_key(|disk| {
             let end = ends.get(disk).map(|end| (end.epoch, end.last));
-            (Some(*disk) != last, end, std::cmp::Reverse(*disk))
-        })
+            (Some(*disk) != complainer, end, std::cmp::Reverse(*disk))
+        });
+        best.filter(|best| Some(*best) != complainer)
+    }
+
+    /// Who takes the lead over from one that could go on: somebody who has said what it holds.
+    fn successor(
+        &self,
+        partition: &Partition,
+        wish: &Wish,
+        kept: &[DiskId],
+        ends: &Ends,
+    ) -> Option<DiskId> {
+        let fits = |disk: &DiskId| match wish.leader {
+            Some(wanted) => *disk == wanted,
+            None => kept.contains(disk),
+        };
+        let others = self.candidates(partition).filter(|disk| *disk != partition.leader);
+        let said = others.filter(fits).filter_map(|disk| Some((ends.get(&disk)?, disk)));
+        let best = said.max_by_key(|(end, disk)| (end.epoch, end.last, std::cmp::Reverse(*disk)));
+        best.map(|(_, disk)| disk)
     }
 
     /// Who is taken out of the set, and who is marked because that cannot be.
@@ -121,34 +225,23 @@ impl Judge<'_> {
         }
     }
 
-    /// Who does not need to hold a copy any more, because enough others hold everything.
-    fn spare(&self, partition: &Partition, removed: &[DiskId]) -> Vec<DiskId> {
-        let whole = |one: &&Member| self.view.is_live(one) && self.is_whole(partition, one);
-        let wanted = self.view.replicas_wanted(&partition.config);
-        if partition.in_sync.iter().filter(whole).count() < wanted {
-            return Vec::new();
-        }
-        let counts = |disk: &DiskId| partition.member(*disk).is_some() && !removed.contains(disk);
-        partition.replicas.iter().filter(|disk| !counts(disk)).copied().collect()
-    }
-
     /// How many copies are to be made. Where nothing commits, all that are missing; where enough
-    /// members count, whoever is down may come back first.
+    /// members count, whoever is down may come back first, and whoever is to leave may not.
     fn missing(&self, partition: &Partition, removed: &[DiskId], time: WallTime) -> usize {
         let wanted = self.view.replicas_wanted(&partition.config);
-        let up = partition.replicas.iter().filter(|disk| self.is_up(**disk)).count();
-        let mut staying = partition.in_sync.iter().filter(|one| !removed.contains(&one.disk));
-        let freezes = staying.any(|one| !self.view.is_live(one));
-        let gone = |disk: &DiskId| match self.view.nodes.get(disk).map(|node| node.down) {
-            Some(None) => false,
-            Some(Some(since)) => {
-                let away = Duration::from_millis(time.0.saturating_sub(since.0));
-                freezes || away >= REPLACE_AFTER
+        let staying = partition.replicas.iter().filter(|disk| self.stays(**disk)).count();
+        let mut left = partition.in_sync.iter().filter(|one| !removed.contains(&one.disk));
+        let freezes = left.any(|one| !self.view.is_live(one));
+        let gone = |disk: &DiskId| match self.view.nodes.get(disk) {
+            Some(node) => {
+                let away = node.down.map(|since| time.0.saturating_sub(since.0));
+                let away = away.is_some_and(|away| Duration::from_millis(away) >= REPLACE_AFTER);
+                node.leaving.is_some() || node.down.is_some() && (freezes || away)
             }
             None => true,
         };
         let gone = partition.replicas.iter().filter(|disk| gone(disk)).count();
         let never_made = wanted.saturating_sub(partition.replicas.len());
-        wanted.saturating_sub(up).min(gone + never_made)
+        wanted.saturating_sub(staying).min(gone + never_made)
     }
 }

@@ -1,0 +1,221 @@
+//! Clients that publish while nodes come, go and die: each message is sent, under its id, to one
+//! node after the other until it is acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::http::{Connection, read_all};
+use crate::nodes::Nodes;
+use crate::process::eventually;
+
+/// How long a client waits for an answer before it asks another node.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The pause after a try that did not succeed.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// When a client that tries again says that it has failed.
+const FAILED_AFTER: Duration = Duration::from_secs(30);
+/// How much a message carries.
+const PAYLOAD: usize = 1_000;
+
+/// Where nodes listen now. A clone is the same one.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<Vec<String>>>);
+
+impl Addresses {
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pick(&self, turn: usize) -> Option<String> {
+        let all = self.lock();
+        all.get(turn.checked_rem(all.len())?).cloned()
+    }
+}
+
+/// What was acknowledged to one client.
+#[derive(Default)]
+struct Ledger {
+    /// The offset of each message, by its id.
+    stored: BTreeMap<String, u64>,
+    /// When each acknowledgement came.
+    times: Vec<Instant>,
+    /// What went wrong for good.
+    failed: Vec<String>,
+}
+
+/// Clients at work, each with a topic of its own. Dropping it ends them.
+pub(crate) struct Load {
+    addresses: Addresses,
+    stop: Arc<AtomicBool>,
+    ledgers: Vec<Arc<Mutex<Ledger>>>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// So many clients begin to publish, each until it is told to stop, with this pause after each
+    /// message.
+    pub(crate) fn begin(nodes: &Nodes, clients: usize, pause: Duration) -> Self {
+        let (addresses, stop) = (Addresses::default(), Arc::new(AtomicBool::new(false)));
+        let ledgers: Vec<Arc<Mutex<Ledger>>> = (0..clients).map(|_| Arc::default()).collect();
+        let mut load = Self { addresses, stop, ledgers, clients: Vec::new() };
+        load.goes_to(nodes);
+        for (client, ledger) in load.ledgers.iter().cloned().enumerate() {
+            let (addresses, stop) = (load.addresses.clone(), load.stop.clone());
+            let work = move || publish(client, &addresses, &ledger, (&stop, pause));
+            load.clients.push(std::thread::spawn(work));
+        }
+        eventually("all clients are served", || {
+            load.ledgers().all(|ledger| !ledger.times.is_empty()).then_some(())
+        });
+        load
+    }
+
+    /// The nodes that run are other ones, or listen elsewhere.
+    pub(crate) fn goes_to(&self, nodes: &Nodes) {
+        *self.addresses.lock() = nodes.live().map(|at| nodes.node(at).address.clone()).collect();
+    }
+
+    fn ledgers(&self) -> impl Iterator<Item = MutexGuard<'_, Ledger>> {
+        self.ledgers.iter().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until every client has been served since.
+    #[track_caller]
+    pub(crate) fn all_served_since(&self, moment: Instant) {
+        eventually("all clients are served", || {
+            let served = |ledger: &Ledger| ledger.times.last().is_some_and(|last| *last > moment);
+            self.ledgers().all(|ledger| served(&ledger)).then_some(())
+        });
+    }
+
+    /// The longest time between two acknowledgements since, of each client.
+    pub(crate) fn gaps_since(&self, moment: Instant) -> Vec<Duration> {
+        let gap = |ledger: &Ledger| {
+            let mut from = moment;
+            let since = ledger.times.iter().filter(|time| **time > moment);
+            let gaps = since.map(|time| time.duration_since(std::mem::replace(&mut from, *time)));
+            gaps.max().unwrap_or_else(|| moment.elapsed())
+        };
+        self.ledgers().map(|ledger| gap(&ledger)).collect()
+    }
+
+    /// Ends the clients, and reads back through a node what was acknowledged to them; gives how
+    /// much that was.
+    #[track_caller]
+    pub(crate) fn judge(mut self, nodes: &Nodes) -> usize {
+        self.end();
+        let mut count = 0;
+        for (client, ledger) in self.ledgers().enumerate() {
+            assert_eq!(ledger.failed, Vec::<String>::new(), "client {client}");
+            let through = nodes.live().nth(client % nodes.live().count()).expect("one lives");
+            let found = read_all(&nodes.node(through).address, &topic(client));
+            let mut places: BTreeMap<&str, u64> = BTreeMap::new();
+            for message in &found {
+                let id = message["id"].as_str().expect("an id");
+                let offset = message["offset"].as_u64().expect("an offset");
+                assert_eq!(places.insert(id, offset), None, "{id} stands twice");
+                assert_eq!(message["payload"], payload(id).as_str(), "{id}");
+            }
+            for (id, offset) in &ledger.stored {
+                assert_eq!(places.get(id.as_str()), Some(offset), "{id} was acknowledged");
+            }
+            count += ledger.stored.len();
+        }
+        count
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.clients.drain(..).for_each(|client| client.join().expect("a client does not panic"));
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The topic of a client.
+pub(crate) fn topic(client: usize) -> String {
+    format!("load.{client}")
+}
+
+fn payload(id: &str) -> String {
+    let fill = "x".repeat(PAYLOAD.saturating_sub(id.len()));
+    format!("{id}{fill}")
+}
+
+fn publish(
+    client: usize,
+    addresses: &Addresses,
+    ledger: &Mutex<Ledger>,
+    (stop, pause): (&AtomicBool, Duration),
+) {
+    let (mut connection, mut turn) = (None, client);
+    let note = |how: &dyn Fn(&mut Ledger)| {
+        how(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner));
+    };
+    for number in 0.. {
+        let id = format!("{client}-{number}");
+        let body = json!({"topic": topic(client), "id": id, "payload": payload(&id)}).to_string();
+        let began = Instant::now();
+        loop {
+            // What was begun is tried to its end.
+            if stop.load(Ordering::SeqCst) && connection.is_none() && began.elapsed() > PATIENCE {
+                return;
+            }
+            match attempt(&mut connection, addresses, turn, &body) {
+                Ok(answer) => {
+                    let offset = answer["offset"].as_u64().expect("an offset");
+                    note(&|ledger| {
+                        ledger.stored.insert(id.clone(), offset);
+                        ledger.times.push(Instant::now());
+                    });
+                    break;
+                }
+                Err(why) if began.elapsed() > FAILED_AFTER => {
+                    note(&|ledger| ledger.failed.push(format!("{id}: {why}")));
+                    return;
+                }
+                Err(_) => {
+                    (connection, turn) = (None, turn + 1);
+                    std::thread::park_timeout(BACK_OFF);
+                }
+            }
+        }
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        std::thread::park_timeout(pause);
+    }
+}
+
+/// One try; an error leaves the fate of the message unknown.
+fn attempt(
+    connection: &mut Option<Connection>,
+    addresses: &Addresses,
+    turn: usize,
+    body: &str,
+) -> Result<Value, String> {
+    let open = match connection {
+        Some(open) => open,
+        None => {
+            let address = addresses.pick(turn).ok_or("no node runs")?;
+            let open = Connection::open(&address).map_err(|error| error.to_string())?;
+            open.waits(PATIENCE);
+            connection.insert(open)
+        }
+    };
+    let reply = open.send("POST", "/publish", body.as_bytes());
+    let reply = reply.map_err(|error| error.to_string())?;
+    match reply.status {
+        200 => Ok(reply.json()),
+        status => Err(format!("{status}: {}", reply.json()["detail"])),
+    }
+}
