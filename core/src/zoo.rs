@@ -44,6 +44,8 @@ pub enum Bug {
     RetainedNotCopied,
     /// A copy that is moved counts before it holds anything.
     MovedBeforeInSync,
+    /// Whoever says that it is about to end is waited for until it is silent.
+    FarewellUnheard,
     /// A follower says that it holds entries before they are synced.
     ReplicaAnsweredEarly,
     /// A new leader goes on in the epoch of the one before.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sprawl_core::broker::replica::Submission;
 use sprawl_core::broker::routing::Routed;
 use sprawl_core::cluster::consensus::RaftStatus;
+use sprawl_core::cluster::control::FAREWELL_WAIT;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{PartitionId, ShardId};
 use sprawl_core::machine::{
@@ -234,7 +235,8 @@ impl NodeHandle {
     /// ended.
     pub async fn shutdown(&self) -> Ended {
         // Whatever comes of it, the node ends: what was not handed over is noticed by its silence.
-        let _ = self.control(ControlRequest::Farewell).await;
+        let farewell = self.control(ControlRequest::Farewell);
+        let _ = tokio::time::timeout(FAREWELL_WAIT * 2, farewell).await;
         // An error means that the node has ended already; `ended` then says how.
         let _ = self.stop.send(()).await;
         self.ended().await

@@ -28,7 +28,8 @@ pub(super) struct Leaves {
 /// What nodes have to do.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Balance {
-    /// `balanced`, or `balancing` where something is to be moved or is under way.
+    /// `balanced`, or `balancing` where some have more than their share: something is moved, unless
+    /// zones or capacities do not allow it.
     status: &'static str,
     /// What each of them holds and leads now.
     nodes: Vec<NodeShown>,

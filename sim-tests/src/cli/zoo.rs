@@ -59,6 +59,7 @@ const ZOO: &[Planted] = &[
     cluster("followers-not-awaited", Bug::FollowersNotAwaited, "NothingAckedIsLost"),
     cluster("replica-answered-early", Bug::ReplicaAnsweredEarly, "InSyncHoldsCommitted"),
     cluster("moved-before-in-sync", Bug::MovedBeforeInSync, "InSyncHoldsCommitted"),
+    cluster("farewell-unheard", Bug::FarewellUnheard, "ServesOnWithin"),
     cluster("retained-not-copied", Bug::RetainedNotCopied, "InSyncHoldsCommitted"),
     cluster("epoch-inherited", Bug::EpochInherited, "EpochIndexNamesOneEntry"),
     cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),

@@ -10,7 +10,7 @@ use super::{Control, is_registered};
 use crate::cluster::consensus::RaftChange;
 use crate::cluster::message::ControlMessage;
 use crate::cluster::metadata::{Member, Partition};
-use crate::ids::{ChangeIndex, RequestId};
+use crate::ids::RequestId;
 use crate::machine::{ControlEffect, ControlResponse, Now, Time};
 
 /// How long others have to take over.
@@ -26,8 +26,6 @@ pub(super) struct Farewell {
     deadline: Time,
     /// When to say it again.
     again: Time,
-    /// Since which change nobody counts on this run.
-    down_at: Option<ChangeIndex>,
 }
 
 impl Control {
@@ -40,7 +38,7 @@ impl Control {
     ) {
         let since = now.since_start;
         let (deadline, again) = (since + FAREWELL_WAIT, since);
-        let farewell = Farewell { asked: Some(id), deadline, again, down_at: None };
+        let farewell = Farewell { asked: Some(id), deadline, again };
         // Of two who ask the later one is told.
         let former = self.farewell.replace(farewell).and_then(|former| former.asked);
         if let Some(id) = former {
@@ -52,10 +50,7 @@ impl Control {
     /// Says that this run is about to end, and to who asked that nothing depends on it any more.
     pub(super) fn take_leave(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         let Some(mut farewell) = self.farewell.take() else { return };
-        if farewell.down_at.is_none() && self.is_down() {
-            farewell.down_at = Some(self.view.version);
-        }
-        let is_over = self.is_over(farewell.down_at);
+        let is_over = self.is_over();
         if is_over || farewell.deadline <= now.since_start {
             let response = if is_over { ControlResponse::Done } else { ControlResponse::Unknown };
             let asked = farewell.asked.take();
@@ -69,13 +64,12 @@ impl Control {
 
     fn say_farewell(&mut self, now: Now, effects: &mut Vec<ControlEffect>) {
         let me = self.said.disk;
-        if !self.is_down() {
-            self.controller.bid_farewell((me, self.said.boot), now);
-            for to in self.voters().into_iter().filter(|voter| *voter != me) {
-                let message = ControlMessage::Farewell;
-                effects.push(ControlEffect::Send { to, run: None, message });
-            }
-        } else if self.leads_others() {
+        self.controller.bid_farewell((me, self.said.boot), now);
+        for to in self.voters().into_iter().filter(|voter| *voter != me) {
+            let message = ControlMessage::Farewell;
+            effects.push(ControlEffect::Send { to, run: None, message });
+        }
+        if self.is_down() && self.leads_others() {
             effects.push(ControlEffect::Reconfigure(RaftChange::HandOver));
         }
     }
@@ -93,17 +87,29 @@ impl Control {
     }
 
     /// Whether others have taken over all that they can.
-    fn is_over(&self, down_at: Option<ChangeIndex>) -> bool {
-        let me = self.said.disk;
-        if !is_registered(&self.view, &self.said) || self.view.nodes.len() == 1 {
+    fn is_over(&self) -> bool {
+        let (me, view) = (self.said.disk, &self.view);
+        if !is_registered(view, &self.said) || view.nodes.len() == 1 {
             return true;
         }
-        let other = |one: &Member| one.disk != me && one.is_electable() && self.view.is_live(one);
-        let waits = |held: &Partition| held.leader == me && held.in_sync.iter().any(other);
-        // From whom nobody takes the metadata over, the others have to learn it before.
+        // From whom nobody takes the metadata over has decided all before, and the others know.
         let is_last = self.voters() == [me];
-        down_at.is_some_and(|at| !is_last || self.controller.others_have(at, &self.view))
+        let waits = |held: &Partition| {
+            let others = held.in_sync.iter().filter(|one| one.disk != me).copied();
+            let others: Vec<Member> = others.collect();
+            let leads = held.leader == me && view.is_enough(&others, 1);
+            let counts = held.member(me).is_some() && view.is_enough(&others, held.min_in_sync);
+            leads || is_last && counts
+        };
+        self.is_down()
             && !self.leads_others()
-            && !self.view.held_by(me).any(|held| waits(held))
+            && (!is_last || self.controller.others_have(view.version, view))
+            && !view.held_by(me).any(|held| waits(held))
+    }
+
+    /// When to look again at the latest.
+    pub(super) fn leaves_by(&self) -> Option<Time> {
+        let farewell = self.farewell.as_ref()?;
+        farewell.asked.map(|_| farewell.deadline)
     }
 }

@@ -284,6 +284,7 @@ impl Control {
             effects.push(ControlEffect::Reply { id, response: ControlResponse::Unknown });
         }
         self.ask_begun(now, effects);
+        self.take_leave(now, effects);
         self.propose_adjustments(now, effects);
         if self.sweep_at.is_some_and(|at| at <= now.since_start) {
             self.sweep(now, effects);
@@ -333,7 +334,8 @@ impl Machine for Control {
         let early = self.early.front().map(Early::deadline);
         let ask = self.next_ask_begun();
         let adjust = self.replicas.wakeup();
-        [deadline, early, ask, adjust, self.sweep_at, self.tick_at].into_iter().flatten().min()
+        let next = [deadline, early, ask, adjust, self.sweep_at, self.tick_at, self.leaves_by()];
+        next.into_iter().flatten().min()
     }
 
     fn digest(&self, hash: &mut Digest) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use failover::{
     ASKED_MAX, BALANCE_AFTER, BALANCE_INTERVAL, COMPLAINTS_MAX, Failover, LOG_ENDS_WAIT, MOVES_MAX,
-    REPLACE_AFTER, Remedy, SLOW_ELECTION_INTERVAL,
+    REPLACE_AFTER, Remedy, SLOW_ELECTION_INTERVAL, SLOW_REST,
 };
 pub use joining::JOINS_MAX;
 pub(super) use joining::{Asker, Outcome, already, is_registered};
@@ -28,6 +28,7 @@ use super::message::{ControlMessage, Heartbeat};
 use super::metadata::{Change, FEATURE_LEVEL, Leaving, NODES_MAX, View};
 use crate::ids::{Boot, ChangeIndex, DiskId, NodeId};
 use crate::machine::{ControlEffect, Now, SessionStatus, Time, WallTime};
+use crate::zoo::{Bug, planted};
 
 /// How old a majority's answer may be for the controller to act.
 pub const QUORUM_AGE_MAX: Duration = Duration::from_millis(600);
@@ -143,6 +144,9 @@ impl Controller {
 
     /// A run is about to end: it is not waited for until it is silent.
     pub(super) fn bid_farewell(&mut self, (disk, boot): (DiskId, Boot), now: Now) {
+        if planted(Bug::FarewellUnheard) {
+            return;
+        }
         let is_known = self.sessions.end(disk, boot);
         let leads = self.status.is_leader_ready;
         if is_known && leads && self.once(Decision::Fail(disk, boot), now) {

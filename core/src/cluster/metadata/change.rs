@@ -72,7 +72,7 @@ pub struct Ruling {
     pub lost: Vec<DiskId>,
     /// Who is to hold a copy from now on.
     pub placed: Vec<DiskId>,
-    /// Who is not to hold one any more; nobody who counts.
+    /// Who is not to hold one any more; nobody who counts still.
     pub dropped: Vec<DiskId>,
 }
 

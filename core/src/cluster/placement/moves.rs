@@ -22,17 +22,21 @@ struct Plan<'a> {
     held: BTreeMap<DiskId, BTreeMap<PartitionId, u64>>,
     owners: BTreeMap<PartitionId, Vec<DiskId>>,
     moves: Vec<Move>,
+    /// Which partitions may be moved.
+    may: &'a dyn Fn(PartitionId) -> bool,
     most: usize,
 }
 
 /// The moves that bring copies of nodes that are gone to others, and then even the load out: each
 /// node ends between the whole numbers around its share, as far as zones allow. A copy is moved at
 /// most once, to a node that holds none of its partition and, as long as there is one, in a zone
-/// that has none. At most so many; the same question again, after these, gives the rest.
+/// that has none. Partitions that may not be moved count as load only. At most so many; the same
+/// question again, after these, gives the rest.
 #[must_use]
 pub fn moves(
     candidates: &Candidates,
     owners: &[(PartitionId, u64, Vec<DiskId>)],
+    may: &dyn Fn(PartitionId) -> bool,
     most: usize,
 ) -> Vec<Move> {
     let nodes: BTreeMap<_, _> = candidates.nodes().iter().map(|node| (node.disk, node)).collect();
@@ -44,7 +48,7 @@ pub fn moves(
         }
     }
     let owners = owners.iter().map(|(partition, _, disks)| (*partition, disks.clone())).collect();
-    let mut plan = Plan { nodes, held, owners, moves: Vec::new(), most };
+    let mut plan = Plan { nodes, held, owners, moves: Vec::new(), may, most };
     if !plan.nodes.is_empty() {
         plan.rescue();
         plan.even_out();
@@ -101,7 +105,9 @@ impl Plan<'_> {
     /// The copy of `from` that `to` is wanted for most.
     fn best(&self, from: DiskId, to: DiskId) -> Option<Move> {
         let node = self.nodes[&to];
-        let moved = |partition| self.moves.iter().any(|done| done.partition == partition);
+        let moved = |partition| {
+            !(self.may)(partition) || self.moves.iter().any(|done| done.partition == partition)
+        };
         let fitting = self.held[&from].iter().filter(|&(&partition, _)| {
             let better =
                 self.crowd(partition, from, node) <= self.crowd(partition, from, self.nodes[&from]);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sprawl_core::cluster::controller::{BALANCE_AFTER, BALANCE_INTERVAL, MOVES_MAX};
+use sprawl_core::cluster::controller::{BALANCE_AFTER, BALANCE_INTERVAL, MOVES_MAX, SLOW_REST};
 use sprawl_core::cluster::metadata::*;
 use sprawl_core::ids::*;
 
@@ -114,7 +114,7 @@ fn the_lead_goes_back_to_who_lost_it_one_step_at_a_time() {
 }
 
 #[test]
-fn who_does_not_say_what_it_holds_is_not_handed_the_lead() {
+fn who_does_not_say_what_it_holds_or_was_slow_is_not_handed_the_lead_for_a_while() {
     let mut world = World::new(3, 12);
     world.fail(&[DiskId(1)]);
     (0..3).for_each(|_| world.look(Duration::from_millis(100)));
@@ -123,7 +123,35 @@ fn who_does_not_say_what_it_holds_is_not_handed_the_lead() {
     assert_eq!(world.loads()[0].1, 0, "nobody answers");
     world.all_answer();
     world.settle(60);
+    assert_eq!(world.loads()[0].1, 0, "others lead meanwhile");
+    world.look(SLOW_REST);
+    world.failover.rebalance();
+    world.settle(60);
     assert_eq!(world.loads()[0].1, 4);
+    // It leads, and says that it, or somebody whom it needs, is slow.
+    let led: Vec<_> =
+        world.view.partitions.values().filter(|one| one.leader == DiskId(1)).collect();
+    let led: Vec<_> = led.iter().map(|one| (one.id, one.epoch)).collect();
+    led.iter().for_each(|(id, epoch)| world.failover.complain(DiskId(1), *id, *epoch));
+    world.settle(60);
+    assert_eq!(world.loads()[0].1, 0, "it is not given the lead back");
+}
+
+#[test]
+fn who_is_to_leave_is_given_nothing_where_nobody_takes_anything() {
+    let mut world = World::new(4, 6);
+    world.all_answer();
+    let leave = |disk| Change::Decommission { disk: DiskId(disk), how: Leaving::Empty };
+    (1..=3).for_each(|disk| world.agree(&leave(disk)));
+    world.fail(&[DiskId(4)]);
+    let held = |world: &World| world.loads()[..3].iter().map(|(held, _)| *held).sum::<usize>();
+    let before = held(&world);
+    (0..20).for_each(|_| world.look(BALANCE_INTERVAL));
+    assert!(held(&world) <= before, "{:?}", world.loads());
+    world.register(DiskId(4), 2);
+    world.all_answer();
+    world.settle(60);
+    assert_eq!(world.loads(), [(0, 0), (0, 0), (0, 0), (6, 6)]);
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! of those who have one, gives up its own ([`Judge::kept`]). So a move needs no state of its own,
 //! and whoever leads the metadata next goes on with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::REPLACE_AFTER;
@@ -21,16 +22,23 @@ pub const BALANCE_AFTER: Duration = Duration::from_secs(5);
 pub const BALANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How many copies are on their way at a time, and how often the lead changes in one step, at most.
 pub const MOVES_MAX: usize = 16;
-/// How many moves are looked at for each that is made: some partitions are moving already.
-const PROPOSED: usize = 4;
+/// For how long a node is not given the lead of a partition that complained while it led, or that
+/// was asked whether it could lead and was silent.
+pub const SLOW_REST: Duration = Duration::from_secs(300);
 
 /// What is known of the balance.
 #[derive(Debug, Default)]
 pub(super) struct Balance {
-    /// When to look again.
+    /// Nothing is moved before then.
     at: Time,
+    /// When it was last looked at.
+    looked: Option<Time>,
     /// The metadata by which there was nothing to move.
     even: Option<ChangeIndex>,
+    /// How many copies the nodes had when all was as even as it can be.
+    stuck: Vec<(DiskId, u64)>,
+    /// Nodes that are not given the lead of more partitions before then.
+    slow: BTreeMap<DiskId, Time>,
 }
 
 impl Balance {
@@ -41,7 +49,13 @@ impl Balance {
 
     /// Looks at the next occasion.
     pub(super) fn hurry(&mut self) {
-        *self = Self::default();
+        (self.at, self.even) = (Time(0), None);
+        self.stuck.clear();
+    }
+
+    /// A node is slow, or silent: others lead better for a while.
+    pub(super) fn is_slow(&mut self, disk: DiskId, now: Time) {
+        self.slow.insert(disk, now + SLOW_REST);
     }
 
     /// What is to be moved now.
@@ -51,20 +65,102 @@ impl Balance {
         (now, time): (Time, WallTime),
     ) -> BTreeMap<PartitionId, Wish> {
         let view = judge.view;
-        if now < self.at || self.even == Some(view.version) {
+        let is_early = self.looked.is_some_and(|at| now < at + BALANCE_INTERVAL);
+        if is_early || now < self.at || self.even == Some(view.version) {
             return BTreeMap::new();
         }
-        self.at = now + BALANCE_INTERVAL;
+        self.looked = Some(now);
+        self.slow.retain(|disk, until| *until > now && view.nodes.contains_key(disk));
         if view.level < REPLICATION_LEVEL || !is_calm(view, time) {
             return BTreeMap::new();
         }
         let places = Candidates::of(view);
-        let mut wishes = copies(judge, &places);
+        let mut wishes = self.copies(judge, &places);
         if wishes.is_empty() {
-            wishes = leads(judge, &places);
+            wishes = self.leads(judge, &places);
         }
         self.even = wishes.is_empty().then_some(view.version);
         wishes
+    }
+
+    /// Copies for nodes that hold fewer than others, as many as may be under way.
+    fn copies(&mut self, judge: &Judge<'_>, places: &Candidates) -> BTreeMap<PartitionId, Wish> {
+        let held = places.nodes().iter().map(|node| (node.disk, node.held));
+        if placement::are_even(places.nodes().iter().map(Candidate::fill))
+            || held.clone().eq(self.stuck.iter().copied())
+        {
+            return BTreeMap::new();
+        }
+        let comes = |partition: &&Arc<Partition>| {
+            let comes = |disk: &DiskId| judge.stays(*disk) && partition.member(*disk).is_none();
+            partition.replicas.iter().any(comes)
+        };
+        let moving = judge.view.partitions.values().filter(comes).take(MOVES_MAX).count();
+        if moving == MOVES_MAX {
+            return BTreeMap::new();
+        }
+        let owners =
+            judge.view.partitions.values().map(|partition| {
+                (partition.id, Judge::key(partition), judge.kept(partition, places))
+            });
+        let owners: Vec<_> = owners.collect();
+        let is_well = |id| judge.view.partitions.get(&id).is_some_and(|one| !judge.is_unwell(one));
+        let moves = moves(places, &owners, &is_well, MOVES_MAX - moving);
+        if moves.is_empty() && moving == 0 {
+            self.stuck = held.collect();
+        }
+        let wish = |to| Wish { holder: Some(to), ..Wish::default() };
+        moves.into_iter().map(|step| (step.partition, wish(step.to))).collect()
+    }
+
+    /// The lead for nodes that lead fewer than others, of partitions that they hold.
+    fn leads(&self, judge: &Judge<'_>, places: &Candidates) -> BTreeMap<PartitionId, Wish> {
+        let mut fills = placement::leads(judge.view, places);
+        if placement::are_even(fills.values().copied()) {
+            return BTreeMap::new();
+        }
+        let mut led: BTreeMap<DiskId, Vec<&Partition>> = BTreeMap::new();
+        for partition in judge.view.partitions.values().filter(|one| !judge.is_unwell(one)) {
+            led.entry(partition.leader).or_default().push(partition);
+        }
+        let mut wishes = BTreeMap::new();
+        while wishes.len() < MOVES_MAX
+            && let Some((partition, from, to)) = self.next_lead(judge, &fills, &led, &wishes)
+        {
+            fills.entry(from).and_modify(|fill| fill.held -= 1);
+            fills.entry(to).and_modify(|fill| fill.held += 1);
+            wishes.insert(partition, Wish { leader: Some(to), ..Wish::default() });
+        }
+        wishes
+    }
+
+    /// A partition that whoever leads most may hand to whoever leads least.
+    fn next_lead(
+        &self,
+        judge: &Judge<'_>,
+        fills: &BTreeMap<DiskId, Fill>,
+        led: &BTreeMap<DiskId, Vec<&Partition>>,
+        chosen: &BTreeMap<PartitionId, Wish>,
+    ) -> Option<(PartitionId, DiskId, DiskId)> {
+        let mut order: Vec<_> = fills.iter().map(|(disk, fill)| (*disk, *fill)).collect();
+        order.sort_by(|(a, one), (b, other)| one.compare(other).then(a.cmp(b)));
+        for &(to, taken) in order.iter().filter(|(disk, _)| !self.slow.contains_key(disk)) {
+            for &(from, given) in order.iter().rev() {
+                if from == to || !given.may_give_to(&taken) {
+                    break;
+                }
+                let led = led.get(&from).into_iter().flatten();
+                let mut free = led.filter(|partition| !chosen.contains_key(&partition.id));
+                if let Some(found) = free.find(|partition| judge.counts(partition, to)) {
+                    return Some((found.id, from, to));
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn slow(&self) -> usize {
+        self.slow.len()
     }
 }
 
@@ -72,70 +168,4 @@ impl Balance {
 fn is_calm(view: &View, time: WallTime) -> bool {
     let mut since = view.nodes.values().filter_map(|node| node.down);
     since.all(|since| Duration::from_millis(time.0.saturating_sub(since.0)) >= REPLACE_AFTER)
-}
-
-/// Copies for nodes that hold fewer than others, as many as may be under way.
-fn copies(judge: &Judge<'_>, places: &Candidates) -> BTreeMap<PartitionId, Wish> {
-    if placement::are_even(places.nodes().iter().map(Candidate::fill)) {
-        return BTreeMap::new();
-    }
-    let (mut owners, mut well, mut room) = (Vec::new(), BTreeSet::new(), MOVES_MAX);
-    for partition in judge.view.partitions.values() {
-        let comes = |disk: &DiskId| judge.stays(*disk) && partition.member(*disk).is_none();
-        if partition.replicas.iter().any(comes) {
-            room = room.saturating_sub(1);
-        } else if !judge.is_unwell(partition) {
-            well.insert(partition.id);
-        }
-        owners.push((partition.id, Judge::key(partition), judge.kept(partition, places)));
-    }
-    let moves = moves(places, &owners, room * PROPOSED);
-    let moves = moves.into_iter().filter(|step| well.contains(&step.partition)).take(room);
-    let wish = |to| Wish { holder: Some(to), ..Wish::default() };
-    moves.map(|step| (step.partition, wish(step.to))).collect()
-}
-
-/// The lead for nodes that lead fewer than others, of partitions that they hold.
-fn leads(judge: &Judge<'_>, places: &Candidates) -> BTreeMap<PartitionId, Wish> {
-    let mut fills = placement::leads(judge.view, places);
-    if placement::are_even(fills.values().copied()) {
-        return BTreeMap::new();
-    }
-    let mut led: BTreeMap<DiskId, Vec<&Partition>> = BTreeMap::new();
-    for partition in judge.view.partitions.values().filter(|one| !judge.is_unwell(one)) {
-        led.entry(partition.leader).or_default().push(partition);
-    }
-    let mut wishes = BTreeMap::new();
-    while wishes.len() < MOVES_MAX
-        && let Some((partition, from, to)) = next_lead(judge, &fills, &led, &wishes)
-    {
-        fills.entry(from).and_modify(|fill| fill.held -= 1);
-        fills.entry(to).and_modify(|fill| fill.held += 1);
-        wishes.insert(partition, Wish { leader: Some(to), ..Wish::default() });
-    }
-    wishes
-}
-
-/// A partition that whoever leads most may hand to whoever leads least.
-fn next_lead(
-    judge: &Judge<'_>,
-    fills: &BTreeMap<DiskId, Fill>,
-    led: &BTreeMap<DiskId, Vec<&Partition>>,
-    chosen: &BTreeMap<PartitionId, Wish>,
-) -> Option<(PartitionId, DiskId, DiskId)> {
-    let mut takers: Vec<(DiskId, Fill)> = fills.iter().map(|(disk, fill)| (*disk, *fill)).collect();
-    takers.sort_by(|(a, one), (b, other)| one.compare(other).then(a.cmp(b)));
-    for &(to, taken) in &takers {
-        for &(from, given) in takers.iter().rev() {
-            if from == to || !given.may_give_to(&taken) {
-                break;
-            }
-            let led = led.get(&from).into_iter().flatten();
-            let mut free = led.filter(|partition| !chosen.contains_key(&partition.id));
-            if let Some(found) = free.find(|partition| judge.counts(partition, to)) {
-                return Some((found.id, from, to));
-            }
-        }
-    }
-    None
 }

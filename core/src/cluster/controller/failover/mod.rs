@@ -14,7 +14,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
 use self::balance::Balance;
-pub use self::balance::{BALANCE_AFTER, BALANCE_INTERVAL, MOVES_MAX};
+pub use self::balance::{BALANCE_AFTER, BALANCE_INTERVAL, MOVES_MAX, SLOW_REST};
 use self::ruling::{Judge, Wish};
 use crate::cluster::message::{AskLogEnds, LogEnd, LogEnds};
 use crate::cluster::metadata::{Change, Leaving, NODES_MAX, Partition, RULINGS_MAX, Ruling, View};
@@ -336,6 +336,9 @@ impl Failover {
         out: &mut Vec<Remedy>,
     ) {
         self.forget(view);
+        if self.scope.is_empty() && self.failing.is_empty() {
+            return;
+        }
         let mut rulings = Vec::new();
         let mut places = Candidates::of(view);
         let none = Ends::new();
@@ -351,9 +354,13 @@ impl Failover {
             }
             let ends = round.ends.get(&id).unwrap_or(&none);
             let ruling = judge.rule(partition, &wish, ends, time, &mut places);
-            if wish.complainer.is_some() {
+            if let Some(by) = wish.complainer {
                 self.elected.insert(id, now);
                 self.complaints.remove(&id);
+                self.balance.is_slow(by, now);
+            }
+            if let Some(to) = wish.leader.filter(|to| !ends.contains_key(to)) {
+                self.balance.is_slow(to, now);
             }
             let waits = self.complaints.contains_key(&id) || ruling.is_some();
             if waits || self.judge(view).is_unwell(partition) {
@@ -401,6 +408,7 @@ impl Failover {
             ("(1) nodes failing", self.failing.len(), NODES_MAX),
             ("(2) complaints", self.complaints.len(), COMPLAINTS_MAX),
             ("(2) damaged members", self.damaged.len(), 2 * COMPLAINTS_MAX),
+            ("(2) slow nodes", self.balance.slow(), NODES_MAX + COMPLAINTS_MAX),
         ];
         match bounds.iter().find(|(_, len, max)| len > max) {
             Some((what, len, max)) => Err(format!("{len} {what}, the bound is {max}")),

@@ -143,7 +143,10 @@ impl Judge<'_> {
         let mut placed = Vec::new();
         if leader.is_some() || self.is_led(partition) {
             let room = REPLICAS_MAX - (partition.replicas.len() - dropped.len());
-            let count = self.missing(partition, &removed, time).min(room);
+            // Where nobody takes partitions, those who are to leave are not given more.
+            let anybody = places.nodes().iter().any(|node| self.stays(node.disk));
+            let missing = if anybody { self.missing(partition, &removed, time) } else { 0 };
+            let count = missing.min(room);
             placed = places.choose_beside(Self::key(partition), &partition.replicas, count);
             let fits = |to: &DiskId| {
                 room > 0 && count == 0 && !partition.replicas.contains(to) && self.stays(*to)
