@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -17,10 +18,19 @@ pub(crate) struct Nodes {
     pub(crate) seeds: String,
     /// Removed when the nodes have ended: fields are dropped in their order.
     pub(crate) folder: tempfile::TempDir,
+    /// Held by one test at a time of those that have many nodes, which would take the processors
+    /// from one another and from the others.
+    _crowd: Option<MutexGuard<'static, ()>>,
 }
+
+/// From so many nodes on it is a crowd.
+const CROWD: usize = 5;
 
 impl Nodes {
     pub(crate) fn new(count: usize) -> Self {
+        static CROWDED: Mutex<()> = Mutex::new(());
+        let crowd = || CROWDED.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowd = (count >= CROWD).then(crowd);
         let ports: Vec<String> = (0..count).map(|_| free_port()).collect();
         let addresses: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         Self {
@@ -28,6 +38,7 @@ impl Nodes {
             ports,
             seeds: addresses.join(","),
             nodes: (0..count).map(|_| None).collect(),
+            _crowd: crowd,
         }
     }
 

@@ -11,9 +11,9 @@ use crate::nodes::{Nodes, all_healthy, copies, nodes_of, owners};
 use crate::process::{SPRAWLCTL, command, eventually, run, signal};
 
 /// How many clients publish, each to a topic of its own.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 6;
 /// The pause of a client after each message.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Waits until each topic has so many copies that count.
 #[track_caller]
