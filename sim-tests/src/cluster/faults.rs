@@ -100,10 +100,7 @@ impl World {
                 (self.machines.len() < NODES_MAX).then_some(())?;
                 self.machine().start();
             }
-            Event::Leave { node, at_once } => {
-                let how = if at_once { Leaving::AtOnce } else { Leaving::Empty };
-                self.leave(&self.pick(node)?, how)?;
-            }
+            Event::Leave { node, at_once } => self.leave(&self.pick(node)?, at_once)?,
         }
         Some(())
     }
@@ -253,21 +250,22 @@ impl World {
         self.weather.push(tokio::spawn(fault));
     }
 
-    /// Every link is as good as it can be from now on.
+    /// Every link is as good as it can be from now on, also that of a machine that comes yet.
     pub(super) fn calm_links(&self) {
-        every_link(&self.net, self.machines.len(), |knobs| {
+        every_link(&self.net, self.machines.len() + 1, |knobs| {
             (knobs.tail_permille, knobs.loss_permille, knobs.duplicate_permille) = (0, 0, 0);
         });
     }
 
     /// A node is told to leave, if enough stay.
-    fn leave(&self, machine: &Machine, how: Leaving) -> Option<()> {
+    fn leave(&self, machine: &Machine, at_once: bool) -> Option<()> {
         let node = machine.handle()?;
         let disk = node.identity().disk;
         let view = node.view();
         let staying = view.nodes.values().filter(|node| node.leaving.is_none()).count();
         (staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
         machine.is_told_to_leave();
+        let how = if at_once { Leaving::AtOnce } else { Leaving::Empty };
         let request = ControlRequest::Decommission { disk, how };
         tokio::spawn(async move { node.control(request).await });
         Some(())
