@@ -51,7 +51,7 @@ enum Command {
     Nodes,
     /// Shows where each topic is, by the hash of its name
     Dht,
-    /// Changes which nodes the cluster has
+    /// Changes which nodes the cluster has, and what they hold
     #[command(subcommand)]
     Cluster(administer::Command),
     /// Checks each endpoint of each node, says what is wrong and what to do
