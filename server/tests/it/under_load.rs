@@ -23,6 +23,15 @@ fn replicated(nodes: &Nodes, wanted: u64) {
     eventually("copies of every topic", || all().then_some(()));
 }
 
+/// Starts nodes again, and waits until all is as it was before.
+#[track_caller]
+fn come_back(nodes: &mut Nodes, gone: &[usize], load: &Load) {
+    nodes.start_together(gone, &[]);
+    whole(nodes);
+    load.goes_to(nodes);
+    replicated(nodes, 3);
+}
+
 /// How many partitions each node holds and leads, as a cluster shows it.
 fn loads(shown: &Value) -> Vec<(u64, u64)> {
     let number = |value: &Value| value.as_u64().expect("a number");
@@ -52,10 +61,7 @@ fn a_rolling_restart_is_seen_by_no_client_that_tries_again() {
             assert_eq!(node.stop().code(), Some(0));
             stopped.note(began);
             load.all_served_since(Instant::now());
-            nodes.start_bare(at, &[]);
-            whole(&nodes);
-            load.goes_to(&nodes);
-            replicated(&nodes, 3);
+            come_back(&mut nodes, &[at], &load);
             gaps.extend(load.gaps_since(began));
         }
     }
@@ -124,10 +130,7 @@ fn a_third_is_killed_and_nothing_acknowledged_is_lost() {
         assert!(sent.expect("kill runs").success());
         drop(gone);
         load.all_served_since(Instant::now());
-        nodes.start_together(&[first, (first + 1) % 6], &[]);
-        whole(&nodes);
-        load.goes_to(&nodes);
-        replicated(&nodes, 3);
+        come_back(&mut nodes, &[first, (first + 1) % 6], &load);
         gaps.extend(load.gaps_since(began));
     }
     println!("{} messages are there", load.judge(&nodes));

@@ -105,13 +105,13 @@ impl Plan<'_> {
     /// The copy of `from` that `to` is wanted for most.
     fn best(&self, from: DiskId, to: DiskId) -> Option<Move> {
         let node = self.nodes[&to];
-        let moved = |partition| {
+        let is_fixed = |partition| {
             !(self.may)(partition) || self.moves.iter().any(|done| done.partition == partition)
         };
         let fitting = self.held[&from].iter().filter(|&(&partition, _)| {
             let better =
                 self.crowd(partition, from, node) <= self.crowd(partition, from, self.nodes[&from]);
-            better && self.fits(partition, from, node) && !moved(partition)
+            better && self.fits(partition, from, node) && !is_fixed(partition)
         });
         let ranked = fitting.min_by(|a, b| rank::rank(*a.1, node).compare(&rank::rank(*b.1, node)));
         ranked.map(|(&partition, _)| Move { partition, from, to })

@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 
 use crate::client::Client;
 use crate::output::{self, Format, plain};
-use crate::recover;
+use crate::{recover, show};
 
 /// For how long a cluster that cannot agree at the moment is asked again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,11 +73,9 @@ async fn rebalance(client: &Client, format: Format) -> anyhow::Result<bool> {
     match format {
         Format::Json => output::line(&answer.to_string())?,
         Format::Text => {
-            let fields = ["node_id", "partitions", "leads"];
-            let mut rows = vec![["NODE", "PARTITIONS", "LEADS"].map(str::to_owned).to_vec()];
-            let nodes = answer["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-            rows.extend(nodes.iter().map(|node| fields.map(|field| plain(&node[field])).to_vec()));
-            output::table(&rows)?;
+            let (titles, fields) =
+                (["NODE", "PARTITIONS", "LEADS"], ["node_id", "partitions", "leads"]);
+            show::items(&answer["nodes"], titles, fields)?;
             output::line(&plain(&answer["status"]))?;
         }
     }

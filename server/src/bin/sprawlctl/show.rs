@@ -65,14 +65,21 @@ async fn list<const N: usize>(
     let answer = client.get(path).await?;
     match format {
         Format::Json => output::line(&answer.to_string())?,
-        Format::Text => {
-            let mut rows = vec![titles.map(str::to_owned).to_vec()];
-            let items = answer[name].as_array().map_or(&[][..], Vec::as_slice);
-            rows.extend(items.iter().map(|item| fields.map(|f| plain(&item[f])).to_vec()));
-            output::table(&rows)?;
-        }
+        Format::Text => items(&answer[name], titles, fields)?,
     }
     Ok(true)
+}
+
+/// Prints a list as a table: these fields of each, under these titles.
+pub(crate) fn items<const N: usize>(
+    list: &Value,
+    titles: [&str; N],
+    fields: [&str; N],
+) -> anyhow::Result<()> {
+    let mut rows = vec![titles.map(str::to_owned).to_vec()];
+    let items = list.as_array().map_or(&[][..], Vec::as_slice);
+    rows.extend(items.iter().map(|item| fields.map(|f| plain(&item[f])).to_vec()));
+    output::table(&rows)
 }
 
 /// Shows a node and its cluster.

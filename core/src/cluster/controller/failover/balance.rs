@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::REPLACE_AFTER;
+use super::is_away;
 use super::ruling::{Judge, Wish};
 use crate::cluster::metadata::{Partition, REPLICATION_LEVEL, View};
 use crate::cluster::placement::{self, Candidate, Candidates, Fill, moves};
@@ -166,6 +166,5 @@ impl Balance {
 
 /// Whether nobody is down who may be back soon.
 fn is_calm(view: &View, time: WallTime) -> bool {
-    let mut since = view.nodes.values().filter_map(|node| node.down);
-    since.all(|since| Duration::from_millis(time.0.saturating_sub(since.0)) >= REPLACE_AFTER)
+    view.nodes.values().filter_map(|node| node.down).all(|since| is_away(since, time))
 }

@@ -49,6 +49,11 @@ pub enum Remedy {
     Decide(Change),
 }
 
+/// Whether a node that is down since then is not waited for any more.
+fn is_away(since: WallTime, time: WallTime) -> bool {
+    Duration::from_millis(time.0.saturating_sub(since.0)) >= REPLACE_AFTER
+}
+
 /// What is known of a partition's logs.
 type Ends = BTreeMap<DiskId, LogEnd>;
 
@@ -257,7 +262,8 @@ impl Failover {
         for partition in self.scope.iter().filter_map(|id| view.partitions.get(id)) {
             let waits =
                 self.decided.get(&partition.id).is_some_and(|(by, _)| *by >= partition.version);
-            if !waits && judge.elects(partition, &self.wish(partition), &places) {
+            let kept = judge.kept(partition, &places);
+            if !waits && judge.elects(partition, &self.wish(partition), &kept) {
                 awaited.extend(judge.candidates(partition).map(|disk| (disk, partition.id)));
             }
         }
@@ -345,7 +351,8 @@ impl Failover {
         for id in std::mem::take(&mut self.scope) {
             let Some(partition) = view.partitions.get(&id) else { continue };
             let (wish, judge) = (self.wish(partition), self.judge(view));
-            let elects = judge.elects(partition, &wish, &places);
+            let kept = judge.kept(partition, &places);
+            let elects = judge.elects(partition, &wish, &kept);
             let waits = self.decided.get(&id).is_some_and(|(at, _)| *at >= partition.version);
             let unasked = elects && !round.about.contains(&id);
             if waits || unasked && judge.candidates(partition).next().is_some() {
@@ -353,7 +360,7 @@ impl Failover {
                 continue;
             }
             let ends = round.ends.get(&id).unwrap_or(&none);
-            let ruling = judge.rule(partition, &wish, ends, time, &mut places);
+            let ruling = judge.rule(partition, &wish, &kept, ends, time, &mut places);
             if let Some(by) = wish.complainer {
                 self.elected.insert(id, now);
                 self.complaints.remove(&id);

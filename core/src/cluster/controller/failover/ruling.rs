@@ -1,9 +1,8 @@
 //! What becomes of one partition: who leads, who is removed, where copies are to be.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use super::{Ends, REPLACE_AFTER};
+use super::{Ends, is_away};
 use crate::cluster::dht;
 use crate::cluster::metadata::{Member, Partition, REPLICAS_MAX, Ruling, View};
 use crate::cluster::placement::Candidates;
@@ -101,36 +100,34 @@ impl Judge<'_> {
     }
 
     /// Whether another one is to lead, or has to.
-    pub(super) fn elects(&self, partition: &Partition, wish: &Wish, places: &Candidates) -> bool {
-        let gives_way = || {
-            let kept = self.kept(partition, places);
-            !kept.contains(&partition.leader) && self.suffices(partition, &kept)
-        };
+    pub(super) fn elects(&self, partition: &Partition, wish: &Wish, kept: &[DiskId]) -> bool {
+        let gives_way = || !kept.contains(&partition.leader) && self.suffices(partition, kept);
         self.must_elect(partition, wish) || wish.leader.is_some() || gives_way()
     }
 
-    /// What is decided now; `None` where everything may stay as it is.
+    /// What is decided now, where these are to keep their copies; `None` where everything may stay
+    /// as it is.
     pub(super) fn rule(
         &self,
         partition: &Partition,
         wish: &Wish,
+        kept: &[DiskId],
         ends: &Ends,
         time: WallTime,
         places: &mut Candidates,
     ) -> Option<Ruling> {
         let Partition { id, epoch, version, .. } = *partition;
-        let kept = self.kept(partition, places);
         let leader = if self.must_elect(partition, wish) {
             self.best(partition, wish.complainer, ends)
-        } else if self.elects(partition, wish, places) {
-            self.successor(partition, wish, &kept, ends)
+        } else if self.elects(partition, wish, kept) {
+            self.successor(partition, wish, kept, ends)
         } else {
             None
         };
         let leads = leader.unwrap_or(partition.leader);
         let (mut removed, lost) = self.rid(partition, leads);
         let mut dropped = Vec::new();
-        if self.suffices(partition, &kept) && kept.contains(&leads) {
+        if self.suffices(partition, kept) && kept.contains(&leads) {
             let goes = |disk: &&DiskId| !kept.contains(disk) && !lost.contains(disk);
             dropped.extend(partition.replicas.iter().filter(goes));
             dropped.iter().for_each(|disk| places.give_up(*disk));
@@ -237,9 +234,8 @@ impl Judge<'_> {
         let freezes = left.any(|one| !self.view.is_live(one));
         let gone = |disk: &DiskId| match self.view.nodes.get(disk) {
             Some(node) => {
-                let away = node.down.map(|since| time.0.saturating_sub(since.0));
-                let away = away.is_some_and(|away| Duration::from_millis(away) >= REPLACE_AFTER);
-                node.leaving.is_some() || node.down.is_some() && (freezes || away)
+                let is_gone = |since| freezes || is_away(since, time);
+                node.leaving.is_some() || node.down.is_some_and(is_gone)
             }
             None => true,
         };
