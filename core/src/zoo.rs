@@ -42,12 +42,24 @@ pub enum Bug {
     FollowersNotAwaited,
     /// A follower that was given the state counts before it has the messages that are retained.
     RetainedNotCopied,
+    /// A leader that cannot read an entry tells only whoever asked for it.
+    DamageKeptToItself,
     /// A copy that is moved counts before it holds anything.
     MovedBeforeInSync,
     /// Whoever says that it is about to end is waited for until it is silent.
     FarewellUnheard,
     /// A follower says that it holds entries before they are synced.
     ReplicaAnsweredEarly,
+    /// A follower takes the whole of its log for the beginning of the leader's.
+    TailNotCompared,
+    /// A leader counts by the set that it has proposed, agreed on or not.
+    SetChangedBeforeAgreed,
+    /// A set may become smaller than it is to stay.
+    SetBelowMin,
+    /// A new leader cuts what it does not know to be committed.
+    LeaderCutsItsTail,
+    /// A new leader serves its whole log before its first entry is committed.
+    ServesBeforeStart,
     /// A new leader goes on in the epoch of the one before.
     EpochInherited,
     /// A member grants its vote before it is stored.

@@ -183,6 +183,8 @@ pub struct Counters {
     pub dead_lettered: u64,
     /// Messages that retention removed, or a client.
     pub trimmed: u64,
+    /// Reads that met an entry which is damaged.
+    pub unreadable: u64,
     /// Publishes that had to wait for their turn.
     pub queued: u64,
     /// Publishes refused for the load, of clients that had their share waiting and of others.

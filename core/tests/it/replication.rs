@@ -6,11 +6,12 @@ mod laws;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
 use sprawl_core::cluster::metadata::*;
 use sprawl_core::ids::*;
-use sprawl_core::machine::WallTime;
+use sprawl_core::machine::{Unreadable, WallTime};
 
 use self::cluster::{Cluster, Disk, PARTITION};
 
@@ -551,4 +552,27 @@ fn what_is_behind_a_log_that_was_just_filled_is_compared() {
     assert_eq!(counts, Some(Member::whole(newcomer)), "and all laws hold");
     let logs = [next, at].map(|at| cluster.nodes[at].hard.log.clone());
     assert!(logs[1].iter().all(|(index, bytes)| logs[0].get(index) == Some(bytes)));
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_made_whole_by_the_next_leader() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.work(Duration::from_secs(1));
+    let before = cluster.partition();
+    let leader = cluster.position(before.leader);
+    assert!((0..5).all(|_| cluster.publish(leader).is_some()));
+    cluster.work(Duration::from_secs(1));
+    cluster.nodes[leader].hard.log.insert(3, Bytes::from_static(b"rot"));
+    let damage = Unreadable { partition: PARTITION, index: EntryIndex(3), reason: "rot".into() };
+    cluster.act(leader, |replication, scene| replication.finds_damage(damage, scene));
+    assert_eq!(std::mem::take(&mut cluster.damaged), [before.leader], "another one is to lead");
+    assert!(cluster.publish(leader).is_some(), "it goes on until another one does");
+    let next = before.members().find(|disk| *disk != before.leader);
+    let removed = vec![before.leader];
+    let rulings = vec![Ruling { leader: next, removed, ..cluster.ruling() }];
+    cluster.agree(&Change::Rule { rulings });
+    cluster.work(Duration::from_secs(5));
+    assert_eq!(cluster.partition().member(before.leader), Some(Member::whole(before.leader)));
+    let next = cluster.position(next.expect("there are three"));
+    assert_eq!(cluster.nodes[leader].hard.log, cluster.nodes[next].hard.log);
 }

@@ -1,5 +1,6 @@
 //! How the node is: for people, for monitors, and for probes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -9,7 +10,7 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use sprawl_core::cluster::gossip::MemberState;
-use sprawl_core::cluster::metadata::View;
+use sprawl_core::cluster::metadata::{Partition, View};
 use sprawl_core::machine::{DiskSpace, LoadLevel, PartitionStatus, ShardStatus};
 use sprawl_io::handle::Ended;
 use utoipa::ToSchema;
@@ -215,14 +216,26 @@ fn findings(face: &Face, view: &View, shards: &[ShardStatus]) -> Vec<Finding> {
     let partitions = || shards.iter().flat_map(|shard| &shard.partitions);
     let damaged: Vec<&PartitionStatus> =
         partitions().filter(|partition| partition.damaged.is_some()).collect();
-    if !damaged.is_empty() {
-        let named = damaged.iter().take(NAMED_MAX).filter_map(|partition| {
+    // Where another node leads, the copy here is made whole from there.
+    let me = face.0.node.identity().disk;
+    let is_led = |one: &&PartitionStatus| {
+        let elsewhere = |partition: &&Arc<Partition>| partition.led_by() != Some(me);
+        let partition = view.partitions.get(&one.partition).filter(elsewhere);
+        partition.is_some_and(|partition| !view.is_leaderless(partition))
+    };
+    let (mended, only): (Vec<_>, Vec<_>) = damaged.iter().copied().partition(is_led);
+    for (some, level, what) in [
+        (mended, Level::Warning, "their leaders make these copies whole; look at the disk"),
+        (only, Level::Critical, "start the nodes that hold the others, or restore the data"),
+    ] {
+        let named = some.iter().take(NAMED_MAX).filter_map(|partition| {
             let damage = partition.damaged.as_ref()?;
             Some(format!("{}/{} ({damage})", partition.topic, partition.number))
         });
         let named = named.collect::<Vec<_>>().join(", ");
-        let detail = format!("{} damaged: {named}; restore the data from a copy", damaged.len());
-        find("partitions", Level::Critical, detail);
+        if !some.is_empty() {
+            find("partitions", level, format!("{} damaged: {named}; {what}", some.len()));
+        }
     }
     let silent = silent(face, view, shards).saturating_sub(damaged.len());
     if silent > 0 {

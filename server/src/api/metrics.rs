@@ -87,6 +87,8 @@ struct Router {
     dead_lettered: u64,
     /// Messages that retention removed, or a client.
     trimmed: u64,
+    /// Reads that met an entry which is damaged.
+    unreadable: u64,
     /// Publishes that waited for their turn.
     queued: u64,
     /// Publishes refused for the load.
@@ -233,6 +235,7 @@ impl Router {
         self.filtered += counters.filtered;
         self.dead_lettered += counters.dead_lettered;
         self.trimmed += counters.trimmed;
+        self.unreadable += counters.unreadable;
         self.queued += counters.queued;
         self.shed += counters.shed;
         self.refused += counters.refused;
@@ -346,6 +349,8 @@ impl Writer<'_, '_> {
         self.counter("sprawl_filtered", "Messages that no filter wanted", router.filtered)?;
         self.counter("sprawl_dead_lettered", "Dead letters stored", router.dead_lettered)?;
         self.counter("sprawl_trimmed", "Messages removed", router.trimmed)?;
+        let help = "Reads that met an entry which is damaged";
+        self.counter("sprawl_unreadable", help, router.unreadable)?;
         self.counter("sprawl_queued", "Publishes that waited for their turn", router.queued)?;
         self.counter("sprawl_shed", "Publishes refused for the load", router.shed)?;
         self.counter("sprawl_refused", "Requests refused", router.refused)?;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::run::Profile;
 use super::sweep::Sweep;
 use super::{commit, exit};
-use crate::cluster::{self, ClusterPlan, Outcome, VERSION, classes};
+use crate::cluster::{self, ClusterPlan, Outcome, classes};
 use crate::trace::Log;
 use crate::world::apart;
 
@@ -23,13 +23,23 @@ const LED_P99_MAX: Duration = Duration::from_secs(2);
 
 /// What is printed while one seed runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shown {
+pub(super) enum Shown {
     /// Nothing
     None,
     /// Faults, starts, elections and what is decided
     Short,
     /// Each input of each control machine, and each deed of each member
     Full,
+}
+
+impl From<Shown> for Log {
+    fn from(shown: Shown) -> Self {
+        match shown {
+            Shown::None => Log::None,
+            Shown::Short => Log::Short,
+            Shown::Full => Log::Full,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -95,12 +105,7 @@ impl Cluster {
     }
 
     fn replay(&self, plan: &ClusterPlan, plant: &(impl Fn() + Sync)) -> u8 {
-        let log = match self.log {
-            _ if self.hash => Log::None,
-            Shown::None => Log::None,
-            Shown::Short => Log::Short,
-            Shown::Full => Log::Full,
-        };
+        let log = if self.hash { Log::None } else { self.log.into() };
         let outcome = apart(|| {
             plant();
             cluster::run(plan, log)
@@ -144,7 +149,7 @@ pub(super) fn report(plan: &ClusterPlan, (nodes, calm): (Option<u32>, bool), out
     let nodes = nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
     let calm = if calm { " --profile calm" } else { "" };
     println!("cargo sim cluster --seed {}{nodes}{calm}   # at commit {}", plan.seed, commit());
-    match keep(plan) {
+    match super::keep(&format!("cluster-{}", plan.seed), plan) {
         Ok(path) => println!("  or: cargo sim cluster --plan {}", path.display()),
         Err(why) => println!("  its plan could not be kept: {why}"),
     }
@@ -158,18 +163,7 @@ fn read(path: &std::path::Path) -> Result<ClusterPlan, String> {
     let text = std::fs::read(path).map_err(|error| format!("'{at}' is no file: {error}"))?;
     let plan: ClusterPlan =
         serde_json::from_slice(&text).map_err(|error| format!("'{at}' is no plan: {error}"))?;
-    match plan.version {
-        VERSION => Ok(plan),
-        other => Err(format!("plan version {other}; this build runs {VERSION}")),
-    }
-}
-
-fn keep(plan: &ClusterPlan) -> std::io::Result<PathBuf> {
-    let folder = PathBuf::from("target/sim-failures");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("cluster-{}.json", plan.seed));
-    std::fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is data"))?;
-    Ok(path)
+    plan.is_run().map(|()| plan)
 }
 
 /// What many runs came to.
@@ -209,6 +203,7 @@ impl Sum {
             ("elections", raft.elections),
             ("entries committed", raft.commits),
             ("messages stored", outcome.mail.0),
+            ("messages read meanwhile", outcome.observed),
             ("messages read back", outcome.mail.1),
             ("messages removed", outcome.removed),
             ("states given to replicas", outcome.installed),
@@ -293,7 +288,7 @@ impl Sum {
 }
 
 /// So many of 100 of these, which ascend, are at most this.
-fn quantile(sorted: &[Duration], part: usize) -> Duration {
+pub(super) fn quantile(sorted: &[Duration], part: usize) -> Duration {
     let last = sorted.len().saturating_sub(1);
     sorted.get(last * part / 100).copied().unwrap_or_default()
 }

@@ -34,7 +34,11 @@ impl Determinism {
             let (number, before) = (seed.to_string(), (seed + 1).to_string());
             let node = pair(&["replay", &number], &["--after", &before])?;
             let cluster = pair(&["cluster", "--seed", &number], &[])?;
-            for (how, (first, second)) in [("replay", node), ("cluster --seed", cluster)] {
+            let mut runs = vec![("replay", node), ("cluster --seed", cluster)];
+            if seed == self.from {
+                runs.push(("third --seed", pair(&["third", "--seed", &number], &[])?));
+            }
+            for (how, (first, second)) in runs {
                 if first != second {
                     different += 1;
                     bar.suspend(|| {

@@ -7,6 +7,7 @@ mod replay;
 mod run;
 mod summary;
 mod sweep;
+mod third;
 #[cfg(zoo)]
 mod zoo;
 
@@ -60,6 +61,8 @@ enum Command {
     Run(run::Run),
     /// Run clusters of many nodes: many seeds, or one seed or plan again
     Cluster(cluster::Cluster),
+    /// Lose a third of a cluster that is written to: many seeds, or one again
+    Third(third::Third),
     /// Run one seed, or a plan from a file, again
     Replay(replay::Replay),
     /// Run each seed twice in processes of their own: the traces must be equal
@@ -80,6 +83,7 @@ pub(crate) fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(command) => command.run(),
         Command::Cluster(command) => command.run(),
+        Command::Third(command) => command.run(),
         Command::Replay(command) => command.run(),
         Command::CheckDeterminism(command) => command.run(),
         Command::Gossip(command) => command.run(),
@@ -114,6 +118,15 @@ fn span(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Keeps a plan; says where.
+fn keep(name: &str, plan: &impl serde::Serialize) -> std::io::Result<std::path::PathBuf> {
+    let folder = std::path::PathBuf::from("target/sim-failures");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{name}.json"));
+    std::fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is data"))?;
+    Ok(path)
 }
 
 /// The commit that this build's sources are at, as far as git knows.

@@ -1,7 +1,6 @@
 //! What many runs came to, and the lines that a failure prints.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{commit, exit};
@@ -133,7 +132,7 @@ pub(super) fn report(seed: u64, calm: bool, outcome: &Outcome) {
     }
     let calmly = if calm { " --profile calm" } else { "" };
     println!("cargo sim replay {seed}{calmly}   # at commit {}", commit());
-    match keep(seed, calm) {
+    match super::keep(&format!("seed-{seed}"), &Plan::of_seed(seed, calm)) {
         Ok(path) => {
             println!("  or, when the seeds have moved: cargo sim replay {}", path.display());
         }
@@ -145,14 +144,4 @@ pub(super) fn report(seed: u64, calm: bool, outcome: &Outcome) {
     if let Some(why) = &outcome.vacuous {
         println!("  the run says nothing: {why}");
     }
-}
-
-/// Writes the plan of a seed down.
-fn keep(seed: u64, calm: bool) -> std::io::Result<PathBuf> {
-    let folder = PathBuf::from("target/sim-failures");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("seed-{seed}.json"));
-    let plan = Plan::of_seed(seed, calm);
-    std::fs::write(&path, serde_json::to_vec_pretty(&plan).expect("a plan is data"))?;
-    Ok(path)
 }

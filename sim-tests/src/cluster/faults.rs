@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use sprawl_core::cluster::metadata::Leaving;
+use sprawl_core::ids::PartitionId;
 use sprawl_core::machine::ControlRequest;
 
 use super::machine::{Machine, Standing, ip};
@@ -77,6 +78,7 @@ impl World {
                 self.part(&[ip(0)], ms(for_ms), (true, true));
                 machine.start_after(Duration::from_millis(50));
             }
+            Event::Flip { node, pick } => self.flip(&self.pick(node)?, pick)?,
             Event::ClockJump { node, by_ms } => self.jump(&self.pick(node)?, by_ms)?,
             Event::Halves { draw, for_ms } => {
                 let some: Vec<IpAddr> = self.some(draw).iter().map(|m| ip(m.number)).collect();
@@ -137,6 +139,36 @@ impl World {
         (!machine.is_far_off(by_ms) || others.len() < wrong_max).then(|| machine.jump(by_ms))
     }
 
+    /// Turns a bit over of what another one holds too who may lead.
+    fn flip(&self, machine: &Machine, pick: u64) -> Option<()> {
+        let may = |partition| self.is_held_beside(partition, machine.number);
+        let partition = machine.disk().flip(pick, may)?;
+        self.watch.flipped(machine.number, partition);
+        Some(())
+    }
+
+    /// Whether somebody else holds all that was committed to a partition on a disk as it was
+    /// written.
+    fn is_held_beside(&self, partition: PartitionId, machine: usize) -> bool {
+        let view = self.watch.newest();
+        let Some(known) = view.partitions.get(&partition) else { return true };
+        let holds = |other: &Machine| {
+            let node = self.watch.member(other.number).filter(|id| !self.destroyed.contains(id));
+            let member = node.and_then(|node| known.member(view.disk_of(node)?));
+            other.number != machine
+                && other.standing() != Standing::Gone
+                && !self.watch.has_flipped(other.number, partition)
+                && member.is_some_and(|member| member.is_electable())
+        };
+        self.machines.iter().any(holds)
+    }
+
+    /// Whether nothing that was damaged elsewhere is lost with a machine.
+    fn may_go(&self, machine: usize) -> bool {
+        let damaged = self.watch.damaged();
+        damaged.into_iter().all(|partition| self.is_held_beside(partition, machine))
+    }
+
     /// Cuts the power of a machine and damages its metadata, if enough others are whole.
     fn spoil(&mut self, machine: &Machine, draw: u64, down: Duration) -> Option<()> {
         self.destroy(machine)?;
@@ -177,7 +209,8 @@ impl World {
             lost * 2 < voters.len()
         });
         // A node that has just founded a cluster is not known for it yet.
-        (majority_lives && !sets.is_empty() && member.is_some()).then_some(())?;
+        let is_known = !sets.is_empty() && member.is_some();
+        (majority_lives && is_known && self.may_go(machine.number)).then_some(())?;
         self.destroyed = destroyed;
         machine.stands(Standing::Struck);
         machine.kill(true);
@@ -263,7 +296,8 @@ impl World {
         let disk = node.identity().disk;
         let view = node.view();
         let staying = view.nodes.values().filter(|node| node.leaving.is_none()).count();
-        (staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
+        let may = !at_once || self.may_go(machine.number);
+        (may && staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
         machine.is_told_to_leave();
         let how = if at_once { Leaving::AtOnce } else { Leaving::Empty };
         let request = ControlRequest::Decommission { disk, how };

@@ -1,10 +1,11 @@
 //! When all has healed: there is a leader soon, all that live agree, and every node takes changes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use sprawl_core::cluster::metadata::Partition;
+use sprawl_core::cluster::metadata::{Partition, View};
 use sprawl_core::ids::TopicName;
 use sprawl_io::handle::NodeHandle;
 
@@ -225,13 +226,13 @@ fn is_led(node: &NodeHandle) -> bool {
 
 /// A partition of which fewer copies count than it wants.
 fn lacks(world: &World) -> Option<Partition> {
-    let all = live(world);
-    let view = all.first()?.1.view();
-    let whole = |partition: &Partition| {
-        let live = partition.in_sync.iter().filter(|member| view.is_live(member)).count();
-        live >= view.replicas_wanted(&partition.config) && !partition.frozen
-    };
-    view.partitions.values().find(|partition| !whole(partition)).map(|one| Partition::clone(one))
+    let view = live(world).first()?.1.view();
+    lacking(&view).next().map(|one| Partition::clone(one))
+}
+
+/// The partitions of which fewer copies count than they want.
+pub(super) fn lacking(view: &View) -> impl Iterator<Item = &Arc<Partition>> {
+    view.partitions.values().filter(|one| one.frozen || view.is_under_replicated(one))
 }
 
 /// CopiesAreRefused: a copy of the directory of a node that runs ends with a line that says so,
@@ -285,7 +286,7 @@ async fn propose_everywhere(world: &mut World) {
 }
 
 /// Lets time pass until something is so.
-async fn until<T>(
+pub(super) async fn until<T>(
     world: &mut World,
     limit: Duration,
     look: impl Fn(&World) -> Option<T>,
@@ -301,7 +302,8 @@ async fn until<T>(
     }
 }
 
-fn live(world: &World) -> Vec<(Machine, NodeHandle)> {
+/// The machines on which a node runs.
+pub(super) fn live(world: &World) -> Vec<(Machine, NodeHandle)> {
     let handle = |machine: &Machine| Some((machine.clone(), machine.handle()?));
     world.machines.iter().filter_map(handle).collect()
 }
@@ -311,7 +313,7 @@ fn leads(world: &World) -> bool {
 }
 
 /// Why the nodes are not of one mind, if they are not.
-fn differs(world: &World) -> Option<String> {
+pub(super) fn differs(world: &World) -> Option<String> {
     let staying: Vec<_> =
         world.machines.iter().filter(|machine| machine.standing() != Standing::Gone).collect();
     let live = live(world);

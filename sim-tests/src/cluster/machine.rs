@@ -174,6 +174,16 @@ impl Machine {
         self.lock().disk.cut_partition(partition)
     }
 
+    /// Its disk, as somebody finds it who stands before it.
+    pub(super) fn disk(&self) -> SimDisk {
+        self.lock().disk.clone()
+    }
+
+    /// What its node is called.
+    pub(super) fn name(&self) -> String {
+        format!("n{}", self.name)
+    }
+
     /// How often a replica on its disk was given the state.
     pub(super) fn installed(&self) -> u64 {
         self.lock().disk.installed()
@@ -371,13 +381,14 @@ impl Machine {
             snapshot_entries: self.plan.snapshot_entries,
             ..alone
         };
-        let name = Name::Given(format!("n{}", self.name));
+        let name = Name::Given(self.name());
         let (disk, entropy) = {
             let mut inner = self.lock();
             let entropy = inner.dice.bytes(32).try_into().expect("32 bytes were drawn");
             (inner.disk.clone(), entropy)
         };
-        let budget = ShardOptions::default();
+        let ClusterPlan { cache_bytes, checkpoint_entries, .. } = *self.plan;
+        let budget = ShardOptions { cache_bytes, checkpoint_entries, ..ShardOptions::default() };
         let options = Options { name, shards: 1, cluster, budget, entropy };
         let sockets = self.net.bind(address).expect("the process before is dead");
         let trace = self.watch.of(self.number);

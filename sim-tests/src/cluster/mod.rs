@@ -11,6 +11,7 @@ mod machine;
 mod mail;
 mod plan;
 mod replicas;
+mod third;
 mod trap;
 mod watch;
 mod world;
@@ -22,7 +23,8 @@ use std::time::Duration;
 use madsim::runtime::{Handle, Runtime};
 use sprawl_core::cluster::raft::RaftCounts;
 
-pub(crate) use plan::{ClusterPlan, VERSION, classes};
+pub(crate) use plan::{ClusterPlan, classes};
+pub(crate) use third::{Class, Scenario, Third, ThirdPlan};
 use watch::Watch;
 use world::World;
 
@@ -46,6 +48,8 @@ pub(crate) struct Outcome {
     pub(crate) unknown: u64,
     /// Messages that were acknowledged, of these read back, and lost with their only disk.
     pub(crate) mail: (u64, u64, u64),
+    /// Messages that were read while all went on.
+    pub(crate) observed: u64,
     /// States that were given to replicas which lacked what was removed, and messages that were
     /// acknowledged and removed.
     pub(crate) installed: u64,
@@ -79,20 +83,39 @@ async fn contained<T: Send + 'static>(world: impl Future<Output = T> + Send + 's
 
 /// Runs a plan on this thread, from its first event to its judgement.
 pub(crate) fn run(plan: &ClusterPlan, log: Log) -> Outcome {
+    let plan = plan.clone();
+    simulate(plan.seed, log, |findings, watch| async move {
+        (World::live(plan, findings, watch).await, ())
+    })
+    .0
+}
+
+/// Runs the death of a third on this thread, from the first start to its judgement.
+pub(crate) fn run_third(plan: &ThirdPlan, log: Log) -> (Outcome, Third) {
+    let plan = plan.clone();
+    simulate(plan.cluster.seed, log, |findings, watch| third::live_through(plan, findings, watch))
+}
+
+/// Runs a world from a seed; one that panics has seen nothing else.
+fn simulate<T, F>(seed: u64, log: Log, live: impl FnOnce(Findings, Watch) -> F) -> (Outcome, T)
+where
+    T: Default + Send + 'static,
+    F: Future<Output = (Outcome, T)> + Send + 'static,
+{
     let findings = Findings::default();
     let watch = Watch::new(findings.clone(), log);
-    let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
+    let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(contained(World::live(plan.clone(), findings.clone(), watch.clone())))
+        runtime.block_on(contained(live(findings.clone(), watch.clone())))
     }));
-    let mut outcome = ran.unwrap_or_else(|panic| {
+    let (mut outcome, seen) = ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         findings.violated("NoPanic", text.to_owned());
-        Outcome::default()
+        Default::default()
     });
     (outcome.chain, outcome.events) = watch.chain();
     (outcome.raft, outcome.compared) = watch.counts();
     outcome.violations = findings.violations();
-    outcome
+    (outcome, seen)
 }

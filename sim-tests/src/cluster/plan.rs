@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-pub(crate) const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -16,6 +16,9 @@ const AGE_MS: u64 = 150_000;
 /// So many of a hundred clusters do.
 const AGES_PERCENT: u64 = 10;
 
+/// What a node keeps in memory for readers, where nobody says otherwise.
+pub(super) const CACHE_BYTES: usize = 64 << 20;
+
 /// The purposes of the dice.
 #[repr(u64)]
 enum Purpose {
@@ -24,6 +27,7 @@ enum Purpose {
     Disk = 10_002,
     Work = 10_003,
     Age = 10_004,
+    Knobs = 10_005,
     /// The classes follow, one stream each.
     Faults = 10_016,
 }
@@ -40,6 +44,10 @@ pub(crate) struct ClusterPlan {
     pub(crate) zones: u32,
     /// After how many entries the metadata are stored as a snapshot.
     pub(crate) snapshot_entries: u64,
+    /// How many bytes of entries a node keeps in memory for readers, and after how many entries the
+    /// state of a partition is stored.
+    pub(crate) cache_bytes: usize,
+    pub(crate) checkpoint_entries: u64,
     pub(crate) link: LinkPlan,
     pub(crate) disk: DiskPace,
     /// Who changes the metadata: how many at once, with what pause between two changes. Twice as
@@ -98,6 +106,8 @@ pub(crate) enum Event {
     RollBack { node: u64, down_ms: u64 },
     /// The first node's disk is replaced by an empty one, and it reaches nobody for a while.
     WipeFirst { for_ms: u64 },
+    /// A bit of an entry or a state on a node's disk turns over.
+    Flip { node: u64, pick: u64 },
     /// A wall clock jumps.
     ClockJump { node: u64, by_ms: i64 },
     /// Two parts do not reach one another.
@@ -149,6 +159,7 @@ impl Event {
             Event::Spoil { .. } => "damaged metadata",
             Event::RollBack { .. } => "rolled back",
             Event::WipeFirst { .. } => "first wiped and alone",
+            Event::Flip { .. } => "bit flip",
             Event::ClockJump { .. } => "clock jump",
             Event::Halves { .. } => "halves",
             Event::Isolate { .. } => "isolated",
@@ -177,7 +188,7 @@ fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 21] = [
+const CLASSES: [Class<Event>; 22] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -235,6 +246,7 @@ const CLASSES: [Class<Event>; 21] = [
         draw: |dice| Event::Stop { node: any(dice), down_ms: dice.log_range(10, 8_000) },
     },
     Class { most: 2, draw: |dice| Event::Leave { node: any(dice), at_once: false } },
+    Class { most: 8, draw: flip },
 ];
 
 /// The names of all classes.
@@ -246,6 +258,11 @@ pub(crate) fn classes() -> Vec<&'static str> {
 fn spoil(dice: &mut Draw) -> Event {
     let (node, draw) = (any(dice), dice.range(0, u64::MAX - 1));
     Event::Spoil { node, draw, down_ms: dice.log_range(50, 5_000) }
+}
+
+fn flip(dice: &mut Draw) -> Event {
+    let (node, pick) = (any(dice), dice.range(0, u64::MAX - 1));
+    Event::Flip { node, pick }
 }
 
 fn power_at(dice: &mut Draw) -> Event {
@@ -281,6 +298,7 @@ impl ClusterPlan {
         let zones = dice.pick(&[1, 1, 3]);
         let snapshot_entries = dice.pick(&[8, 16, 64, 4_096]);
         let mut work = Draw::new(seed, Purpose::Work as u64);
+        let mut knobs = Draw::new(seed, Purpose::Knobs as u64);
         let mut age = Draw::new(seed, Purpose::Age as u64);
         Self {
             version: VERSION,
@@ -288,6 +306,8 @@ impl ClusterPlan {
             starts_ms,
             zones,
             snapshot_entries,
+            cache_bytes: knobs.pick(&[1, 1_000, CACHE_BYTES, CACHE_BYTES]),
+            checkpoint_entries: knobs.pick(&[1, 10, 4_096, 4_096]),
             link: link(&mut Draw::new(seed, Purpose::Net as u64), calm),
             disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
             clients: work.range(1, 3) as u32,
@@ -295,6 +315,16 @@ impl ClusterPlan {
             age_ms: if age.percent(AGES_PERCENT) { AGE_MS } else { 0 },
             chaos_ms: CHAOS_MS,
             faults: if calm { Vec::new() } else { faults(seed) },
+        }
+    }
+}
+
+impl ClusterPlan {
+    /// Whether this build runs the plan.
+    pub(crate) fn is_run(&self) -> Result<(), String> {
+        match self.version {
+            VERSION => Ok(()),
+            other => Err(format!("plan version {other}; this build runs {VERSION}")),
         }
     }
 }
@@ -312,7 +342,8 @@ fn link(dice: &mut Draw, calm: bool) -> LinkPlan {
     }
 }
 
-fn pace(dice: &mut Draw) -> DiskPace {
+/// How fast a disk is.
+pub(super) fn pace(dice: &mut Draw) -> DiskPace {
     let sync_us_min = dice.log_range(50, 5_000);
     let sync_us_max = dice.log_range(sync_us_min, 40_000);
     DiskPace { sync_us_min, sync_us_max, read_us_max: dice.log_range(50, 5_000) }

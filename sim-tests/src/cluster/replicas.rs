@@ -102,7 +102,8 @@ impl Replicas {
                 );
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
-            let held = machine.cut_partition(partition).filter(|_| counts);
+            let is_as_written = !self.watch.has_flipped(machine.number, partition);
+            let held = machine.cut_partition(partition).filter(|_| counts && is_as_written);
             if held.is_some_and(|held| held.is_filling() || held.damaged().is_some()) {
                 let number = machine.number;
                 let detail = format!(

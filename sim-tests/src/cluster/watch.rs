@@ -11,7 +11,7 @@ use sprawl_core::cluster::gossip::Gossip;
 use sprawl_core::cluster::metadata::{Member, View};
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
-use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId};
+use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId, PartitionId};
 use sprawl_core::machine::{
     Broken, ControlEffect, ControlInput, Digest, GossipEffect, GossipInput, Now, ShardEffect,
     ShardInput,
@@ -70,6 +70,8 @@ struct Watched {
     moves: Moves,
     sprung: u64,
     wiped: u64,
+    /// Copies of which a bit has turned over, on which machines.
+    flipped: BTreeSet<(PartitionId, usize)>,
     /// Who votes by which entry of the log, with its term, from the newest committed one on.
     voters: BTreeMap<u64, (u64, Voters)>,
     /// Which member of the group a machine is.
@@ -94,6 +96,7 @@ impl Watch {
             moves: Moves::default(),
             sprung: 0,
             wiped: 0,
+            flipped: BTreeSet::new(),
             voters: BTreeMap::new(),
             members: BTreeMap::new(),
             ghosts: BTreeSet::new(),
@@ -156,6 +159,22 @@ impl Watch {
         self.lock().wiped
     }
 
+    /// A bit of a partition has turned over on a machine's disk.
+    pub(super) fn flipped(&self, machine: usize, partition: PartitionId) {
+        self.world(&format!("a bit of partition {partition} turns over on machine {machine}"));
+        self.lock().flipped.insert((partition, machine));
+    }
+
+    /// Whether one has.
+    pub(super) fn has_flipped(&self, machine: usize, partition: PartitionId) -> bool {
+        self.lock().flipped.contains(&(partition, machine))
+    }
+
+    /// The partitions of which a bit has turned over somewhere.
+    pub(super) fn damaged(&self) -> BTreeSet<PartitionId> {
+        self.lock().flipped.iter().map(|(partition, _)| *partition).collect()
+    }
+
     /// How often a node was declared down, or back.
     pub(super) fn verdicts(&self) -> u64 {
         self.lock().newest.2
@@ -191,6 +210,7 @@ impl Watch {
     pub(super) fn wiped(&self, machine: usize) {
         let mut watched = self.lock();
         watched.wiped += 1;
+        watched.flipped.retain(|(_, other)| *other != machine);
         watched.members.remove(&machine);
         watched.ghosts.remove(&machine);
     }
@@ -201,6 +221,17 @@ impl Watch {
         let mut watched = self.lock();
         watched.members.remove(&machine);
         watched.ghosts.insert(machine);
+    }
+}
+
+impl Watch {
+    /// Somebody has decided that one of these machines goes on with what it knows: the group is
+    /// another one, which nobody has elected, and its views are compared from here on.
+    pub(super) fn recovered(&self, machines: impl Iterator<Item = usize>) {
+        machines.for_each(|machine| self.haunts(machine));
+        let mut watched = self.lock();
+        watched.views.clear();
+        watched.newest = Default::default();
     }
 }
 
@@ -401,7 +432,11 @@ impl Trace<Gossip> for NodeTrace {
 
 impl Trace<Shard> for NodeTrace {
     fn input(&self, _: &Shard, now: Now, input: &ShardInput) {
-        self.watch.lock().event((self.machine, now, input));
+        let mut watched = self.watch.lock();
+        watched.event((self.machine, now, input));
+        if watched.log == Log::Full {
+            watched.print(&format!("shard {}", self.machine), &format!("<- {input:?}"));
+        }
     }
 
     fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {

@@ -23,6 +23,7 @@ enum Purpose {
     Net = 30_000,
     Clients = 31_000,
     Mail = 32_000,
+    Readers = 33_000,
 }
 
 /// After how long a process that has ended by itself is started again.
@@ -39,7 +40,7 @@ pub(super) struct World {
     pub(super) watch: Watch,
     pub(super) findings: Findings,
     pub(super) machines: Vec<Machine>,
-    crowd: Crowd,
+    pub(super) crowd: Crowd,
     pub(super) book: Book,
     pub(super) mail: Mail,
     pub(super) replicas: Replicas,
@@ -52,7 +53,8 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) async fn live(plan: ClusterPlan, findings: Findings, watch: Watch) -> Outcome {
+    /// A world of which nothing has happened yet.
+    pub(super) fn new(plan: ClusterPlan, findings: Findings, watch: Watch) -> Self {
         let began = tokio::time::Instant::now();
         let link = &plan.link;
         let knobs = Knobs {
@@ -68,7 +70,7 @@ impl World {
         let book = Book::new(crowd.clone(), findings.clone(), watch.clone());
         let mail = Mail::new(crowd.clone(), findings.clone(), watch.clone());
         let replicas = Replicas::new(findings.clone(), watch.clone());
-        let mut world = Self {
+        Self {
             plan,
             net,
             watch,
@@ -82,7 +84,11 @@ impl World {
             destroyed: Default::default(),
             weather: Vec::new(),
             began,
-        };
+        }
+    }
+
+    pub(super) async fn live(plan: ClusterPlan, findings: Findings, watch: Watch) -> Outcome {
+        let mut world = Self::new(plan, findings, watch);
         world.begin();
         let age = Duration::from_millis(world.plan.age_ms);
         if age > Duration::ZERO {
@@ -109,7 +115,8 @@ impl World {
         machine
     }
 
-    fn begin(&mut self) {
+    /// The first machines start.
+    pub(super) fn begin(&mut self) {
         for start_ms in self.plan.starts_ms.clone() {
             let machine = self.machine();
             machine.stands(Standing::Struck);
@@ -118,11 +125,15 @@ impl World {
         tokio::spawn(self.replicas.clone().watch(self.crowd.clone()));
     }
 
-    /// Clients begin to change the metadata and to publish.
+    /// Clients begin to change the metadata, to publish, and to read.
     fn work(&self) {
         for client in 0..u64::from(self.plan.clients) {
             let dice = Draw::new(self.plan.seed, Purpose::Clients as u64 + client);
             tokio::spawn(clients::change(self.book.clone(), client, self.plan.pause_ms, dice));
+        }
+        for client in 0..u64::from(self.plan.clients) {
+            let dice = Draw::new(self.plan.seed, Purpose::Readers as u64 + client);
+            tokio::spawn(self.mail.clone().observe(self.plan.pause_ms, dice));
         }
         for client in 0..u64::from(self.plan.clients) * 2 {
             let dice = Draw::new(self.plan.seed, Purpose::Mail as u64 + client);
@@ -204,7 +215,8 @@ impl World {
         }
     }
 
-    async fn end(mut self) -> Outcome {
+    /// Ends all that runs.
+    pub(super) async fn end(mut self) -> Outcome {
         for machine in &self.machines {
             machine.kill(false);
         }
@@ -217,6 +229,7 @@ impl World {
         self.outcome.nodes = self.machines.len() as u64;
         (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
         self.outcome.mail = self.mail.counts();
+        self.outcome.observed = self.mail.observed();
         self.outcome.removed = self.mail.removed();
         self.outcome.installed = self.machines.iter().map(Machine::installed).sum();
         let moves = self.watch.moves();

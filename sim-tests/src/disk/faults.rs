@@ -1,7 +1,7 @@
 //! What happens to a disk that no program asked for, and what is noted about every write.
 
 use bytes::Bytes;
-use sprawl_core::ids::EntryIndex;
+use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_io::storage::{Batch, Cell, MetadataWrite};
 
 use super::{Moment, Platters, SimDisk, State};
@@ -89,13 +89,21 @@ impl SimDisk {
         }
     }
 
-    /// Turns a bit of a stored entry or state over, if the atlas allows it.
-    pub(crate) fn flip(&self, pick: u64) -> bool {
+    /// Turns a bit of a stored entry or state over, if that may happen to its partition; says what
+    /// partition it is of.
+    pub(crate) fn flip(
+        &self,
+        pick: u64,
+        may: impl FnOnce(PartitionId) -> bool,
+    ) -> Option<PartitionId> {
         let mut state = self.lock();
         let (entries, states) = (state.platters.log.len(), state.platters.states.len());
-        let Some(at) = (pick as usize).checked_rem(entries + states) else {
-            return false;
+        let at = (pick as usize).checked_rem(entries + states)?;
+        let of = match at.checked_sub(entries) {
+            None => state.platters.log.keys().nth(at).map(|(partition, _)| *partition),
+            Some(at) => state.platters.states.keys().nth(at).copied(),
         };
+        let of = of.filter(|of| may(*of))?;
         let bit = pick.rotate_left(17);
         if at < entries {
             let (&(partition, index), bytes) =
@@ -113,7 +121,7 @@ impl SimDisk {
             }
             state.platters.states.insert(partition, flipped);
         }
-        true
+        Some(of)
     }
 }
 

@@ -248,7 +248,7 @@ impl World {
                 self.disk.lock().stalled_until = Some(until);
             }
             What::BitFlip { pick } => {
-                allowed = self.disk.flip(pick);
+                allowed = self.disk.flip(pick, |_| true).is_some();
             }
             What::Cut { for_ms } => {
                 net.clog_node(id);

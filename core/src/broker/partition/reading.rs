@@ -264,7 +264,10 @@ impl Partition {
         }
         let records = match result {
             Ok(records) => records,
-            Err(damage) => return self.reading_ended(what, Refused::Damaged(damage), desk),
+            Err(damage) => {
+                let refused = self.finds_damage(damage, desk);
+                return self.reading_ended(what, refused, desk);
+            }
         };
         match what {
             Reading::Fetch(mut fetch) => {
@@ -308,7 +311,10 @@ impl Partition {
                 }
             }
             (what, Ok(_)) => panic!("a read gives messages: {what:?}"),
-            (what, Err(damage)) => self.reading_ended(what, Refused::Damaged(damage), desk),
+            (what, Err(damage)) => {
+                let refused = self.finds_damage(damage, desk);
+                self.reading_ended(what, refused, desk);
+            }
         }
     }
 

@@ -6,8 +6,10 @@ use crate::broker::desk::Desk;
 use crate::broker::replica::message::ReplicaMessage;
 use crate::broker::replica::{Duty, Note, Record, Replication, Scene, What};
 use crate::cluster::message::{Complaint, LogEnd};
+use crate::cluster::metadata::Member;
 use crate::ids::{Boot, DiskId, EntryIndex};
 use crate::machine::{Refused, Report, ShardEffect, Store, Unreadable};
+use crate::zoo::{Bug, planted};
 
 /// How many bytes of a partition wait for its followers at most; publishes beyond are refused.
 const UNCOMMITTED_BYTES_MAX: usize = 8 << 20;
@@ -146,6 +148,22 @@ impl Partition {
     ) {
         self.replicate(desk, |replication, scene| replication.read_done(place, result, scene));
         self.go_on(desk);
+    }
+
+    /// An entry cannot be read: where another replica may lead, that one is to, and whoever asked
+    /// asks again.
+    pub(super) fn finds_damage(&mut self, damage: Unreadable, desk: &mut Desk<'_>) -> Refused {
+        desk.counters().unreadable += 1;
+        let (view, (me, _)) = (&desk.bench.view, self.replication.me());
+        let may_lead = |one: &Member| one.disk != me && one.is_electable() && view.is_live(one);
+        if planted(Bug::DamageKeptToItself) {
+            return Refused::Damaged(damage);
+        }
+        if !self.replication.leads() || !self.view.in_sync.iter().any(may_lead) {
+            return Refused::Damaged(damage);
+        }
+        self.replicate(desk, |replication, scene| replication.finds_damage(damage, scene));
+        Refused::NotReady
     }
 
     /// The time has come that the replication has named.

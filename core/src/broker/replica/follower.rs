@@ -89,6 +89,10 @@ impl Replication {
             self.ignored += 1;
             return;
         }
+        if self.leads() {
+            // What it has found meanwhile counts from now on.
+            self.step_down(epoch, scene);
+        }
         let partition = self.id;
         let mut tell = |matched| {
             let message = ReplicaMessage::MatchAnswer { epoch, round, matched };
@@ -117,6 +121,7 @@ impl Replication {
             (Some(_), _) => Common::Forgotten,
             // All that it has is committed.
             (None, Some(_)) => Common::At(replica.last()),
+            (None, None) if planted(Bug::TailNotCompared) => Common::At(replica.last()),
             (None, None) => common(&replica.epochs(), replica.last(), starts),
         };
         match common {
@@ -155,7 +160,7 @@ impl Replication {
         self.part = Part::Follower(Follower { epoch, leader, round, stage, commit });
     }
 
-    fn cut_after(&mut self, last: EntryIndex, scene: &mut Scene<'_>) {
+    pub(super) fn cut_after(&mut self, last: EntryIndex, scene: &mut Scene<'_>) {
         self.freed += scene.replica.cut_after(last);
         // What is on its way to the disk is gone when it gets there.
         self.stores.iter_mut().for_each(|pending| pending.last = pending.last.min(last));

@@ -25,6 +25,7 @@ impl Replica {
     pub(super) fn step_down(&mut self) {
         self.role = Role::Idle;
         self.wanted = None;
+        self.damaged = self.damaged.take().or(self.found_damaged.take());
     }
 
     /// Takes the next entry, as a leader sealed it; it is nowhere durable here yet.

@@ -94,6 +94,9 @@ pub struct Replica {
     pub(crate) state: State,
     pub(crate) memory: Memory,
     pub(crate) damaged: Option<Unreadable>,
+    /// What was found to be damaged while it leads: it goes on, because nobody may be there who
+    /// could, and is damaged when it leads no more.
+    found_damaged: Option<Unreadable>,
     /// The last entry that this node's disk holds.
     persisted: EntryIndex,
     /// Where the next entry goes: index, offset, and the least time that it may bear.
@@ -164,6 +167,7 @@ impl Replica {
             state,
             memory,
             damaged,
+            found_damaged: None,
             persisted,
             next,
             last_epoch,
@@ -187,6 +191,17 @@ impl Replica {
     #[must_use]
     pub fn damaged(&self) -> Option<&Unreadable> {
         self.damaged.as_ref()
+    }
+
+    /// Whether an entry of its log is known not to be readable.
+    #[must_use]
+    pub(super) fn has_damage(&self) -> bool {
+        self.damaged.is_some() || self.found_damaged.is_some()
+    }
+
+    /// An entry of the log that it leads by cannot be read.
+    pub(crate) fn finds_damage(&mut self, damage: Unreadable) {
+        self.found_damaged.get_or_insert(damage);
     }
 
     /// The last entry of the log, committed or not.

@@ -38,7 +38,7 @@ pub(super) enum Stage {
 ///
 /// Invariants, checked by [`Progress::check`]: (1) what is in flight has its bounds; (2) what is
 /// held lies below what is sent next, while streaming; (3) there is an image exactly while it is
-/// given the state.
+/// given the state; (4) what it is sent has a round.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// The run that answered last.
@@ -282,6 +282,9 @@ impl Progress {
         if self.stage == Stage::Streaming && self.held >= self.next {
             return Err(format!("(2) {} is held, {} is sent next", self.held, self.next));
         }
+        if self.stage == Stage::Streaming && self.round.is_none() {
+            return Err("(4) it is sent entries in no round".to_owned());
+        }
         if self.sending.is_some() != (self.stage == Stage::Installing) {
             return Err(format!("(3) an image while it is {:?}", self.stage));
         }
@@ -300,6 +303,7 @@ mod tests {
         let mut progress = Progress::new(START);
         assert!(!progress.has_room(), "nothing is sent before the match");
         assert!(progress.hear(Boot(1), START));
+        assert_eq!(progress.number(&mut 0), 1);
         progress.matched(EntryIndex(4), EntryIndex(0), START);
         let mut sent = 0;
         while progress.has_room() {

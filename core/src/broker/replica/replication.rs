@@ -142,6 +142,12 @@ impl Replication {
         }
     }
 
+    /// The run of the node that it is of.
+    #[must_use]
+    pub fn me(&self) -> (DiskId, Boot) {
+        self.me
+    }
+
     /// Whether this node leads the partition.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -177,7 +183,7 @@ impl Replication {
             Part::None | Part::Leader(_) => false,
             Part::Follower(follower) => matches!(follower.stage, Stage::Damaged),
         };
-        LogEnd { epoch, last, commit, damaged: is_apart || replica.damaged().is_some() }
+        LogEnd { epoch, last, commit, damaged: is_apart || replica.has_damage() }
     }
 
     /// The other replicas, where this one leads.
@@ -235,10 +241,12 @@ impl Replication {
 
     fn lead(&mut self, partition: &Partition, time: WallTime, scene: &mut Scene<'_>) {
         self.accepted = partition.epoch;
+        let cut_after = planted(Bug::LeaderCutsItsTail).then_some(scene.replica.commit());
+        cut_after.into_iter().for_each(|last| self.cut_after(last, scene));
         let (leader, boot) = self.me;
         let record = scene.replica.lead(partition, Note::Start { leader, boot }, time);
         let start = record.header().index;
-        self.store(Store::of(self.id), vec![record], scene);
+        self.store(Store { cut_after, ..Store::of(self.id) }, vec![record], scene);
         self.part = Part::Leader(Leader::begin(self.me, partition, start, scene));
     }
 
@@ -409,6 +417,13 @@ impl Replication {
         match &mut self.part {
             Part::Leader(leader) => leader.read_done(place, result, scene),
             Part::None | Part::Follower(_) => {}
+        }
+    }
+
+    /// An entry cannot be read that a client asked for: another replica is to lead.
+    pub fn finds_damage(&mut self, damage: Unreadable, scene: &mut Scene<'_>) {
+        if let Part::Leader(leader) = &mut self.part {
+            leader.finds_damage(damage, scene);
         }
     }
 

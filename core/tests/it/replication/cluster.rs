@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     /// Lets a node's replica do something, and does what it wants done.
-    fn act(&mut self, at: usize, how: impl FnOnce(&mut Replication, &mut Scene<'_>)) {
+    pub(crate) fn act(&mut self, at: usize, how: impl FnOnce(&mut Replication, &mut Scene<'_>)) {
         let node = &mut self.nodes[at];
         let Some(run) = &mut node.run else { return };
         let mut duties = Vec::new();

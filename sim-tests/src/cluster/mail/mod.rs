@@ -1,8 +1,9 @@
-//! Who publishes, through any node, whoever leads the partition; and whether all that was
-//! acknowledged is read back through any node at the end.
+//! Who publishes, through any node, whoever leads the partition; and what became of every message.
 //!
 //! What was acknowledged is lost only where disks were destroyed, and all that counted: then nobody
 //! leads the partition, and nobody expects its messages.
+
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sprawl_core::broker::replica::{Body, Draft, Envelope, Submission, Terms};
-use sprawl_core::cluster::metadata::Partition;
+use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
 use sprawl_core::cluster::topic::ConfigPatch;
 use sprawl_core::ids::{Offset, Source, TopicName};
-use sprawl_core::machine::{
-    ControlRequest, ControlResponse, FetchFrom, PartitionStatus, Refused, Request, Response,
-};
-use sprawl_io::handle::NodeHandle;
+use sprawl_core::machine::{ControlRequest, ControlResponse, Response};
+
+pub(super) use reading::{fetch, standing};
 
 use super::crowd::Crowd;
 use super::machine::Machine;
@@ -43,8 +42,6 @@ const ONCE_PERCENT: u64 = 50;
 const ANSWER_WAIT: Duration = Duration::from_secs(20);
 /// The dice of whoever publishes to find out whether that can be done.
 const PROBES: u64 = 40_000;
-/// How many messages are read at once.
-const PAGE: usize = 500;
 
 /// Where a message stands.
 type Place = (TopicName, u32, Offset);
@@ -68,18 +65,18 @@ struct Sent {
     /// Refused at every try.
     refused: BTreeSet<String>,
     unknown: BTreeSet<String>,
+    /// What readers have seen while all went on, and where.
+    seen: BTreeMap<Place, String>,
     /// Read back at the end.
     read: u64,
     /// Acknowledged by a disk that is not there any more.
     lost: u64,
+    lost_of: BTreeSet<TopicName>,
     /// Removed, because their topics keep little.
     removed: u64,
     /// Whether some topics do.
     aged: bool,
 }
-
-/// How a partition reads at one node.
-type Found = BTreeMap<String, Offset>;
 
 impl Mail {
     pub(super) fn new(crowd: Crowd, findings: Findings, watch: Watch) -> Self {
@@ -90,10 +87,20 @@ impl Mail {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many messages were read while all went on.
+    pub(super) fn observed(&self) -> u64 {
+        self.lock().seen.len() as u64
+    }
+
     /// How many messages were acknowledged, read back, and lost with their disks.
     pub(super) fn counts(&self) -> (u64, u64, u64) {
         let sent = self.lock();
         (sent.stored.len() as u64, sent.read, sent.lost)
+    }
+
+    /// The topics of which messages were lost with all disks that held them.
+    pub(super) fn lost_of(&self) -> BTreeSet<TopicName> {
+        self.lock().lost_of.clone()
     }
 
     /// How many acknowledged messages were removed.
@@ -143,11 +150,7 @@ impl Mail {
             let ids = (0..count).map(|at| format!("c{client}-{number}-{at}"));
             let mut open: Vec<(String, TopicName)> =
                 ids.map(|id| (id, topic(dice.range(0, TOPICS - 1)))).collect();
-            {
-                let mut sent = self.lock();
-                sent.busy += 1;
-                sent.tried.extend(open.iter().map(|(id, _)| id.clone()));
-            }
+            self.begins(&open);
             // What is refused at the only try was refused for good.
             let tries = if dice.percent(ONCE_PERCENT) { 1 } else { TRIES_MAX };
             let mut doubtful = BTreeSet::new();
@@ -159,19 +162,31 @@ impl Mail {
                 }
                 tokio::time::sleep(Duration::from_millis(dice.range(10, 500))).await;
             }
-            let mut sent = self.lock();
-            sent.busy -= 1;
-            for (id, _) in open {
-                let _ = match doubtful.contains(&id) {
-                    true => sent.unknown.insert(id),
-                    false => sent.refused.insert(id),
-                };
-            }
+            self.gives_up(open, &doubtful);
+        }
+    }
+
+    /// Somebody begins to try these.
+    pub(super) fn begins(&self, open: &[(String, TopicName)]) {
+        let mut sent = self.lock();
+        sent.busy += 1;
+        sent.tried.extend(open.iter().map(|(id, _)| id.clone()));
+    }
+
+    /// He tries no more; what is still open was refused each time, or is doubtful.
+    pub(super) fn gives_up(&self, open: Vec<(String, TopicName)>, doubtful: &BTreeSet<String>) {
+        let mut sent = self.lock();
+        sent.busy -= 1;
+        for (id, _) in open {
+            let _ = match doubtful.contains(&id) {
+                true => sent.unknown.insert(id),
+                false => sent.refused.insert(id),
+            };
         }
     }
 
     /// Tries what is open once more; what is acknowledged is not open any more.
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         machine: &Machine,
         client: u64,
@@ -238,167 +253,10 @@ impl Mail {
         }
         left
     }
-
-    /// Reads everything back, each partition through two nodes, and judges it.
-    pub(super) async fn judge(&self, live: &[(Machine, NodeHandle)], limit: Duration) {
-        while self.lock().busy > 0 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        let Some((_, any)) = live.first() else { return };
-        let view = any.view();
-        let disks: BTreeSet<_> = live.iter().map(|(_, node)| node.identity().disk).collect();
-        let mut found: BTreeMap<(TopicName, u32), Found> = BTreeMap::new();
-        for (turn, partition) in view.partitions.values().enumerate() {
-            let is_left = partition.members().any(|disk| disks.contains(&disk));
-            if !partition.topic.as_str().starts_with("mail.") || !is_left {
-                continue;
-            }
-            let mut reads = Vec::new();
-            for (machine, node) in [&live[turn % live.len()], &live[(turn + 1) % live.len()]] {
-                let read = self.read(node, &partition.topic, partition.number, limit).await;
-                let Some(read) = read else {
-                    let (topic, number) = (&partition.topic, machine.number);
-                    let stands = standing(live, partition).await;
-                    let detail =
-                        format!("'{topic}' is not read through machine {number}: {stands}");
-                    return self.findings.violated("EveryRequestResolves", detail);
-                };
-                reads.push(read);
-            }
-            if reads[0] != reads[1] {
-                let detail = format!("'{}' reads otherwise through another node", partition.topic);
-                self.findings.violated("NothingAckedIsLost", detail);
-            }
-            found.insert((partition.topic.clone(), partition.number), reads.swap_remove(0));
-        }
-        self.compare(&found);
-    }
-
-    /// The history against what was read.
-    fn compare(&self, found: &BTreeMap<(TopicName, u32), Found>) {
-        let mut sent = self.lock();
-        let violated = |invariant, detail| self.findings.violated(invariant, detail);
-        let (mut read, mut lost, mut removed) = (0, 0, 0);
-        let aged: BTreeSet<TopicName> = (0..AGED).filter(|_| sent.aged).map(topic).collect();
-        for (id, (topic, number, offset)) in &sent.stored {
-            match found.get(&(topic.clone(), *number)) {
-                None => lost += 1,
-                Some(messages) if messages.get(id) == Some(offset) => read += 1,
-                // The newest ones stay.
-                Some(messages)
-                    if aged.contains(topic)
-                        && messages.values().min().is_some_and(|first| offset < first) =>
-                {
-                    removed += 1;
-                }
-                Some(messages) => {
-                    let stands = messages.get(id);
-                    let detail = format!("{id} was stored in '{topic}' at {offset}: {stands:?}");
-                    violated("NothingAckedIsLost", detail);
-                }
-            }
-        }
-        for id in found.values().flat_map(BTreeMap::keys) {
-            if sent.refused.contains(id) {
-                violated("RefusedMeansAbsent", format!("{id} was refused and stands"));
-            } else if !sent.tried.contains(id) {
-                violated("NoPhantom", format!("nobody published {id}"));
-            }
-        }
-        if lost > 0 && self.watch.wipes() == 0 {
-            violated("NothingAckedIsLost", format!("{lost} messages, and every disk is there"));
-        }
-        (sent.read, sent.lost, sent.removed) = (read, lost, removed);
-    }
-
-    /// A partition's messages, read through a node; nothing when that does not answer in time.
-    async fn read(
-        &self,
-        node: &NodeHandle,
-        topic: &TopicName,
-        partition: u32,
-        limit: Duration,
-    ) -> Option<Found> {
-        let began = tokio::time::Instant::now();
-        let (mut all, mut from) = (Found::new(), Offset(0));
-        while began.elapsed() < limit {
-            let request = Request::Fetch {
-                topic: topic.clone(),
-                partition,
-                from: FetchFrom::Offset(from),
-                count_max: PAGE,
-                wait: Duration::ZERO,
-            };
-            match tokio::time::timeout(limit, node.request(request)).await {
-                Ok(Response::Fetched { records, next, end, .. }) => {
-                    for record in records {
-                        self.note(&record, &mut all);
-                    }
-                    from = next;
-                    if next >= end {
-                        return Some(all);
-                    }
-                }
-                // It becomes ready, or the limit speaks.
-                Ok(
-                    Response::Refused(Refused::NotReady | Refused::NoTopic(_)) | Response::Unknown,
-                ) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                Ok(
-                    Response::Refused(_)
-                    | Response::Published { .. }
-                    | Response::Batch(_)
-                    | Response::Trimmed { .. }
-                    | Response::Pulled(_)
-                    | Response::Settled { .. }
-                    | Response::Available(_)
-                    | Response::Described(_),
-                )
-                | Err(_) => return None,
-            }
-        }
-        None
-    }
-
-    fn note(&self, record: &sprawl_core::broker::replica::Record, all: &mut Found) {
-        let offset = record.header().offset;
-        let Ok(Body::Message(Draft { envelope, payload })) = record.body() else {
-            return self.findings.violated("NoPhantom", format!("no message is at {offset}"));
-        };
-        let id = envelope.id.as_str().to_owned();
-        if payload != id.as_bytes() {
-            self.findings.violated("NoCorruptByteServed", format!("{id} at {offset}"));
-        }
-        if let Some(first) = all.insert(id.clone(), offset) {
-            self.findings.violated("NoDuplicateId", format!("{id} is at {first} and {offset}"));
-        }
-    }
 }
 
-/// How a partition stands, in the metadata and at its replicas.
-pub(super) async fn standing(live: &[(Machine, NodeHandle)], partition: &Partition) -> String {
-    let Partition { id, epoch, version, leader, replicas, in_sync, frozen, .. } = partition;
-    let mut text = format!(
-        "partition {id}, epoch {epoch}, version {version}, leader {leader}, replicas {replicas:?}, \
-         in sync {in_sync:?}, frozen {frozen}"
-    );
-    for (machine, node) in live {
-        let status = node.describe().await.unwrap_or_default();
-        let held = status.iter().flat_map(|shard| &shard.partitions);
-        for held in held.filter(|held| held.partition == *id) {
-            let (number, disk) = (machine.number, node.identity().disk);
-            let PartitionStatus { epoch, serving, persisted, commit, followers, .. } = held;
-            text += &format!(
-                "; machine {number} is {disk}: epoch {epoch}, serving {serving}, commit {commit} \
-                 of {persisted}, {followers:?}"
-            );
-        }
-    }
-    text
-}
-
-fn topic(number: u64) -> TopicName {
+/// One of the topics that are published to.
+pub(super) fn topic(number: u64) -> TopicName {
     format!("mail.{number}").parse().expect("a good name")
 }
 
