@@ -59,7 +59,7 @@ pub(crate) fn batched(folder: &Path, batch: usize) -> anyhow::Result<(f64, f64)>
 }
 
 /// Reads the first topic from its beginning, again and again.
-async fn read(address: &str, span: Duration) -> anyhow::Result<f64> {
+pub(crate) async fn read(address: &str, span: Duration) -> anyhow::Result<f64> {
     let began = Instant::now();
     let mut readers = Vec::new();
     for _ in 0..READ_CONNECTIONS {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use serde_json::Value;
 
 use super::connection::{Connection, get};
 use super::node::Node;
@@ -14,8 +13,6 @@ use super::node::Node;
 const SPAN: Duration = Duration::from_secs(30);
 /// How long nodes are left alone before: what a start leaves to be done is done by then.
 const REST: Duration = Duration::from_secs(10);
-/// How long nodes may take to become one cluster.
-const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 /// What a node has taken so far.
 #[derive(Clone, Copy, Default)]
@@ -48,26 +45,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
 
 /// What each of so many nodes takes in a second.
 async fn measure(folder: &Path, count: usize) -> anyhow::Result<Vec<Taken>> {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();
-    let addresses: Vec<_> = (0..count).map(|_| free()).collect::<Result<_, _>>()?;
-    let seeds: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-    let seeds = seeds.join(",");
-    let mut nodes = Vec::new();
-    for address in &addresses {
-        let port = address.port().to_string();
-        let data = folder.join(&port);
-        std::fs::create_dir_all(&data)?;
-        let alone = ["--bind-port", &port, "--http-port", "0", "--log-level", "error"];
-        let among = [&alone[..], &["--seeds", &seeds]].concat();
-        nodes.push(Node::start_with(&data, if count == 1 { &alone } else { &among })?);
-    }
-    let began = Instant::now();
-    for node in &nodes {
-        while members(node).await? < count {
-            anyhow::ensure!(began.elapsed() < SETTLE_MAX, "{count} nodes are no cluster");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
+    let nodes = Node::cluster(folder, count).await?;
     tokio::time::sleep(REST).await;
     let mut before = Vec::new();
     for node in &nodes {
@@ -85,15 +63,6 @@ async fn measure(folder: &Path, count: usize) -> anyhow::Result<Vec<Taken>> {
         });
     }
     Ok(each)
-}
-
-/// How many nodes a node finds healthy, itself included.
-async fn members(node: &Node) -> anyhow::Result<usize> {
-    let mut connection = Connection::open(&node.address).await?;
-    let answer = connection.converse(&get("/cluster/status")).await?;
-    let shown: Value = serde_json::from_slice(answer.body).unwrap_or_default();
-    let nodes = shown["nodes"].as_array().cloned().unwrap_or_default();
-    Ok(nodes.iter().filter(|node| node["state"] == "healthy").count())
 }
 
 async fn taken(node: &Node) -> anyhow::Result<Taken> {

@@ -95,11 +95,11 @@ impl JetStream {
         self.send(&format!("PUB $JS.API.{subject} {inbox}.0 {len}\r\n{body}\r\n")).await
     }
 
-    /// Makes a stream in files, of one replica, that takes the subject of its name.
-    pub(crate) async fn create(&mut self, stream: &str) -> anyhow::Result<()> {
+    /// Makes a stream in files, of so many replicas, that takes the subject of its name.
+    pub(crate) async fn create(&mut self, stream: &str, replicas: usize) -> anyhow::Result<()> {
         let config = json!({
             "name": stream, "subjects": [stream], "retention": "limits", "storage": "file",
-            "num_replicas": 1,
+            "num_replicas": replicas,
         });
         self.ask(&format!("STREAM.CREATE.{stream}"), &config).await.map(drop)
     }

@@ -22,20 +22,31 @@ const CONNECTIONS: usize = 64;
 /// To how many decimal digits latencies are told apart.
 const DIGITS: u8 = 3;
 
-/// Prints the table.
+/// Prints the table of one node.
 pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
+    table(|name| {
+        let node = Node::start(&folder.join(name))?;
+        let address = node.address.clone();
+        Ok((node, vec![address]))
+    })
+}
+
+/// Prints the table of what is started for each row: who runs, and where they answer.
+pub(crate) fn table<T>(
+    start: impl Fn(&str) -> anyhow::Result<(T, Vec<String>)>,
+) -> anyhow::Result<()> {
     println!(
         "| messages a request | peak, msg/s | asked, msg/s | p50, ms | p99 | p99.9 | longest \
          | share of the time behind |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for batch in [1, 16] {
-        let node = Node::start(&folder.join(format!("latency-{batch}")))?;
+        let (_running, addresses) = start(&format!("latency-{batch}"))?;
         let load = Load::of(CONNECTIONS, batch);
         let (peak, found) = runtime()?.block_on(async {
-            let peak = load.publish(&node.address, SPAN).await?;
+            let peak = load.publish_among(&addresses, SPAN).await?;
             eprintln!("{peak:.0} msg/s at most; half of that for {} s", OPEN_SPAN.as_secs());
-            anyhow::Ok((peak, open(&node.address, load, peak / 2.0).await?))
+            anyhow::Ok((peak, open(&addresses, load, peak / 2.0).await?))
         })?;
         let millis = |share: f64| found.latencies.value_at_quantile(share) as f64 / 1e3;
         println!(
@@ -60,7 +71,7 @@ struct Found {
 }
 
 /// Publishes at this rate.
-async fn open(address: &str, load: Load, rate: f64) -> anyhow::Result<Found> {
+async fn open(addresses: &[String], load: Load, rate: f64) -> anyhow::Result<Found> {
     let interval = Duration::from_secs_f64(load.batch as f64 / rate);
     let turns = (OPEN_SPAN.as_secs_f64() / interval.as_secs_f64()) as u64;
     let began = Instant::now();
@@ -68,7 +79,8 @@ async fn open(address: &str, load: Load, rate: f64) -> anyhow::Result<Found> {
     let (next, behind) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut writers = Vec::new();
     for writer in 0..load.connections {
-        let (address, next, due) = (address.to_owned(), next.clone(), due.clone());
+        let address = addresses[writer % addresses.len()].clone();
+        let (next, due) = (next.clone(), due.clone());
         let behind = behind.clone();
         writers.push(tokio::spawn(async move {
             let mut connection = Connection::open(&address).await?;

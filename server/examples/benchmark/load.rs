@@ -52,11 +52,21 @@ impl Load {
 
     /// Messages per second that are stored; any refusal is an error.
     pub(crate) async fn publish(self, address: &str, span: Duration) -> anyhow::Result<f64> {
+        self.publish_among(&[address.to_owned()], span).await
+    }
+
+    /// The same, with each connection to the next one of some nodes.
+    pub(crate) async fn publish_among(
+        self,
+        addresses: &[String],
+        span: Duration,
+    ) -> anyhow::Result<f64> {
         let published = Arc::new(AtomicU64::new(0));
         let began = Instant::now();
         let mut writers = Vec::new();
         for writer in 0..self.connections {
-            let (address, published) = (address.to_owned(), published.clone());
+            let address = addresses[writer % addresses.len()].clone();
+            let published = published.clone();
             writers.push(tokio::spawn(async move {
                 let mut connection = Connection::open(&address).await?;
                 let mut requests = Requests::of(self, writer);

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p sprawl-server --example benchmark -- [DIRECTORY [WHAT]]`, where the
 //! directory says which disk, and what is one of: `batches` (the default; a number means the one
-//! batch), `nats`, `topics`, `sizes`, `latency`, `delays`, `overload`, `idle`. docs/benchmarks.md
-//! says how to read the tables.
+//! batch), `nats`, `topics`, `trio`, `sizes`, `latency`, `delays`, `overload`, `idle`.
+//! docs/benchmarks.md says how to read the tables.
 
 #[cfg(not(madsim))]
 mod append;
@@ -33,6 +33,8 @@ mod process;
 mod sizes;
 #[cfg(not(madsim))]
 mod topics;
+#[cfg(not(madsim))]
+mod trio;
 
 /// How long each measurement lasts.
 #[cfg(not(madsim))]
@@ -48,6 +50,7 @@ fn main() -> anyhow::Result<()> {
     match what.as_str() {
         "batches" => batches::run(folder.path(), None),
         "nats" => nats::run(folder.path()),
+        "trio" => trio::run(folder.path()),
         "topics" => topics::run(folder.path()),
         "sizes" => sizes::run(folder.path()),
         "latency" => latency::run(folder.path()),
@@ -57,7 +60,8 @@ fn main() -> anyhow::Result<()> {
         batch => match batch.parse() {
             Ok(batch) => batches::run(folder.path(), Some(batch)),
             Err(_) => anyhow::bail!(
-                "'{what}' is none of batches, nats, topics, sizes, latency, delays, overload, idle"
+                "'{what}' is none of batches, nats, topics, trio, sizes, latency, delays, \
+                 overload, idle"
             ),
         },
     }

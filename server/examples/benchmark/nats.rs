@@ -1,11 +1,11 @@
 //! NATS JetStream of one replica beside a node: the same messages over as many connections, with
 //! as many under way, on the same disk in the same run.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::batches::{self, BATCH_CONNECTIONS, READ_CONNECTIONS};
 use super::jetstream::JetStream;
@@ -16,23 +16,42 @@ use super::{SPAN, append, runtime};
 const DEBIAN: &str = "/usr/sbin/nats-server";
 /// How long a server may take to begin.
 const START_MAX: Duration = Duration::from_secs(10);
+/// How long replicas are given to choose who leads a stream.
+const ELECTED: Duration = Duration::from_secs(3);
 /// How often a server that begins is tried.
 const START_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A server of its own, killed when it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: String,
+    pub(crate) address: String,
+}
+
+/// A port that is free; nobody else takes it in between, on a machine that measures.
+pub(crate) fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The configuration of a server at a port, its streams in this folder, with this line about them.
+pub(crate) fn config(folder: &Path, port: u16, line: Option<&str>) -> String {
+    let (store, line) = (folder.join("store"), line.unwrap_or_default());
+    format!("host: 127.0.0.1\nport: {port}\njetstream {{\n  store_dir: {store:?}\n  {line}\n}}\n")
+}
+
+/// The program to measure, whose version is printed; nothing where there is none, which is said.
+pub(crate) fn program() -> Option<PathBuf> {
+    let program = std::env::var_os("NATS_SERVER").unwrap_or_else(|| DEBIAN.into());
+    let Ok(version) = Command::new(&program).arg("--version").output() else {
+        println!("there is no nats-server: apt-get install nats-server, or name it: NATS_SERVER=");
+        return None;
+    };
+    println!("{}\n", String::from_utf8_lossy(&version.stdout).trim());
+    Some(program.into())
 }
 
 /// Prints the tables.
 pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
-    let program = std::env::var_os("NATS_SERVER").unwrap_or_else(|| DEBIAN.into());
-    let Ok(version) = Command::new(&program).arg("--version").output() else {
-        println!("there is no nats-server: apt-get install nats-server, or name it: NATS_SERVER=");
-        return Ok(());
-    };
-    println!("{}\n", String::from_utf8_lossy(&version.stdout).trim());
+    let Some(program) = program() else { return Ok(()) };
     println!(
         "| batch | append + fdatasync, msg/s | JetStream, its default | JetStream, sync always \
          | this node | of append | of JetStream's default | of JetStream, sync always \
@@ -41,11 +60,10 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 16, 128, 1024] {
         let reference = append::rate(folder, batch, PAYLOAD_BYTES, SPAN)?;
-        let program = Path::new(&program);
-        let lazy = measure(program, &folder.join(format!("lazy-{batch}")), batch, None)?;
+        let lazy = measure(&program, &folder.join(format!("lazy-{batch}")), batch, None)?;
         let Some((lazy, read)) = lazy else { bail!("nats-server did not start") };
         let always = folder.join(format!("always-{batch}"));
-        let always = measure(program, &always, batch, Some("sync_interval: always"))?;
+        let always = measure(&program, &always, batch, Some("sync_interval: always"))?;
         let (node, node_read) = batches::batched(&folder.join(format!("node-{batch}")), batch)?;
         let (always, of_always) = match always {
             Some((rate, _)) => (format!("{rate:.0}"), format!("{:.2}", node / rate)),
@@ -71,26 +89,23 @@ fn measure(
     line: Option<&str>,
 ) -> anyhow::Result<Option<(f64, f64)>> {
     runtime()?.block_on(async {
-        let Some(server) = Server::start(program, folder, line).await? else { return Ok(None) };
-        let published = publish(&server.address, batch).await?;
-        Ok(Some((published, read(&server.address).await?)))
+        let text = config(folder, free_port()?, line);
+        let Some(server) = Server::start(program, folder, &text).await? else { return Ok(None) };
+        let address = server.address.clone();
+        let published = publish(std::slice::from_ref(&address), batch, 1).await?;
+        Ok(Some((published, read(&address).await?)))
     })
 }
 
 impl Server {
-    async fn start(
+    /// Starts one with this configuration, and returns when it listens; nothing when it ends.
+    pub(crate) async fn start(
         program: &Path,
         folder: &Path,
-        line: Option<&str>,
+        text: &str,
     ) -> anyhow::Result<Option<Self>> {
         std::fs::create_dir_all(folder)?;
-        // Nobody else takes the port in between, on a machine that measures.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let text = format!(
-            "host: 127.0.0.1\nport: {port}\njetstream {{\n  store_dir: {:?}\n  {}\n}}\n",
-            folder.join("store"),
-            line.unwrap_or_default()
-        );
+        let port = text.lines().find_map(|line| line.strip_prefix("port: ")).context("a port")?;
         let config = folder.join("nats.conf");
         std::fs::write(&config, text)?;
         let mut command = Command::new(program);
@@ -118,14 +133,27 @@ impl Drop for Server {
     }
 }
 
-/// Each connection has a stream of its own, as each of the node's has a topic.
-async fn publish(address: &str, window: usize) -> anyhow::Result<f64> {
+/// Each connection, to the next one of some servers, has a stream of its own, as each of the node's
+/// has a topic.
+pub(crate) async fn publish(
+    addresses: &[String],
+    window: usize,
+    replicas: usize,
+) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
     for number in 0..BATCH_CONNECTIONS {
-        let stream = format!("stream-{number}");
+        let (stream, address) = (format!("stream-{number}"), &addresses[number % addresses.len()]);
         let mut client = JetStream::open(address, &format!("writer-{number}")).await?;
-        client.create(&stream).await?;
+        let began = Instant::now();
+        // Servers that have just met say for a while that nobody leads.
+        while let Err(error) = client.create(&stream, replicas).await {
+            anyhow::ensure!(began.elapsed() < START_MAX, "{error}");
+            tokio::time::sleep(START_INTERVAL).await;
+        }
         clients.push((client, stream));
+    }
+    if replicas > 1 {
+        tokio::time::sleep(ELECTED).await;
     }
     let began = Instant::now();
     let until = began + SPAN;
@@ -140,7 +168,7 @@ async fn publish(address: &str, window: usize) -> anyhow::Result<f64> {
 }
 
 /// Reads the first stream from its beginning, again and again.
-async fn read(address: &str) -> anyhow::Result<f64> {
+pub(crate) async fn read(address: &str) -> anyhow::Result<f64> {
     let began = Instant::now();
     let readers = (0..READ_CONNECTIONS).map(|number| {
         let address = address.to_owned();

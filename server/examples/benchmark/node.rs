@@ -3,14 +3,18 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use super::connection::{Connection, get};
 
 /// How often a node that starts is asked whether it is ready.
 const READY_INTERVAL: Duration = Duration::from_millis(1);
+/// How long nodes may take to become one cluster, and how often they are asked.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A node of its own, killed when it is dropped.
 pub(crate) struct Node {
@@ -49,6 +53,40 @@ impl Node {
         let address = after.and_then(|after| after.split([' ', ',', '\n', '/']).next());
         let address = address.context("its first line names the address")?.to_owned();
         Ok(Self { child, address })
+    }
+
+    /// Starts so many, and returns when they are one cluster.
+    pub(crate) async fn cluster(folder: &Path, count: usize) -> anyhow::Result<Vec<Self>> {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0")?.local_addr();
+        let addresses: Vec<_> = (0..count).map(|_| free()).collect::<Result<_, _>>()?;
+        let seeds: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let seeds = seeds.join(",");
+        let mut nodes = Vec::new();
+        for address in &addresses {
+            let port = address.port().to_string();
+            let data = folder.join(&port);
+            std::fs::create_dir_all(&data)?;
+            let alone = ["--bind-port", &port, "--http-port", "0", "--log-level", "error"];
+            let among = [&alone[..], &["--seeds", &seeds]].concat();
+            nodes.push(Self::start_with(&data, if count == 1 { &alone } else { &among })?);
+        }
+        let began = Instant::now();
+        for node in &nodes {
+            while node.members().await? < count {
+                anyhow::ensure!(began.elapsed() < SETTLE_MAX, "{count} nodes are no cluster");
+                tokio::time::sleep(SETTLE_INTERVAL).await;
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// How many nodes it finds healthy, itself included.
+    async fn members(&self) -> anyhow::Result<usize> {
+        let mut connection = Connection::open(&self.address).await?;
+        let answer = connection.converse(&get("/cluster/status")).await?;
+        let shown: Value = serde_json::from_slice(answer.body).unwrap_or_default();
+        let nodes = shown["nodes"].as_array().cloned().unwrap_or_default();
+        Ok(nodes.iter().filter(|node| node["state"] == "healthy").count())
     }
 
     /// Returns when it is ready to serve.

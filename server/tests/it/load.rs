@@ -1,7 +1,8 @@
 //! Clients that publish while nodes come, go and die: each message is sent, under its id, to one
-//! node after the other until it is acknowledged.
+//! node after the other until it is acknowledged. And one that subscribes to all of it, at one node
+//! after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,6 +22,8 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const FAILED_AFTER: Duration = Duration::from_secs(30);
 /// How much a message carries.
 const PAYLOAD: usize = 1_000;
+/// What whoever subscribes is called.
+const SUBSCRIPTION: &str = "load";
 
 /// Where nodes listen now. A clone is the same one.
 #[derive(Clone, Default)]
@@ -54,6 +57,15 @@ pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     ledgers: Vec<Arc<Mutex<Ledger>>>,
     clients: Vec<JoinHandle<()>>,
+    subscriber: Subscriber,
+}
+
+/// Whoever subscribes to all of it. Dropping it ends it.
+struct Subscriber {
+    /// The messages that came.
+    came: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Load {
@@ -62,7 +74,8 @@ impl Load {
     pub(crate) fn begin(nodes: &Nodes, clients: usize, pause: Duration) -> Self {
         let (addresses, stop) = (Addresses::default(), Arc::new(AtomicBool::new(false)));
         let ledgers: Vec<Arc<Mutex<Ledger>>> = (0..clients).map(|_| Arc::default()).collect();
-        let mut load = Self { addresses, stop, ledgers, clients: Vec::new() };
+        let subscriber = Subscriber::begin(&addresses);
+        let mut load = Self { addresses, stop, ledgers, clients: Vec::new(), subscriber };
         load.goes_to(nodes);
         for (client, ledger) in load.ledgers.iter().cloned().enumerate() {
             let (addresses, stop) = (load.addresses.clone(), load.stop.clone());
@@ -109,6 +122,9 @@ impl Load {
     #[track_caller]
     pub(crate) fn judge(mut self, nodes: &Nodes) -> usize {
         self.end();
+        let stored =
+            self.ledgers().flat_map(|ledger| Vec::from_iter(ledger.stored.keys().cloned()));
+        self.subscriber.expect_all(&stored.collect());
         let mut count = 0;
         for (client, ledger) in self.ledgers().enumerate() {
             assert_eq!(ledger.failed, Vec::<String>::new(), "client {client}");
@@ -139,6 +155,74 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
     }
+}
+
+impl Subscriber {
+    fn begin(addresses: &Addresses) -> Self {
+        let (came, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let mut subscriber = Self { came, stop, thread: None };
+        let (came, stop) = (subscriber.came.clone(), subscriber.stop.clone());
+        let addresses = addresses.clone();
+        let thread = std::thread::spawn(move || {
+            for turn in 0.. {
+                // It begins anew at another node whenever something goes wrong.
+                if stop.load(Ordering::SeqCst) || listen(&addresses, turn, &came, &stop).is_some() {
+                    return;
+                }
+                std::thread::park_timeout(BACK_OFF);
+            }
+        });
+        subscriber.thread = Some(thread);
+        subscriber
+    }
+
+    /// Waits until all of these have come.
+    #[track_caller]
+    fn expect_all(&self, stored: &BTreeSet<String>) {
+        let came = || self.came.lock().unwrap_or_else(PoisonError::into_inner);
+        eventually("all that was acknowledged comes to the subscription", || {
+            stored.is_subset(&came()).then_some(())
+        });
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // What it found wrong would be said twice.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Takes what comes to the subscription through one node, until that fails (nothing is given then)
+/// or it is told to stop.
+fn listen(
+    addresses: &Addresses,
+    turn: usize,
+    came: &Mutex<BTreeSet<String>>,
+    stop: &AtomicBool,
+) -> Option<()> {
+    let mut open = Connection::open(&addresses.pick(turn)?).ok()?;
+    open.waits(PATIENCE);
+    let mut ask = |method, path: &str, body: &Value| {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let reply = open.send(method, path, &body).ok()?;
+        (reply.status == 200).then(|| reply.json())
+    };
+    let wanted = json!({"topics": ["load.>"], "id": SUBSCRIPTION, "from": "earliest"});
+    ask("POST", "/subscribe", &wanted)?;
+    let path = format!("/subscriptions/{SUBSCRIPTION}");
+    while !stop.load(Ordering::SeqCst) {
+        let given = ask("GET", &format!("{path}/messages?max=500&wait=500ms"), &Value::Null)?;
+        let messages = given["messages"].as_array()?;
+        let tokens: Vec<&Value> = messages.iter().map(|message| &message["ack_token"]).collect();
+        let ids = messages.iter().filter_map(|message| message["id"].as_str());
+        came.lock().unwrap_or_else(PoisonError::into_inner).extend(ids.map(str::to_owned));
+        if !tokens.is_empty() {
+            ask("POST", &format!("{path}/ack"), &json!({"tokens": tokens}))?;
+        }
+    }
+    Some(())
 }
 
 /// The topic of a client.
