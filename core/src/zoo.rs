@@ -50,8 +50,6 @@ pub enum Bug {
     FarewellUnheard,
     /// A follower says that it holds entries before they are synced.
     ReplicaAnsweredEarly,
-    /// A follower takes the whole of its log for the beginning of the leader's.
-    TailNotCompared,
     /// A leader counts by the set that it has proposed, agreed on or not.
     SetChangedBeforeAgreed,
     /// A set may become smaller than it is to stay.

@@ -224,6 +224,7 @@ fn findings(face: &Face, view: &View, shards: &[ShardStatus]) -> Vec<Finding> {
         partition.is_some_and(|partition| !view.is_leaderless(partition))
     };
     let (mended, only): (Vec<_>, Vec<_>) = damaged.iter().copied().partition(is_led);
+    let here = only.len();
     for (some, level, what) in [
         (mended, Level::Warning, "their leaders make these copies whole; look at the disk"),
         (only, Level::Critical, "start the nodes that hold the others, or restore the data"),
@@ -237,7 +238,7 @@ fn findings(face: &Face, view: &View, shards: &[ShardStatus]) -> Vec<Finding> {
             find("partitions", level, format!("{} damaged: {named}; {what}", some.len()));
         }
     }
-    let silent = silent(face, view, shards).saturating_sub(damaged.len());
+    let silent = silent(face, view, shards).saturating_sub(here);
     if silent > 0 {
         let detail = format!("{silent} partitions are not served yet; publishes to them get 503");
         find("partitions", Level::Warning, detail);

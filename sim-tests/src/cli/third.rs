@@ -35,10 +35,23 @@ pub(super) struct Third {
     /// Of a run alone, print nothing but the chain hash over all events
     #[arg(long)]
     hash: bool,
+    /// Plant this bug (see `cargo sim-zoo zoo --help`)
+    #[cfg(zoo)]
+    #[arg(long)]
+    bug: Option<String>,
 }
 
 impl Third {
     pub(super) fn run(self) -> u8 {
+        #[cfg(zoo)]
+        let planted = match super::zoo::planted(self.bug.as_deref()) {
+            Ok(planted) => planted,
+            Err(code) => return code,
+        };
+        let plant = || {
+            #[cfg(zoo)]
+            sprawl_core::zoo::plant(planted);
+        };
         let plan_of = |seed| ThirdPlan::of_seed(seed, self.scenario, usize::from(self.nodes));
         let alone = match (&self.plan, self.seed) {
             (Some(path), _) => Some(read(path)),
@@ -50,10 +63,11 @@ impl Third {
                 eprintln!("{why}");
                 exit::USAGE
             }
-            Some(Ok(plan)) => self.replay(&plan),
+            Some(Ok(plan)) => self.replay(&plan, &plant),
             None => {
                 let mut table = Table::default();
                 let live = |seed| {
+                    plant();
                     let plan = plan_of(seed);
                     let (outcome, seen) = cluster::run_third(&plan, Log::None);
                     (plan, outcome, seen)
@@ -68,9 +82,12 @@ impl Third {
         }
     }
 
-    fn replay(&self, plan: &ThirdPlan) -> u8 {
+    fn replay(&self, plan: &ThirdPlan, plant: &(impl Fn() + Sync)) -> u8 {
         let log = if self.hash { Log::None } else { self.log.into() };
-        let (outcome, seen) = apart(|| cluster::run_third(plan, log));
+        let (outcome, seen) = apart(|| {
+            plant();
+            cluster::run_third(plan, log)
+        });
         if self.hash {
             println!("{:016x} {}", outcome.chain, outcome.events);
             return 0;

@@ -58,7 +58,6 @@ const ZOO: &[Planted] = &[
     cluster("zone-ignored", Bug::ZoneIgnored, "ReplicasSpread"),
     cluster("followers-not-awaited", Bug::FollowersNotAwaited, "NothingAckedIsLost"),
     cluster("replica-answered-early", Bug::ReplicaAnsweredEarly, "InSyncHoldsCommitted"),
-    cluster("tail-not-compared", Bug::TailNotCompared, "CommittedPrefixAgrees"),
     cluster("set-changed-before-agreed", Bug::SetChangedBeforeAgreed, "InSyncHoldsCommitted"),
     cluster("set-below-min", Bug::SetBelowMin, "BoundsHold"),
     cluster("leader-cuts-its-tail", Bug::LeaderCutsItsTail, "NothingObservedIsLost"),

@@ -180,7 +180,7 @@ async fn lose_a_third(world: &mut World) {
     if !has_copies(world).await {
         return;
     }
-    let struck = a_third(&all, world.plan.seed);
+    let struck = a_third(&all, world);
     let third = struck.len();
     for machine in &struck {
         machine.stands(Standing::Struck);
@@ -199,14 +199,20 @@ async fn lose_a_third(world: &mut World) {
 }
 
 /// A third of the machines, with each seed from another one on, but so that each partition keeps
-/// one of those that count.
-fn a_third(all: &[(Machine, NodeHandle)], seed: u64) -> Vec<Machine> {
-    let view = all[0].1.view();
+/// one of those that count, on a disk that has it as it was written.
+fn a_third(all: &[(Machine, NodeHandle)], world: &World) -> Vec<Machine> {
+    let (view, seed) = (all[0].1.view(), world.plan.seed);
     let (mut struck, mut disks) = (Vec::new(), BTreeSet::new());
     for at in 0..all.len() {
         let (machine, node) = &all[(seed as usize + at) % all.len()];
         disks.insert(node.identity().disk);
-        let keeps = |partition: &Partition| !partition.members().all(|one| disks.contains(&one));
+        let keeps = |partition: &Partition| {
+            all.iter().any(|(other, node)| {
+                let disk = node.identity().disk;
+                let counts = partition.member(disk).is_some() && !disks.contains(&disk);
+                counts && !world.watch.has_flipped(other.number, partition.id)
+            })
+        };
         if view.partitions.values().all(|partition| keeps(partition)) {
             struck.push(machine.clone());
         } else {

@@ -306,7 +306,7 @@ impl Partition {
             delayed: state.delayed.len() as u64,
             window_ids: state.window.len() as u64,
             chain: state.chain,
-            damaged: self.replica.damaged.clone(),
+            damaged: self.replica.damage().cloned(),
             followers: self.replication.followers(),
         }
     }

@@ -146,6 +146,7 @@ impl Partition {
         result: Result<Vec<Record>, Unreadable>,
         desk: &mut Desk<'_>,
     ) {
+        desk.counters().unreadable += u64::from(result.is_err());
         self.replicate(desk, |replication, scene| replication.read_done(place, result, scene));
         self.go_on(desk);
     }
@@ -159,7 +160,13 @@ impl Partition {
         if planted(Bug::DamageKeptToItself) {
             return Refused::Damaged(damage);
         }
-        if !self.replication.leads() || !self.view.in_sync.iter().any(may_lead) {
+        let is_led_elsewhere = self.view.led_by().is_some_and(|leader| leader != me);
+        if !self.replication.leads() && is_led_elsewhere {
+            return Refused::NotReady;
+        }
+        // Of no entry in particular, it is the disk that did not read this time.
+        let is_an_entry = damage.index > EntryIndex(0);
+        if !is_an_entry || !self.replication.leads() || !self.view.in_sync.iter().any(may_lead) {
             return Refused::Damaged(damage);
         }
         self.replicate(desk, |replication, scene| replication.finds_damage(damage, scene));

@@ -121,7 +121,6 @@ impl Replication {
             (Some(_), _) => Common::Forgotten,
             // All that it has is committed.
             (None, Some(_)) => Common::At(replica.last()),
-            (None, None) if planted(Bug::TailNotCompared) => Common::At(replica.last()),
             (None, None) => common(&replica.epochs(), replica.last(), starts),
         };
         match common {

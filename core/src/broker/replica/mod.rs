@@ -193,10 +193,10 @@ impl Replica {
         self.damaged.as_ref()
     }
 
-    /// Whether an entry of its log is known not to be readable.
+    /// An entry of its log that is known not to be readable, whether it leads on or not.
     #[must_use]
-    pub(super) fn has_damage(&self) -> bool {
-        self.damaged.is_some() || self.found_damaged.is_some()
+    pub(crate) fn damage(&self) -> Option<&Unreadable> {
+        self.damaged.as_ref().or(self.found_damaged.as_ref())
     }
 
     /// An entry of the log that it leads by cannot be read.

@@ -183,7 +183,7 @@ impl Replication {
             Part::None | Part::Leader(_) => false,
             Part::Follower(follower) => matches!(follower.stage, Stage::Damaged),
         };
-        LogEnd { epoch, last, commit, damaged: is_apart || replica.has_damage() }
+        LogEnd { epoch, last, commit, damaged: is_apart || replica.damage().is_some() }
     }
 
     /// The other replicas, where this one leads.
@@ -208,6 +208,10 @@ impl Replication {
         let epoch = partition.epoch;
         if scene.replica.last() == EntryIndex(0) {
             self.begun_by.get_or_insert(partition.version);
+        }
+        if self.leads() && self.leader_in(epoch).is_none() {
+            // What was found in the reign that is over counts in the next.
+            self.step_down(self.accepted, scene);
         }
         let leads = self.may_lead(partition, view, scene.replica);
         if let Part::Leader(leader) = &mut self.part

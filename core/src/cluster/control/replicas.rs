@@ -99,6 +99,10 @@ impl Control {
             if self.replicas.damaged.len() >= COMPLAINTS_MAX {
                 return;
             }
+            let known = self.replicas.damaged.get(&(partition, member));
+            if known.is_some_and(|(said, again)| *said == epoch && *again > self.now) {
+                return;
+            }
             let said = (epoch, self.now + SAY_AGAIN);
             self.replicas.damaged.insert((partition, member), said);
         }

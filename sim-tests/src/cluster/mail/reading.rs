@@ -127,7 +127,13 @@ impl Mail {
             }
         }
         for ((topic, number, offset), id) in &sent.seen {
-            let Some(messages) = found.get(&(topic.clone(), *number)) else { continue };
+            let Some(messages) = found.get(&(topic.clone(), *number)) else {
+                if self.watch.wipes() == 0 {
+                    let detail = format!("{id} of '{topic}', and every disk is there");
+                    violated("NothingObservedIsLost", detail);
+                }
+                continue;
+            };
             let first = messages.values().min();
             let is_removed = aged.contains(topic) && first.is_some_and(|first| offset < first);
             if messages.get(id) != Some(offset) && !is_removed {

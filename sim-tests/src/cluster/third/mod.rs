@@ -181,8 +181,9 @@ async fn judge(
                 let detail = format!("partition {number}, {class:?}: not within {PATIENCE:?}");
                 world.findings.violated("WritableWithin", format!("{detail}, and not {limit:?}"));
             }
-            (Some(limit), Some(gap)) if gap > limit => {
-                let detail = format!("partition {number}, {class:?}: it took {gap:?}");
+            (Some(limit), Some(_)) if writers.stood_still(number) > limit => {
+                let took = writers.stood_still(number);
+                let detail = format!("partition {number}, {class:?}: nothing for {took:?}");
                 world.findings.violated("WritableWithin", detail);
             }
             (None, Some(gap)) => {

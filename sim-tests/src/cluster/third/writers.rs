@@ -40,6 +40,9 @@ struct Seen {
     struck: Option<Instant>,
     /// When the first message after that was acknowledged which was not tried before it.
     again: BTreeMap<u64, Instant>,
+    /// When the newest message was acknowledged, and the longest time between two since the deaths.
+    newest: BTreeMap<u64, Instant>,
+    longest: BTreeMap<u64, Duration>,
 }
 
 impl Writers {
@@ -79,6 +82,15 @@ impl Writers {
         Some(seen.again.get(&number)?.duration_since(seen.struck?))
     }
 
+    /// The longest time since the deaths in which the partition of this number took nothing, the
+    /// one that goes on included.
+    pub(super) fn stood_still(&self, number: u64) -> Duration {
+        let seen = self.lock();
+        let last = seen.newest.get(&number).copied().max(seen.struck);
+        let open = last.map(|last| last.elapsed()).unwrap_or_default();
+        open.max(seen.longest.get(&number).copied().unwrap_or_default())
+    }
+
     async fn write(self, number: u64, pause: Duration, mut dice: Draw) {
         let machines = self.crowd.all();
         let mut home = dice.range(0, machines.len() as u64 - 1) as usize;
@@ -111,6 +123,12 @@ impl Writers {
     fn stored(&self, number: u64, tried: Instant) {
         let mut seen = self.lock();
         *seen.acknowledged.entry(number).or_default() += 1;
+        let (now, struck) = (Instant::now(), seen.struck);
+        let before = seen.newest.insert(number, now);
+        if let Some(since) = before.max(struck).filter(|_| struck.is_some()) {
+            let longest = seen.longest.entry(number).or_default();
+            *longest = (*longest).max(now - since);
+        }
         if seen.struck.is_some_and(|struck| tried >= struck) {
             seen.again.entry(number).or_insert_with(Instant::now);
         }
