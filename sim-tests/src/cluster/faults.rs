@@ -139,9 +139,18 @@ impl World {
         (!machine.is_far_off(by_ms) || others.len() < wrong_max).then(|| machine.jump(by_ms))
     }
 
-    /// Turns a bit over of what another one holds too who may lead.
+    /// Turns a bit over of what another one holds too who may lead, and who will go on counting: of
+    /// one copy of a partition, whose set keeps two at least.
     fn flip(&self, machine: &Machine, pick: u64) -> Option<()> {
-        let may = |partition| self.is_held_beside(partition, machine.number);
+        let (view, damaged) = (self.watch.newest(), self.watch.damaged());
+        let may = |partition| {
+            let is_first = !damaged.contains(&partition);
+            let known = view.partitions.get(&partition);
+            let keeps_two = known.is_none_or(|known| known.min_in_sync > 1);
+            keeps_two
+                && (is_first || self.watch.has_flipped(machine.number, partition))
+                && self.is_held_beside(partition, machine.number)
+        };
         let partition = machine.disk().flip(pick, may)?;
         self.watch.flipped(machine.number, partition);
         Some(())
