@@ -1,11 +1,11 @@
 //! `cluster`: many seeds of clusters, or one of them again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::alone::{Alone, print_end};
 use super::run::Profile;
 use super::sweep::Sweep;
 use super::{commit, exit};
@@ -21,27 +21,6 @@ const LOST: &str = "messages lost with all their disks";
 /// Within what time somebody leads again, in 99 of 100 seeds.
 const LED_P99_MAX: Duration = Duration::from_secs(2);
 
-/// What is printed while one seed runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Shown {
-    /// Nothing
-    None,
-    /// Faults, starts, elections and what is decided
-    Short,
-    /// Each input of each control machine, and each deed of each member
-    Full,
-}
-
-impl From<Shown> for Log {
-    fn from(shown: Shown) -> Self {
-        match shown {
-            Shown::None => Log::None,
-            Shown::Short => Log::Short,
-            Shown::Full => Log::Full,
-        }
-    }
-}
-
 #[derive(Args)]
 pub(super) struct Cluster {
     /// How many nodes there are at first [default: as the seed says]
@@ -49,51 +28,24 @@ pub(super) struct Cluster {
     nodes: Option<u32>,
     #[command(flatten)]
     sweep: Sweep,
-    /// Run this seed alone, and print what happens
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Run this plan alone, and print what happens
-    #[arg(long)]
-    plan: Option<PathBuf>,
-    /// What to print of a run alone
-    #[arg(long, value_enum, default_value = "short")]
-    log: Shown,
+    #[command(flatten)]
+    alone: Alone,
     /// Which faults
     #[arg(long, value_enum, default_value = "swarm")]
     profile: Profile,
-    /// Of a run alone, print nothing but the chain hash over all events
-    #[arg(long)]
-    hash: bool,
-    /// Plant this bug (see `cargo sim-zoo zoo --help`)
-    #[cfg(zoo)]
-    #[arg(long)]
-    bug: Option<String>,
 }
 
 impl Cluster {
     pub(super) fn run(self) -> u8 {
-        #[cfg(zoo)]
-        let planted = match super::zoo::planted(self.bug.as_deref()) {
-            Ok(planted) => planted,
-            Err(code) => return code,
-        };
-        let plant = || {
-            #[cfg(zoo)]
-            sprawl_core::zoo::plant(planted);
-        };
-        let alone = match (&self.plan, self.seed) {
-            (Some(path), _) => Some(read(path)),
-            (None, Some(seed)) => Some(Ok(self.plan_of(seed))),
-            (None, None) => None,
-        };
-        match alone {
+        self.try_run().unwrap_or_else(|code| code)
+    }
+
+    fn try_run(&self) -> Result<u8, u8> {
+        let plant = self.alone.plant()?;
+        Ok(match self.alone.plan(|seed| self.plan_of(seed), |plan: &ClusterPlan| plan)? {
             None => self.sweep(&plant),
-            Some(Ok(plan)) => self.replay(&plan, &plant),
-            Some(Err(why)) => {
-                eprintln!("{why}");
-                exit::USAGE
-            }
-        }
+            Some(plan) => self.replay(&plan, &plant),
+        })
     }
 
     fn is_calm(&self) -> bool {
@@ -105,22 +57,17 @@ impl Cluster {
     }
 
     fn replay(&self, plan: &ClusterPlan, plant: &(impl Fn() + Sync)) -> u8 {
-        let log = if self.hash { Log::None } else { self.log.into() };
         let outcome = apart(|| {
             plant();
-            cluster::run(plan, log)
+            cluster::run(plan, self.alone.log())
         });
-        if self.hash {
-            println!("{:016x} {}", outcome.chain, outcome.events);
+        if self.alone.is_hash(&outcome) {
             return 0;
         }
         let mut sum = Sum::default();
         sum.add(&outcome);
         sum.print();
-        println!("chain: {:016x} over {} events", outcome.chain, outcome.events);
-        for (invariant, detail) in &outcome.violations {
-            println!("{invariant}: {detail}");
-        }
+        print_end(&outcome);
         sum.code()
     }
 
@@ -156,14 +103,6 @@ pub(super) fn report(plan: &ClusterPlan, (nodes, calm): (Option<u32>, bool), out
     for (invariant, detail) in &outcome.violations {
         println!("  {invariant}: {detail}");
     }
-}
-
-fn read(path: &std::path::Path) -> Result<ClusterPlan, String> {
-    let at = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("'{at}' is no file: {error}"))?;
-    let plan: ClusterPlan =
-        serde_json::from_slice(&text).map_err(|error| format!("'{at}' is no plan: {error}"))?;
-    plan.is_run().map(|()| plan)
 }
 
 /// What many runs came to.

@@ -1,5 +1,6 @@
 //! The commands of `sprawl-sim`.
 
+mod alone;
 mod cluster;
 mod determinism;
 mod gossip;

@@ -1,12 +1,12 @@
 //! `third`: a third of a cluster dies, many times, and how long each partition waits.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
-use super::cluster::{Shown, quantile};
+use super::alone::{Alone, print_end};
+use super::cluster::quantile;
 use super::sweep::Sweep;
 use super::{commit, exit};
 use crate::cluster::{self, Class, Outcome, Scenario, Third as Seen, ThirdPlan};
@@ -23,92 +23,58 @@ pub(super) struct Third {
     nodes: u16,
     #[command(flatten)]
     sweep: Sweep,
-    /// Run this seed alone, and print what happens
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Run this plan alone, and print what happens
-    #[arg(long)]
-    plan: Option<PathBuf>,
-    /// What to print of a run alone
-    #[arg(long, value_enum, default_value = "short")]
-    log: Shown,
-    /// Of a run alone, print nothing but the chain hash over all events
-    #[arg(long)]
-    hash: bool,
-    /// Plant this bug (see `cargo sim-zoo zoo --help`)
-    #[cfg(zoo)]
-    #[arg(long)]
-    bug: Option<String>,
+    #[command(flatten)]
+    alone: Alone,
 }
 
 impl Third {
     pub(super) fn run(self) -> u8 {
-        #[cfg(zoo)]
-        let planted = match super::zoo::planted(self.bug.as_deref()) {
-            Ok(planted) => planted,
-            Err(code) => return code,
+        self.try_run().unwrap_or_else(|code| code)
+    }
+
+    fn try_run(&self) -> Result<u8, u8> {
+        let plant = self.alone.plant()?;
+        let alone = self.alone.plan(|seed| self.plan_of(seed), |plan: &ThirdPlan| &plan.cluster)?;
+        Ok(match alone {
+            None => self.sweep(&plant),
+            Some(plan) => self.replay(&plan, &plant),
+        })
+    }
+
+    fn plan_of(&self, seed: u64) -> ThirdPlan {
+        ThirdPlan::of_seed(seed, self.scenario, usize::from(self.nodes))
+    }
+
+    fn sweep(&self, plant: &(impl Fn() + Sync)) -> u8 {
+        let mut table = Table::default();
+        let live = |seed| {
+            plant();
+            let plan = self.plan_of(seed);
+            let (outcome, seen) = cluster::run_third(&plan, Log::None);
+            (plan, outcome, seen)
         };
-        let plant = || {
-            #[cfg(zoo)]
-            sprawl_core::zoo::plant(planted);
-        };
-        let plan_of = |seed| ThirdPlan::of_seed(seed, self.scenario, usize::from(self.nodes));
-        let alone = match (&self.plan, self.seed) {
-            (Some(path), _) => Some(read(path)),
-            (None, Some(seed)) => Some(Ok(plan_of(seed))),
-            (None, None) => None,
-        };
-        match alone {
-            Some(Err(why)) => {
-                eprintln!("{why}");
-                exit::USAGE
-            }
-            Some(Ok(plan)) => self.replay(&plan, &plant),
-            None => {
-                let mut table = Table::default();
-                let live = |seed| {
-                    plant();
-                    let plan = plan_of(seed);
-                    let (outcome, seen) = cluster::run_third(&plan, Log::None);
-                    (plan, outcome, seen)
-                };
-                self.sweep.run(live, |_, (plan, outcome, seen)| {
-                    report(&plan, &outcome);
-                    table.add(&outcome, seen);
-                });
-                table.print();
-                table.code()
-            }
-        }
+        self.sweep.run(live, |_, (plan, outcome, seen)| {
+            report(&plan, &outcome);
+            table.add(&outcome, seen);
+        });
+        table.print();
+        table.code()
     }
 
     fn replay(&self, plan: &ThirdPlan, plant: &(impl Fn() + Sync)) -> u8 {
-        let log = if self.hash { Log::None } else { self.log.into() };
         let (outcome, seen) = apart(|| {
             plant();
-            cluster::run_third(plan, log)
+            cluster::run_third(plan, self.alone.log())
         });
-        if self.hash {
-            println!("{:016x} {}", outcome.chain, outcome.events);
+        if self.alone.is_hash(&outcome) {
             return 0;
         }
         let mut table = Table::default();
         table.add(&outcome, seen);
         table.print();
-        println!("chain: {:016x} over {} events", outcome.chain, outcome.events);
-        for (invariant, detail) in &outcome.violations {
-            println!("{invariant}: {detail}");
-        }
+        print_end(&outcome);
         table.code()
     }
-}
-
-fn read(path: &Path) -> Result<ThirdPlan, String> {
-    let at = path.display();
-    let text = std::fs::read(path).map_err(|error| format!("'{at}' is no file: {error}"))?;
-    let plan: ThirdPlan =
-        serde_json::from_slice(&text).map_err(|error| format!("'{at}' is no plan: {error}"))?;
-    plan.cluster.is_run().map(|()| plan)
 }
 
 /// Prints a failure, first the command that repeats it, and keeps its plan.
