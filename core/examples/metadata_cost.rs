@@ -35,6 +35,7 @@ fn registration(disk: u128, boot: u64) -> Change {
         zone: format!("zone-{}", disk % 3),
         capacity: CAPACITY_NORMAL,
         level: FEATURE_LEVEL,
+        clean: true,
     })
 }
 

@@ -52,6 +52,8 @@ pub enum Bug {
     ReplicaAnsweredEarly,
     /// A leader counts by the set that it has proposed, agreed on or not.
     SetChangedBeforeAgreed,
+    /// A member whose run did not end in order counts as before where that is relied on.
+    UncleanRunCounts,
     /// A set may become smaller than it is to stay.
     SetBelowMin,
     /// A new leader cuts what it does not know to be committed.

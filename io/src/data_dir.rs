@@ -31,6 +31,9 @@ pub struct Identity {
     pub boot: Boot,
     /// What people call it; kept from the first start on.
     pub name: String,
+    /// Whether the run before ended in order, and every one since the last that was registered:
+    /// what they were given is on the disk.
+    pub clean: bool,
 }
 
 /// Why a data directory gives no identity. It is as it was.
@@ -106,8 +109,15 @@ pub async fn enter<F: Files>(
         return Err(IdentityError::OtherNode { found, given });
     }
     identity.boot = identity.boot.next();
-    files.replace(IDENTITY_FILE, render(&identity).as_bytes()).await?;
+    files.replace(IDENTITY_FILE, render(&identity, false).as_bytes()).await?;
     Ok(identity)
+}
+
+/// Notes that the run has ended in order: all that it was given is durable.
+pub(crate) async fn leave<F: Files>(files: &F, identity: &Identity) {
+    if let Err(error) = files.replace(IDENTITY_FILE, render(identity, true).as_bytes()).await {
+        tracing::warn!(%error, "it is not noted that the node has ended in order");
+    }
 }
 
 /// The identity of a directory that has none. It is of the disk and never of the name: who comes
@@ -116,9 +126,9 @@ fn born(name: &str, fresh: u128) -> Identity {
     let name = name.to_owned();
     if planted(Bug::WipedKeepsIdentity) {
         let disk = name.bytes().fold(1, |disk, byte| disk << 8 | u128::from(byte));
-        return Identity { disk: DiskId(disk), boot: Boot(fresh as u64 >> 32), name };
+        return Identity { disk: DiskId(disk), boot: Boot(fresh as u64 >> 32), name, clean: false };
     }
-    Identity { disk: DiskId(fresh), boot: Boot(0), name }
+    Identity { disk: DiskId(fresh), boot: Boot(0), name, clean: false }
 }
 
 /// Keeps the directory from being started again.
@@ -128,10 +138,12 @@ pub(crate) async fn fence<F: Files>(files: &F, why: &str) {
     }
 }
 
-fn render(identity: &Identity) -> String {
-    let Identity { disk, boot, name } = identity;
-    let name = name.escape_default();
-    let body = format!("format = {FORMAT}\ndisk = {disk}\nboot = {boot}\nname = {name}\n");
+fn render(identity: &Identity, ended: bool) -> String {
+    let Identity { disk, boot, name, .. } = identity;
+    let (name, ended) = (name.escape_default(), if ended { "in order" } else { "no" });
+    let body = format!(
+        "format = {FORMAT}\ndisk = {disk}\nboot = {boot}\nname = {name}\nended = {ended}\n"
+    );
     let checksum = crc32c::crc32c(body.as_bytes());
     format!("{body}checksum = {checksum:08x}\n")
 }
@@ -158,7 +170,12 @@ fn parse(content: &[u8]) -> Result<Identity, IdentityError> {
         return Err(damaged("its boot is more than any node reaches"));
     }
     let name = unescape(field("name")?).ok_or(damaged("its name is not spelled right"))?;
-    Ok(Identity { disk, boot: Boot(boot), name })
+    let clean = match field("ended")? {
+        "in order" => true,
+        "no" => false,
+        _ => return Err(damaged("how its last run ended is neither 'in order' nor 'no'")),
+    };
+    Ok(Identity { disk, boot: Boot(boot), name, clean })
 }
 
 /// Reads back what `escape_default` wrote.
@@ -190,20 +207,22 @@ mod tests {
     use super::*;
 
     fn identity(name: &str) -> Identity {
-        Identity { disk: DiskId(0xabc), boot: Boot(7), name: name.to_owned() }
+        Identity { disk: DiskId(0xabc), boot: Boot(7), name: name.to_owned(), clean: true }
     }
 
     #[test]
     fn an_identity_comes_back_as_it_was() {
         for name in ["127.0.0.1:7946", "a = b", "tab\tquote'\"\\ ünï\n\u{1f980}", ""] {
-            let parsed = parse(render(&identity(name)).as_bytes());
-            assert_eq!(parsed.ok(), Some(identity(name)));
+            for clean in [true, false] {
+                let parsed = parse(render(&identity(name), clean).as_bytes());
+                assert_eq!(parsed.ok(), Some(Identity { clean, ..identity(name) }));
+            }
         }
     }
 
     #[test]
     fn each_changed_byte_is_noticed() {
-        let good = render(&identity("node")).into_bytes();
+        let good = render(&identity("node"), true).into_bytes();
         for at in 0..good.len() - 1 {
             let mut bad = good.clone();
             bad[at] ^= 1;
@@ -217,7 +236,7 @@ mod tests {
     #[test]
     fn a_boot_that_no_node_reaches_is_damage() {
         for boot in [NUMBER_MAX, u64::MAX] {
-            let rendered = render(&Identity { boot: Boot(boot), ..identity("node") });
+            let rendered = render(&Identity { boot: Boot(boot), ..identity("node") }, true);
             let parsed = parse(rendered.as_bytes());
             assert!(matches!(parsed, Err(IdentityError::Damaged(_))), "{parsed:?}");
         }

@@ -175,6 +175,7 @@ where
     let load = Gauges::new(gauges.clone(), origin.since_start);
     let (gossiping, farewell) =
         membership::begin(seed, hands, &mut inbound, load, stop.follow(), is_known)?;
+    let registered = gossiping.registered.follow();
     let (founds, view) = (Some(known.unwrap_or(cluster)), Arc::new(view));
     let newest = replicas.values().flatten().map(|(replica, _)| replica.time()).max();
     let newest = newest.unwrap_or_default();
@@ -191,12 +192,12 @@ where
     let (asked, stopping) = mpsc::channel(1);
     let ended = Signal::new(None);
     let watched = ended.follow();
-    let handle = ends.run(identity, seed, lanes, replicas, &options, (asked, watched))?;
+    let handle = ends.run(identity.clone(), seed, lanes, replicas, &options, (asked, watched))?;
     let (membership, writer) = (handle.membership.clone(), to_writer);
     let fenced = network.fenced();
     let closing = move || network.close();
-    let watch = Watch { membership, stopping, closed, farewell, fenced };
-    let keeper = Keeper { disk, watch, writer, stop, ended, fence, closing };
+    let watch = Watch { membership, stopping, closed, farewell, fenced, registered };
+    let keeper = Keeper { disk, identity, watch, writer, stop, ended, fence, closing };
     spawn("sprawl-keeper".to_owned(), keeper.run())?;
     Ok(handle)
 }
@@ -214,6 +215,7 @@ fn registration(identity: &Identity, options: &Options) -> Registration {
         zone,
         capacity,
         level: FEATURE_LEVEL,
+        clean: identity.clean,
     }
 }
 
@@ -413,11 +415,14 @@ struct Watch {
     farewell: oneshot::Receiver<()>,
     /// Another node says that this directory is not the node, or not any more.
     fenced: Follower<Option<Refusal>>,
+    /// Whether this run has been registered.
+    registered: Follower<bool>,
 }
 
 /// Keeps the directory locked until the node has ended, and ends it when asked.
 struct Keeper<D, F> {
     disk: D,
+    identity: Identity,
     watch: Watch,
     writer: WriterHandle,
     stop: Signal<Option<Ended>>,
@@ -430,7 +435,8 @@ struct Keeper<D, F> {
 
 impl<D: Disk, F: FnOnce()> Keeper<D, F> {
     async fn run(self) {
-        let Watch { membership, mut stopping, closed, farewell, mut fenced } = self.watch;
+        let Watch { membership, mut stopping, closed, farewell, mut fenced, registered } =
+            self.watch;
         let mut stopped = self.stop.follow();
         tokio::select! {
             biased;
@@ -455,6 +461,11 @@ impl<D: Disk, F: FnOnce()> Keeper<D, F> {
         let _ = closed.await;
         if let Some(why) = self.fence.follow().get() {
             crate::data_dir::fence(self.disk.files(), &why).await;
+        }
+        // What a run before has lost is told to the cluster by the one that registers.
+        let is_told = self.identity.clean || registered.get();
+        if stopped.get() == Some(Ended::Shutdown) && is_told {
+            crate::data_dir::leave(self.disk.files(), &self.identity).await;
         }
         drop(self.disk);
         // A disk that failed on the way down is the reason, whoever asked for the end.

@@ -11,6 +11,34 @@ pub const PARTITIONS_MAX: u32 = 1_024;
 /// How long messages are retained when the topic does not say.
 pub const RETENTION_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// When a publish is acknowledged. What is committed, and so read, is durable on every member of
+/// the set that counts, whatever the level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Durability {
+    /// When it is committed: nothing acknowledged is lost while one member of the set keeps its
+    /// disk.
+    #[default]
+    Fsync,
+    /// When every member of the set has received it: what is not synced yet is lost when all of
+    /// them end without order before they have.
+    Replicated,
+    /// When the leader has appended it: what nobody else has received is lost with its process.
+    Leader,
+}
+
+impl Durability {
+    /// All levels, by their names.
+    pub const ALL: [(&'static str, Self); 3] =
+        [("fsync", Self::Fsync), ("replicated", Self::Replicated), ("leader", Self::Leader)];
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let known = Self::ALL.iter().find(|(_, level)| *level == self);
+        known.expect("every level has a name").0
+    }
+}
+
 /// How a topic is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TopicConfig {
@@ -18,6 +46,8 @@ pub struct TopicConfig {
     pub partitions: u32,
     /// How many nodes are to hold each partition; in effect the lesser of it and their number.
     pub replication: u32,
+    /// When a publish is acknowledged.
+    pub durability: Durability,
     /// How long a message is retained at least; `None` is for ever.
     pub retention: Option<Duration>,
     /// How many bytes of entries a partition retains, about; `None` is without bound.
@@ -35,6 +65,7 @@ impl Default for TopicConfig {
         Self {
             partitions: 1,
             replication: 3,
+            durability: Durability::default(),
             retention: Some(RETENTION_DEFAULT),
             retention_bytes: None,
             ttl: None,
@@ -51,6 +82,9 @@ pub struct ConfigPatch {
     pub partitions: Option<u32>,
     /// See [`TopicConfig::replication`].
     pub replication: Option<u32>,
+    /// See [`TopicConfig::durability`]. A higher level holds for what is published when the leaders
+    /// know of it.
+    pub durability: Option<Durability>,
     /// See [`TopicConfig::retention`].
     pub retention: Option<Option<Duration>>,
     /// See [`TopicConfig::retention_bytes`].
@@ -70,6 +104,7 @@ impl ConfigPatch {
         TopicConfig {
             partitions: self.partitions.unwrap_or(before.partitions),
             replication: self.replication.unwrap_or(before.replication),
+            durability: self.durability.unwrap_or(before.durability),
             retention: self.retention.unwrap_or(before.retention),
             retention_bytes: self.retention_bytes.unwrap_or(before.retention_bytes),
             ttl: self.ttl.unwrap_or(before.ttl),

@@ -13,7 +13,7 @@ use sprawl_core::cluster::metadata::{
     Addition, Adjustment, Change, Leaving, Registration, Ruling, Standing,
 };
 use sprawl_core::cluster::subscription::{Delivery, Filter, StartFrom, Test};
-use sprawl_core::cluster::topic::{ConfigPatch, TopicConfig};
+use sprawl_core::cluster::topic::{ConfigPatch, Durability, TopicConfig};
 use sprawl_core::ids::{
     Boot, ChangeIndex, ClusterId, DiskId, EntryIndex, Epoch, NUMBER_MAX, Offset, PartitionId,
     Priority,
@@ -60,6 +60,7 @@ impl Forms {
             zone: "z".to_owned(),
             capacity: 200,
             level: 1,
+            clean: true,
         };
         self.change("register", Change::Register(said.clone()));
         self.change("replace", Change::Replace { disk: DiskId(2), boot, by: said });
@@ -134,6 +135,7 @@ fn each_change_has_its_bytes() {
         forms.change(golden, Change::Subscribe { id, topics, from, delivery, at });
     }
     let patch = ConfigPatch {
+        durability: Some(Durability::Replicated),
         retention: Some(None),
         ttl: Some(Some(Duration::from_secs(1))),
         dead_letter_topic: Some(Some(name("d"))),

@@ -2,6 +2,7 @@
 //! committed stays, and when all is well again the partition goes on.
 
 mod cluster;
+mod early;
 mod laws;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence};
 use sprawl_core::cluster::metadata::*;
+use sprawl_core::cluster::topic::Durability;
 use sprawl_core::ids::*;
 use sprawl_core::machine::{Unreadable, WallTime};
 
@@ -117,6 +119,7 @@ impl Cluster {
             (99, _) if !self.reads.is_empty() => self.read(one % self.reads.len()),
             (100..108, _) => (0..1 + other % 3).for_each(|_| self.flow()),
             (112..115, _) => self.trim(at, u64::from(b) % 4),
+            (115..118, _) => self.stop(at),
             (108..112, _) => {
                 let silent = if other % 3 == 0 { vec![at] } else { Vec::new() };
                 let span = Duration::from_millis(u64::from(b) % 150);
@@ -189,7 +192,7 @@ impl Cluster {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec((0_u8..115, any::<u16>(), any::<u16>()), 0..400)
+    prop::collection::vec((0_u8..118, any::<u16>(), any::<u16>()), 0..400)
 }
 
 proptest! {
@@ -204,9 +207,10 @@ proptest! {
     fn what_was_committed_stays_and_the_partition_goes_on(
         nodes in 2_u128..6,
         replication in 2_u32..5,
+        durability in prop::sample::select(vec![Durability::Fsync, Durability::Replicated]),
         steps in steps(),
     ) {
-        let mut cluster = Cluster::new(nodes, replication);
+        let mut cluster = Cluster::kept(nodes, replication, durability);
         for (at, step) in steps.into_iter().enumerate() {
             cluster.step(step);
             let checked = cluster.check();

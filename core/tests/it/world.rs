@@ -64,6 +64,7 @@ pub(crate) fn registration(disk: DiskId, boot: Boot) -> Registration {
         zone: String::new(),
         capacity: CAPACITY_NORMAL,
         level: FEATURE_LEVEL,
+        clean: true,
     }
 }
 

@@ -8,7 +8,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Deserializer, Serialize};
 use sprawl_core::broker::replica::PAYLOAD_BYTES_MAX;
-use sprawl_core::cluster::topic::{ConfigPatch, DEAD_LETTERS, PARTITIONS_MAX, TopicConfig};
+use sprawl_core::cluster::topic::{
+    ConfigPatch, DEAD_LETTERS, Durability, PARTITIONS_MAX, TopicConfig,
+};
 use sprawl_core::ids::{NUMBER_MAX, Offset, TopicName};
 use sprawl_core::machine::{ControlRequest, Refused, Request};
 use utoipa::ToSchema;
@@ -19,8 +21,6 @@ use super::{Face, answer, body, forms, json, whole};
 use crate::duration::Span;
 use crate::problem::{Kind, Problem, ProblemDocument};
 
-/// What an acknowledgement means in this version.
-const DURABILITY: &str = "fsync";
 /// How many nodes may hold a partition.
 const REPLICATION: RangeInclusive<u32> = 1..=15;
 /// How long messages may be retained, and live.
@@ -41,9 +41,10 @@ pub(super) struct Wishes {
     #[serde(default, deserialize_with = "whole::whole")]
     #[schema(minimum = 1, maximum = 15)]
     replication: Option<u32>,
-    /// What an acknowledgement means: `fsync`, the only level of this version.
+    /// When a publish is acknowledged: when it is synced on every node that counts (`fsync`), when
+    /// all of these have received it (`replicated`), or when the leader has (`leader`).
     #[serde(default)]
-    #[schema(pattern = "^fsync$")]
+    #[schema(pattern = "^(fsync|replicated|leader)$")]
     durability: Option<String>,
     /// How long a message is retained at least; `null` is for ever.
     #[serde(default, deserialize_with = "given")]
@@ -81,7 +82,7 @@ pub(super) struct Config {
     partitions: u32,
     /// How many nodes are to hold each partition.
     replication: u32,
-    /// What an acknowledgement means.
+    /// When a publish is acknowledged: `fsync`, `replicated` or `leader`.
     durability: &'static str,
     /// How many seconds a message is retained at least; `null` is for ever.
     retention: Option<f64>,
@@ -100,7 +101,7 @@ impl Config {
         Self {
             partitions: config.partitions,
             replication: config.replication,
-            durability: DURABILITY,
+            durability: config.durability.name(),
             retention: config.retention.map(|span| span.as_secs_f64()),
             retention_bytes: config.retention_bytes,
             ttl: config.ttl.map(|span| span.as_secs_f64()),
@@ -112,9 +113,6 @@ impl Config {
 
 impl Wishes {
     fn patch(self) -> Result<ConfigPatch, Problem> {
-        if self.durability.is_some_and(|level| level != DURABILITY) {
-            return Err(impossible("durability", &format!("this version has '{DURABILITY}' only")));
-        }
         let partitions = 1..=PARTITIONS_MAX;
         if self.partitions.is_some_and(|count| !partitions.contains(&count)) {
             return Err(impossible("partitions", &format!("it is from 1 to {PARTITIONS_MAX}")));
@@ -135,6 +133,7 @@ impl Wishes {
         Ok(ConfigPatch {
             partitions: self.partitions,
             replication: self.replication,
+            durability: self.durability.as_deref().map(durability).transpose()?,
             retention: life("retention", self.retention)?,
             retention_bytes: self.retention_bytes,
             ttl: life("ttl", self.ttl)?,
@@ -142,6 +141,12 @@ impl Wishes {
             dead_letter_topic: dead_letter_topic.map(Option::transpose).transpose()?,
         })
     }
+}
+
+fn durability(name: &str) -> Result<Durability, Problem> {
+    let known = Durability::ALL.iter().find(|(known, _)| *known == name);
+    let why = || impossible("durability", &"it is fsync, replicated or leader");
+    known.map(|(_, level)| *level).ok_or_else(why)
 }
 
 fn life(field: &str, given: Option<Option<Span>>) -> Result<Option<Option<Duration>>, Problem> {

@@ -89,6 +89,9 @@ struct Partition {
     min_in_sync: u32,
     /// Whether nothing commits, because one of the set does not answer and cannot be removed.
     frozen: bool,
+    /// How often a copy was taken on trust, because every node that counted had ended without
+    /// order: what was acknowledged before it was synced may be lost.
+    trusted: u64,
     /// Whether its leader serves.
     serving: bool,
     /// The first offset that it retains.
@@ -209,6 +212,7 @@ fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionSta
         lost: names(&part.in_sync.iter().filter(is_lost).map(|one| one.disk).collect::<Vec<_>>()),
         min_in_sync: part.min_in_sync,
         frozen: part.frozen,
+        trusted: part.trusted,
         serving: held.is_some_and(|held| held.serving),
         start_offset: held.map_or(0, |held| held.start.0),
         end_offset: held.map_or(0, |held| held.end.0),

@@ -15,6 +15,7 @@ mod groups;
 mod http;
 mod http2;
 mod kill_nine;
+mod levels;
 mod load;
 mod many_connections;
 mod meddler;

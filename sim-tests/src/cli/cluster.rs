@@ -145,6 +145,7 @@ impl Sum {
             ("messages read meanwhile", outcome.observed),
             ("messages read back", outcome.mail.1),
             ("messages removed", outcome.removed),
+            ("acknowledged early and lost", outcome.forgotten),
             ("states given to replicas", outcome.installed),
             ("copies moved", outcome.moved.0),
             ("leads moved", outcome.moved.1),

@@ -59,6 +59,7 @@ const ZOO: &[Planted] = &[
     cluster("followers-not-awaited", Bug::FollowersNotAwaited, "NothingAckedIsLost"),
     cluster("replica-answered-early", Bug::ReplicaAnsweredEarly, "InSyncHoldsCommitted"),
     cluster("set-changed-before-agreed", Bug::SetChangedBeforeAgreed, "InSyncHoldsCommitted"),
+    cluster("unclean-run-counts", Bug::UncleanRunCounts, "NothingAckedIsLost"),
     cluster("set-below-min", Bug::SetBelowMin, "BoundsHold"),
     cluster("leader-cuts-its-tail", Bug::LeaderCutsItsTail, "NothingObservedIsLost"),
     cluster("serves-before-start", Bug::ServesBeforeStart, "InSyncHoldsCommitted"),

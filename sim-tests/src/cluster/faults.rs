@@ -12,7 +12,7 @@ use sprawl_core::ids::PartitionId;
 use sprawl_core::machine::ControlRequest;
 
 use super::machine::{Machine, Standing, ip};
-use super::plan::Event;
+use super::plan::{Event, Point};
 use super::world::World;
 use crate::net::{Knobs, Net};
 
@@ -50,16 +50,9 @@ impl World {
                     machine.restart(true, ms(down_ms));
                 }
             }
+            Event::PowerAnswered { draw, down_ms } => self.power_answered(draw, down_ms),
             Event::PowerAt { node, point, passes, down_ms } => {
-                let machine = self.pick(node)?;
-                let sprung = machine.trap.arm(point, passes);
-                tokio::spawn(async move {
-                    // One that is replaced or disarmed never springs.
-                    if sprung.await.is_ok() && machine.standing() == Standing::Up {
-                        machine.watch.springs(machine.number, point);
-                        machine.restart(true, ms(down_ms));
-                    }
-                });
+                power_at(self.pick(node)?, (point, passes), ms(down_ms));
             }
             Event::Pause { node, for_ms } => pause(self.pick(node)?, ms(for_ms)),
             Event::Wipe { node, down_ms } => {
@@ -105,6 +98,17 @@ impl World {
             Event::Leave { node, at_once } => self.leave(&self.pick(node)?, at_once)?,
         }
         Some(())
+    }
+
+    /// Cuts the power of some when a message has just been acknowledged that need not be synced.
+    fn power_answered(&mut self, draw: u64, down_ms: u64) {
+        let (some, answered) = (self.some(draw), self.mail.answered_early());
+        self.until_healed(async move {
+            answered.await;
+            for machine in some.iter().filter(|one| one.standing() == Standing::Up) {
+                machine.restart(true, Duration::from_millis(down_ms + 97 * machine.number as u64));
+            }
+        });
     }
 
     /// Those that run and may be struck. Whoever has an older disk is told first: it does not take
@@ -319,6 +323,17 @@ fn every_link(net: &Net, count: usize, change: impl Fn(&mut Knobs)) {
     for (from, to) in (0..count).flat_map(|from| (0..count).map(move |to| (from, to))) {
         net.set(ip(from), ip(to), &change);
     }
+}
+
+fn power_at(machine: Machine, (point, passes): (Point, u64), down: Duration) {
+    let sprung = machine.trap.arm(point, passes);
+    tokio::spawn(async move {
+        // One that is replaced or disarmed never springs.
+        if sprung.await.is_ok() && machine.standing() == Standing::Up {
+            machine.watch.springs(machine.number, point);
+            machine.restart(true, down);
+        }
+    });
 }
 
 fn pause(machine: Machine, span: Duration) {

@@ -54,6 +54,8 @@ pub(crate) struct Outcome {
     /// acknowledged and removed.
     pub(crate) installed: u64,
     pub(crate) removed: u64,
+    /// Messages that were acknowledged before they were synced, and lost when all crashed.
+    pub(crate) forgotten: u64,
     /// Copies and leads that were moved between nodes that lived.
     pub(crate) moved: (u64, u64),
     /// How long it took until all was published when a process had been told to end in calm.

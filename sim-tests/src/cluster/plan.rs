@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -56,6 +56,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) pause_ms: u64,
     /// How long the cluster is left alone with topics that keep little, before all else.
     pub(crate) age_ms: u64,
+    /// How many topics acknowledge what their replicas have received, synced or not.
+    pub(crate) early: u64,
     pub(crate) chaos_ms: u64,
     pub(crate) faults: Vec<ClusterFault>,
 }
@@ -93,6 +95,9 @@ pub(crate) enum Event {
     PowerSome { draw: u64, down_ms: u64 },
     /// All machines lose power at once.
     PowerAll { down_ms: u64 },
+    /// Some machines lose power at once when a message has just been acknowledged by a topic that
+    /// does so early.
+    PowerAnswered { draw: u64, down_ms: u64 },
     /// A machine loses power when its disk has been handed such a step and has not synced it,
     /// after so many that pass.
     PowerAt { node: u64, point: Point, passes: u64, down_ms: u64 },
@@ -153,6 +158,7 @@ impl Event {
             Event::PowerFailure { .. } => "power failure",
             Event::PowerSome { .. } => "power failure of some",
             Event::PowerAll { .. } => "power failure of all",
+            Event::PowerAnswered { .. } => "power failure at an answer",
             Event::PowerAt { .. } => "power failure at a write",
             Event::Pause { .. } => "pause",
             Event::Wipe { .. } => "wipe",
@@ -188,7 +194,7 @@ fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 22] = [
+const CLASSES: [Class<Event>; 23] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -247,6 +253,7 @@ const CLASSES: [Class<Event>; 22] = [
     },
     Class { most: 2, draw: |dice| Event::Leave { node: any(dice), at_once: false } },
     Class { most: 8, draw: flip },
+    Class { most: 3, draw: power_answered },
 ];
 
 /// The names of all classes.
@@ -263,6 +270,11 @@ fn spoil(dice: &mut Draw) -> Event {
 fn flip(dice: &mut Draw) -> Event {
     let (node, pick) = (any(dice), dice.range(0, u64::MAX - 1));
     Event::Flip { node, pick }
+}
+
+fn power_answered(dice: &mut Draw) -> Event {
+    let draw = if dice.percent(50) { u64::MAX } else { any(dice) };
+    Event::PowerAnswered { draw, down_ms: dice.log_range(50, 5_000) }
 }
 
 fn power_at(dice: &mut Draw) -> Event {
@@ -313,6 +325,7 @@ impl ClusterPlan {
             clients: work.range(1, 3) as u32,
             pause_ms: work.log_range(50, 2_000),
             age_ms: if age.percent(AGES_PERCENT) { AGE_MS } else { 0 },
+            early: work.pick(&[0, 1, 3, 6]),
             chaos_ms: CHAOS_MS,
             faults: if calm { Vec::new() } else { faults(seed) },
         }

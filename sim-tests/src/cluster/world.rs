@@ -139,6 +139,7 @@ impl World {
             let dice = Draw::new(self.plan.seed, Purpose::Mail as u64 + client);
             tokio::spawn(self.mail.clone().publish(client, self.plan.pause_ms, dice));
         }
+        tokio::spawn(self.mail.clone().acknowledge_early(self.plan.early, self.plan.seed));
     }
 
     /// Lets time pass; a process that exited is started again after a moment.
@@ -230,7 +231,7 @@ impl World {
         (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
         self.outcome.mail = self.mail.counts();
         self.outcome.observed = self.mail.observed();
-        self.outcome.removed = self.mail.removed();
+        (self.outcome.removed, self.outcome.forgotten) = self.mail.removed();
         self.outcome.installed = self.machines.iter().map(Machine::installed).sum();
         let moves = self.watch.moves();
         self.outcome.moved = (moves.copies, moves.leads);

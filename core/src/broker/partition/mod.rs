@@ -134,7 +134,7 @@ impl Partition {
         let serving = self.replica.serving();
         match &step.what {
             What::Message(_, timing, _) => {
-                self.answer_firsts(step.offset, desk);
+                self.answer_firsts(step.index, desk);
                 if serving {
                     let now = desk.cluster_time;
                     self.deliveries.committed(step.offset, timing.due, timing.priority, now);

@@ -7,8 +7,9 @@ use bytes::BytesMut;
 
 use super::Partition;
 use crate::broker::desk::{Desk, ReplyTo};
-use crate::broker::replica::{DELAYED_MAX, Draft, Known, Record, Submission, Terms};
-use crate::ids::{IdHash, Offset};
+use crate::broker::replica::{DELAYED_MAX, Draft, Header, Known, Record, Submission, Terms};
+use crate::cluster::topic::Durability;
+use crate::ids::{EntryIndex, IdHash, Offset};
 use crate::machine::{Refused, Response, Time};
 use crate::zoo::{Bug, planted};
 
@@ -32,8 +33,8 @@ struct Publish {
 /// The publishes of a partition that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
-    /// First publishes of their ids, by offset, and so by deadline.
-    firsts: VecDeque<Publish>,
+    /// First publishes of their ids, by the entries that they are, and so by deadline.
+    firsts: VecDeque<(EntryIndex, Publish)>,
     /// Repeats, which answer with the first one's offset.
     repeats: BTreeMap<Offset, Vec<Publish>>,
     repeats_len: usize,
@@ -109,8 +110,8 @@ impl Partition {
                 desk.counters().published_bytes += draft.payload.len() as u64;
                 let (ttl, now) = (self.view.config.ttl, desk.cluster_time);
                 let record = self.replica.append_message(draft, id, &terms, ttl, now, room);
-                let offset = record.header().offset;
-                self.publishes.firsts.push_back(Publish { reply, offset, deadline });
+                let Header { index, offset, .. } = *record.header();
+                self.publishes.firsts.push_back((index, Publish { reply, offset, deadline }));
                 Ok(Some(record))
             }
         }
@@ -164,10 +165,22 @@ impl Partition {
         Response::Published { partition: self.view.number, offset, duplicate }
     }
 
-    /// Messages up to `offset` are committed.
-    pub(super) fn answer_firsts(&mut self, offset: Offset, desk: &mut Desk<'_>) {
+    /// What is acknowledged before it is committed.
+    pub(super) fn answer_early(&mut self, desk: &mut Desk<'_>) {
+        if self.publishes.firsts.is_empty() || !self.replica.serving() {
+            return;
+        }
+        match self.view.config.durability {
+            Durability::Fsync => {}
+            Durability::Replicated => self.answer_firsts(self.replication.received_by_all(), desk),
+            Durability::Leader => self.answer_firsts(self.replica.last(), desk),
+        }
+    }
+
+    /// Entries up to this one are what an acknowledgement waits for.
+    pub(super) fn answer_firsts(&mut self, to: EntryIndex, desk: &mut Desk<'_>) {
         let firsts = &mut self.publishes.firsts;
-        while let Some(first) = firsts.pop_front_if(|publish| publish.offset <= offset) {
+        while let Some((_, first)) = firsts.pop_front_if(|(index, _)| *index <= to) {
             desk.counters().published += 1;
             let (partition, offset) = (self.view.number, first.offset);
             let published = Response::Published { partition, offset, duplicate: false };
@@ -197,7 +210,7 @@ impl Publishes {
     /// Leaves unknown what waited too long.
     pub(super) fn give_up(&mut self, desk: &mut Desk<'_>) {
         let now = desk.now.since_start;
-        while let Some(publish) = self.firsts.pop_front_if(|publish| publish.deadline <= now) {
+        while let Some((_, publish)) = self.firsts.pop_front_if(|(_, one)| one.deadline <= now) {
             desk.counters().unknown += 1;
             desk.answer(publish.reply, Response::Unknown);
         }
@@ -217,7 +230,7 @@ impl Publishes {
     /// Leaves all of them unknown: their partition is gone.
     pub(super) fn abandon(&mut self, desk: &mut Desk<'_>) {
         let repeats = std::mem::take(&mut self.repeats).into_values().flatten();
-        for publish in self.firsts.drain(..).chain(repeats) {
+        for publish in self.firsts.drain(..).map(|(_, publish)| publish).chain(repeats) {
             desk.counters().unknown += 1;
             desk.answer(publish.reply, Response::Unknown);
         }
@@ -226,7 +239,7 @@ impl Publishes {
 
     /// When to give something up.
     pub(super) fn wakeup(&self) -> Option<Time> {
-        let first = self.firsts.front().map(|publish| publish.deadline);
+        let first = self.firsts.front().map(|(_, publish)| publish.deadline);
         [first, self.repeats_wake].into_iter().flatten().min()
     }
 

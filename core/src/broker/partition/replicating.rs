@@ -84,6 +84,7 @@ impl Partition {
     /// Hands entries of this leader's to the disk and to the followers.
     pub(super) fn write(&mut self, records: Vec<Record>, desk: &mut Desk<'_>) {
         self.replicate(desk, |replication, scene| replication.appended(records, scene));
+        self.answer_early(desk);
     }
 
     pub(super) fn write_notes(&mut self, notes: Vec<Note>, desk: &mut Desk<'_>) {
@@ -188,6 +189,7 @@ impl Partition {
     fn go_on(&mut self, desk: &mut Desk<'_>) {
         if self.replication.leads() {
             self.apply(desk);
+            self.answer_early(desk);
         }
         // What fills a log was committed long ago, and is on its way to the disk.
         let commit = self.replica.commit().min(self.replica.persisted());

@@ -10,6 +10,7 @@ use super::replication::{Duty, Part, Replication, Scene};
 use super::state::State;
 use super::{Checkpoint, EPOCHS_MAX, Record, Replica};
 use crate::cluster::message::Complaint;
+use crate::cluster::topic::Durability;
 use crate::ids::{DiskId, EntryIndex, Epoch};
 use crate::machine::Store;
 use crate::zoo::{Bug, planted};
@@ -275,8 +276,10 @@ impl Replication {
         if !fresh.is_empty() {
             self.store(Store::of(partition), fresh, scene);
         }
+        let known = scene.view.partitions.get(&partition);
+        let is_early = known.is_some_and(|one| one.config.durability == Durability::Replicated);
         if let Part::Follower(follower) = &self.part
-            && (is_answered || planted(Bug::ReplicaAnsweredEarly))
+            && (is_answered || is_early && !is_empty || planted(Bug::ReplicaAnsweredEarly))
         {
             let message = holds(follower, false, scene.replica);
             scene.duties.push(Duty::Send { partition, to: from, message });

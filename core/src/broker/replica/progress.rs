@@ -54,6 +54,8 @@ pub(super) struct Progress {
     pub(super) held: EntryIndex,
     /// The same, said by the run `boot`.
     pub(super) held_by_run: EntryIndex,
+    /// The last entry that has arrived there, said in this round.
+    arrived: EntryIndex,
     /// The next entry to send.
     pub(super) next: EntryIndex,
     /// What was sent and not answered: the last entry and the bytes of each message.
@@ -87,6 +89,7 @@ impl Progress {
             fills_to: EntryIndex(0),
             held: EntryIndex(0),
             held_by_run: EntryIndex(0),
+            arrived: EntryIndex(0),
             next: EntryIndex(1),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -121,6 +124,7 @@ impl Progress {
     /// Something else begins, at once. What is said of what was before says nothing from now on.
     pub(super) fn begin(&mut self, stage: Stage, now: Time) {
         (self.stage, self.round, self.sending) = (stage, None, None);
+        self.arrived = EntryIndex(0);
         self.forget_flight();
         (self.again, self.wait) = (now, AGAIN.0);
     }
@@ -187,6 +191,16 @@ impl Progress {
         (self.held, self.held_by_run) = (self.held.min(at), self.held_by_run.min(at));
         self.told = EntryIndex(0);
         self.hold(at, now);
+    }
+
+    /// Everything up to `index` has arrived there, durably or not.
+    pub(super) fn arrive(&mut self, index: EntryIndex) {
+        self.arrived = self.arrived.max(index);
+    }
+
+    /// The last entry that this run of it is known to have received.
+    pub(super) fn received(&self) -> EntryIndex {
+        self.arrived.max(self.held_by_run)
     }
 
     /// It holds everything up to `index`.

@@ -164,6 +164,15 @@ impl Replication {
         }
     }
 
+    /// The last entry that everybody has received who may count, where this node leads and serves.
+    #[must_use]
+    pub fn received_by_all(&self) -> EntryIndex {
+        match &self.part {
+            Part::Leader(leader) => leader.received(),
+            Part::None | Part::Follower(_) => EntryIndex(0),
+        }
+    }
+
     /// The highest epoch that this replica has accepted.
     #[must_use]
     pub fn accepted(&self) -> Epoch {

@@ -43,6 +43,9 @@ pub struct Registration {
     pub capacity: u32,
     /// The highest feature level that it understands.
     pub level: u32,
+    /// Whether its last run that had registered, and every one since, ended in order: its disk
+    /// holds all that it ever said to have received.
+    pub clean: bool,
 }
 
 /// How a node leaves the cluster.

@@ -190,5 +190,6 @@ pub(crate) fn restarted(boot: u64) -> Change {
         zone: String::new(),
         capacity: CAPACITY_NORMAL,
         level: FEATURE_LEVEL,
+        clean: true,
     })
 }

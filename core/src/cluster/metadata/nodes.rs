@@ -168,7 +168,7 @@ impl View {
         if planted(Bug::EpochResumed) {
             self.thaw(disk);
         } else {
-            self.begin_run(disk);
+            self.begin_run(disk, said.clean);
         }
         if is_new {
             self.recount_all();

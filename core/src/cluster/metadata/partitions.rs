@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::change::{ADJUSTMENTS_MAX, Addition, Adjustment, RULINGS_MAX, Ruling};
 use super::{Node, View};
 use crate::cluster::placement::OWNERS_MAX;
-use crate::cluster::topic::TopicConfig;
+use crate::cluster::topic::{Durability, TopicConfig};
 use crate::ids::{Boot, ChangeIndex, DiskId, Epoch, PartitionId, TopicName};
 use crate::zoo::{Bug, planted};
 
@@ -87,6 +87,9 @@ pub struct Partition {
     pub min_in_sync: u32,
     /// Whether the set holds somebody who does not answer and cannot be removed: nothing commits.
     pub frozen: bool,
+    /// How often a copy was taken on trust: it leads, and may lack the newest that was acknowledged
+    /// before it was synced, because every member of the set had ended without order.
+    pub trusted: u64,
 }
 
 impl Partition {
@@ -146,6 +149,20 @@ impl View {
         is_large && live().any(Member::is_electable)
     }
 
+    /// Whether a partition that acknowledges what is not synced has lost all who held it for sure:
+    /// whoever holds the most of those who are left may be taken on trust.
+    #[must_use]
+    pub fn is_forsaken(&self, partition: &Partition) -> bool {
+        partition.config.durability != Durability::Fsync
+            && !partition.in_sync.iter().any(Member::is_electable)
+    }
+
+    /// Whether a node is registered and not known to be down.
+    #[must_use]
+    pub fn is_up(&self, disk: DiskId) -> bool {
+        self.nodes.get(&disk).is_some_and(|node| node.down.is_none())
+    }
+
     /// Whether nobody who runs leads a partition.
     #[must_use]
     pub fn is_leaderless(&self, partition: &Partition) -> bool {
@@ -201,6 +218,10 @@ impl View {
             }
         }
         if let Some(leader) = leader {
+            if self.is_forsaken(before) && self.is_up(*leader) {
+                next.mark(*leader, Standing::Whole);
+                next.trusted += 1;
+            }
             let up = |member: &Member| member.is_electable() && self.is_live(member);
             next.member(*leader).filter(up)?;
             next.leader = *leader;
@@ -310,15 +331,35 @@ impl View {
     }
 
     /// A run of a node begins: the reign of its former run ends over every partition that it led,
-    /// and what was proposed for that run is decided.
-    pub(super) fn begin_run(&mut self, disk: DiskId) {
+    /// and what was proposed for that run is decided. Where a former run has not ended in order, it
+    /// may have received what its disk does not hold: it does not count any more where that was
+    /// acknowledged.
+    pub(super) fn begin_run(&mut self, disk: DiskId, clean: bool) {
         let held: Vec<Partition> = self.held_by(disk).map(|held| Partition::clone(held)).collect();
         for mut next in held {
             if next.leader == disk {
                 next.epoch = next.epoch.next();
             }
+            let is_relied_on = next.config.durability != Durability::Fsync;
+            if is_relied_on && !clean && !planted(Bug::UncleanRunCounts) {
+                self.exclude(&mut next, disk);
+            }
             self.put(next);
         }
+    }
+
+    /// Takes a member out of the set, where that has enough without it; marks it otherwise, as one
+    /// that does not hold what it acknowledged. Says whether it is out.
+    fn exclude(&self, next: &mut Partition, disk: DiskId) -> bool {
+        let others = next.in_sync.iter().filter(|member| member.disk != disk).copied();
+        let others: Vec<Member> = others.collect();
+        let may_go = others.len() == next.in_sync.len()
+            || next.leader != disk && self.is_enough(&others, next.min_in_sync);
+        match may_go {
+            true => next.in_sync = others,
+            false => next.mark(disk, Standing::Lost),
+        }
+        may_go
     }
 
     /// A node is heard again: sets that waited for it alone go on.
@@ -336,16 +377,9 @@ impl View {
         for mut next in held {
             let wanted = self.min_in_sync_wanted(&next.config);
             next.min_in_sync = next.min_in_sync.min(wanted);
-            let others = next.in_sync.iter().filter(|member| member.disk != disk).copied();
-            let others: Vec<Member> = others.collect();
             let was_led = next.led_by();
-            let may_go = others.len() == next.in_sync.len()
-                || next.leader != disk && self.is_enough(&others, next.min_in_sync);
-            if may_go {
-                next.in_sync = others;
+            if self.exclude(&mut next, disk) {
                 next.replicas.retain(|held| *held != disk);
-            } else {
-                next.mark(disk, Standing::Lost);
             }
             if next.led_by() != was_led {
                 next.epoch = next.epoch.next();

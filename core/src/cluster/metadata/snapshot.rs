@@ -59,6 +59,7 @@ struct Stored {
     in_sync: Vec<Member>,
     min_in_sync: u32,
     frozen: bool,
+    trusted: u64,
 }
 
 /// A subscription without the topics that it happens to match.
@@ -170,6 +171,7 @@ impl Stored {
             in_sync: partition.in_sync.clone(),
             min_in_sync: partition.min_in_sync,
             frozen: partition.frozen,
+            trusted: partition.trusted,
         }
     }
 }
@@ -267,6 +269,7 @@ impl Restoring {
                     in_sync: stored.in_sync,
                     min_in_sync: stored.min_in_sync,
                     frozen: stored.frozen,
+                    trusted: stored.trusted,
                 };
                 for &disk in &partition.replicas {
                     self.view.held.entry(disk).or_default().insert(id);
@@ -322,6 +325,7 @@ mod tests {
             zone: "a".to_owned(),
             capacity: CAPACITY_NORMAL,
             level: FEATURE_LEVEL,
+            clean: true,
         })
     }
 

@@ -43,6 +43,7 @@ impl View {
                 min_in_sync: min_in_sync.min(replicas.len() as u32),
                 replicas,
                 frozen: false,
+                trusted: 0,
             };
             self.hold(&partition);
             self.partitions.insert(id, Arc::new(partition));

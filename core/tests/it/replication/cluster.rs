@@ -12,7 +12,7 @@ use sprawl_core::broker::replica::{
 use sprawl_core::cluster::controller::{Failover, Remedy};
 use sprawl_core::cluster::message::{Complaint, LogEnds};
 use sprawl_core::cluster::metadata::*;
-use sprawl_core::cluster::topic::TopicConfig;
+use sprawl_core::cluster::topic::{Durability, TopicConfig};
 use sprawl_core::ids::*;
 use sprawl_core::machine::{Store, Time, WallTime};
 
@@ -86,6 +86,8 @@ pub(crate) struct Node {
     pub(crate) hard: Disk,
     pub(crate) unsynced: VecDeque<Store>,
     pub(crate) run: Option<Run>,
+    /// Whether its last run ended in order.
+    clean: bool,
     pub(crate) view: View,
     /// How many copies the run has had.
     copies: u64,
@@ -127,6 +129,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// A partition of `replication` copies on the first of `count` nodes, all of which run.
     pub(crate) fn new(count: u128, replication: u32) -> Self {
+        Self::kept(count, replication, Durability::Fsync)
+    }
+
+    /// The same, which acknowledges at this level.
+    pub(crate) fn kept(count: u128, replication: u32, durability: Durability) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             packets: Vec::new(),
@@ -147,6 +154,7 @@ impl Cluster {
                 hard: Disk::default(),
                 unsynced: VecDeque::new(),
                 run: None,
+                clean: false,
                 view: View::default(),
                 copies: 0,
                 now: Time(0),
@@ -155,7 +163,7 @@ impl Cluster {
             cluster.restart(disk.0 as usize - 1);
         }
         cluster.agree(&Change::Raise { level: REPLICATION_LEVEL });
-        let config = TopicConfig { replication, ..TopicConfig::default() };
+        let config = TopicConfig { replication, durability, ..TopicConfig::default() };
         let name = "t".parse().expect("a name");
         cluster.agree(&Change::CreateTopic { name, config });
         cluster
@@ -261,9 +269,17 @@ impl Cluster {
 
     /// A node dies; `synced` stores of it were synced, and nobody was told.
     pub(crate) fn crash(&mut self, at: usize, synced: usize) {
-        self.nodes[at].run = None;
+        (self.nodes[at].run, self.nodes[at].clean) = (None, false);
         self.sync(at, synced);
         self.nodes[at].unsynced.clear();
+    }
+
+    /// A node ends in order: all that it was given is synced.
+    pub(crate) fn stop(&mut self, at: usize) {
+        if self.nodes[at].run.is_some() {
+            self.crash(at, usize::MAX);
+            self.nodes[at].clean = true;
+        }
     }
 
     /// A node starts, and registers before it does anything.
@@ -273,7 +289,8 @@ impl Cluster {
         }
         let node = &mut self.nodes[at];
         node.boot = node.boot.next();
-        let said = Registration { level: REPLICATION_LEVEL, ..registration(node.disk, node.boot) };
+        let (level, clean) = (REPLICATION_LEVEL, std::mem::take(&mut node.clean));
+        let said = Registration { level, clean, ..registration(node.disk, node.boot) };
         self.agree(&Change::Register(said));
         let node = &mut self.nodes[at];
         let replica = node.hard.recover();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sprawl_core::cluster::metadata::Standing;
+use sprawl_core::cluster::topic::Durability;
 use sprawl_core::ids::*;
 use sprawl_core::machine::Store;
 
@@ -16,6 +17,8 @@ pub(crate) struct Laws {
     named: BTreeMap<(Epoch, EntryIndex), Bytes>,
     /// What was ever committed at each index.
     committed: BTreeMap<u64, Bytes>,
+    /// What everybody who counted had received, and somebody may have been told, at each index.
+    received: BTreeMap<u64, Bytes>,
     /// How far each run has known the log to be committed.
     commits: BTreeMap<(DiskId, Boot), EntryIndex>,
     /// What the state was at each commit.
@@ -49,6 +52,7 @@ impl Laws {
 impl Cluster {
     /// Checks all laws; says which is broken.
     pub(crate) fn check(&mut self) -> Result<(), String> {
+        self.note_received();
         self.note_commits();
         self.check_in_sync();
         if let Some(disk) = self.damaged.first() {
@@ -57,6 +61,24 @@ impl Cluster {
         match self.laws.broken.first() {
             Some(first) => Err(first.clone()),
             None => Ok(()),
+        }
+    }
+
+    /// AcknowledgedIsKept: where that is acknowledged, what everybody had received is what is
+    /// committed, until a copy is taken on trust.
+    fn note_received(&mut self) {
+        let partition = self.partition();
+        if partition.config.durability == Durability::Fsync || partition.trusted > 0 {
+            return self.laws.received.clear();
+        }
+        let Cluster { nodes, laws, .. } = self;
+        for run in nodes.iter().filter_map(|node| node.run.as_ref()) {
+            let last = run.replication.received_by_all();
+            for index in run.replica.commit().0 + 1..=last.0 {
+                let epoch = run.replica.epoch_at(EntryIndex(index)).expect("it is in the log");
+                let bytes = laws.named[&(epoch, EntryIndex(index))].clone();
+                laws.received.entry(index).or_insert(bytes);
+            }
         }
     }
 
@@ -88,6 +110,9 @@ impl Cluster {
                     continue;
                 };
                 let committed = laws.committed.entry(index).or_insert_with(|| bytes.clone());
+                if laws.received.get(&index).is_some_and(|received| received != committed) {
+                    laws.broken.push(format!("AcknowledgedIsKept: entry {index}"));
+                }
                 if committed != bytes {
                     let disk = node.disk;
                     laws.broken.push(format!("LogsAgreeBelowCommit: entry {index} on {disk}"));

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sprawl_core::broker::replica::{Draft, Envelope, Submission, Terms};
-use sprawl_core::cluster::topic::ConfigPatch;
+use sprawl_core::cluster::topic::{ConfigPatch, Durability};
 use sprawl_core::ids::{Offset, Source, TopicName};
 use sprawl_core::machine::{ControlRequest, ControlResponse, Response};
+use tokio::sync::Notify;
 
 pub(super) use reading::{fetch, standing};
 
@@ -32,6 +33,10 @@ const AGED: u64 = 3;
 const AGING_PAUSE: Duration = Duration::from_secs(4);
 /// The dice of whoever publishes then.
 const AGING: u64 = 41_000;
+/// The dice of whoever says which topics acknowledge early, and how long he waits between two
+/// tries.
+const EARLY: u64 = 42_000;
+const EARLY_PAUSE: Duration = Duration::from_millis(200);
 /// How many messages a batch has at most.
 const BATCH_MAX: u64 = 8;
 /// How often a message is tried at most, each time under its id.
@@ -52,6 +57,8 @@ pub(super) struct Mail {
     crowd: Crowd,
     findings: Findings,
     watch: Watch,
+    /// Somebody was told that a message is stored which may not be synced.
+    early: Arc<Notify>,
     inner: Arc<Mutex<Sent>>,
 }
 
@@ -76,11 +83,15 @@ struct Sent {
     removed: u64,
     /// Whether some topics do.
     aged: bool,
+    /// Topics that acknowledge what is not synced.
+    early: BTreeSet<TopicName>,
+    /// Lost, because whoever had received it crashed before it was synced.
+    forgotten: u64,
 }
 
 impl Mail {
     pub(super) fn new(crowd: Crowd, findings: Findings, watch: Watch) -> Self {
-        Self { crowd, findings, watch, inner: Arc::default() }
+        Self { crowd, findings, watch, early: Arc::default(), inner: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sent> {
@@ -103,9 +114,10 @@ impl Mail {
         self.lock().lost_of.clone()
     }
 
-    /// How many acknowledged messages were removed.
-    pub(super) fn removed(&self) -> u64 {
-        self.lock().removed
+    /// How many acknowledged messages were removed, and lost before they were synced.
+    pub(super) fn removed(&self) -> (u64, u64) {
+        let sent = self.lock();
+        (sent.removed, sent.forgotten)
     }
 
     /// Has some topics keep little, and publishes to them for a while.
@@ -114,28 +126,39 @@ impl Mail {
         let began = tokio::time::Instant::now();
         self.lock().aged = true;
         let keep_little = ConfigPatch { retention_bytes: Some(Some(1)), ..ConfigPatch::default() };
-        let mut wanted: BTreeSet<u64> = (0..AGED).collect();
+        let mut wanted: BTreeSet<TopicName> = (0..AGED).map(topic).collect();
         for number in 0_u64.. {
             tokio::time::sleep(AGING_PAUSE).await;
             if began.elapsed() >= age {
                 return;
             }
             let Some(machine) = self.crowd.pick(&mut dice) else { continue };
-            if let Some(node) = machine.handle() {
-                for at in wanted.clone() {
-                    let (name, patch) = (topic(at), keep_little.clone());
-                    let ask = ControlRequest::ConfigureTopic { name, patch, reset: false };
-                    let asked = tokio::time::timeout(ANSWER_WAIT, node.control(ask)).await;
-                    if matches!(asked, Ok(ControlResponse::Done)) {
-                        wanted.remove(&at);
-                    }
-                }
-            }
+            configure(&machine, &mut wanted, &keep_little).await;
             let ids = (0..AGED).map(|at| (format!("old-{number}-{at}"), topic(at)));
             let (mut open, mut doubtful): (Vec<_>, _) = (ids.collect(), BTreeSet::new());
             self.lock().tried.extend(open.iter().map(|(id, _)| id.clone()));
             self.attempt(&machine, AGING, &mut open, &mut doubtful).await;
             self.lock().unknown.append(&mut doubtful);
+        }
+    }
+
+    /// Comes to an end when the next message is acknowledged by a topic that does so early.
+    pub(super) fn answered_early(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.early.clone().notified_owned()
+    }
+
+    /// Has so many topics acknowledge what their replicas have received, synced or not.
+    pub(super) async fn acknowledge_early(self, count: u64, seed: u64) {
+        let mut dice = Draw::new(seed, EARLY);
+        let durability = Some(Durability::Replicated);
+        let early = ConfigPatch { durability, ..ConfigPatch::default() };
+        let mut wanted: BTreeSet<TopicName> = (TOPICS - count..TOPICS).map(topic).collect();
+        self.lock().early.clone_from(&wanted);
+        while !wanted.is_empty() && !self.crowd.is_closed() {
+            if let Some(machine) = self.crowd.pick(&mut dice) {
+                configure(&machine, &mut wanted, &early).await;
+            }
+            tokio::time::sleep(EARLY_PAUSE).await;
         }
     }
 
@@ -213,6 +236,9 @@ impl Mail {
             match outcome {
                 Response::Published { partition, offset, .. } => {
                     self.watch.client(&format!("machine {number}: {id} at {partition}/{offset}"));
+                    if sent.early.contains(&topic) {
+                        self.early.notify_waiters();
+                    }
                     sent.stored.insert(id, (topic, partition, offset));
                 }
                 Response::Refused(_) => open.push((id, topic)),
@@ -252,6 +278,19 @@ impl Mail {
             });
         }
         left
+    }
+}
+
+/// Has topics kept in another way; those that are, are not wanted any more.
+async fn configure(machine: &Machine, wanted: &mut BTreeSet<TopicName>, patch: &ConfigPatch) {
+    let Some(node) = machine.handle() else { return };
+    for name in wanted.clone() {
+        let (topic, patch) = (name.clone(), patch.clone());
+        let ask = ControlRequest::ConfigureTopic { name: topic, patch, reset: false };
+        let asked = tokio::time::timeout(ANSWER_WAIT, node.control(ask)).await;
+        if matches!(asked, Ok(ControlResponse::Done)) {
+            wanted.remove(&name);
+        }
     }
 }
 

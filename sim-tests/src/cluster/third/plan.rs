@@ -89,6 +89,7 @@ impl ThirdPlan {
             disk: plan::pace(&mut Draw::new(seed, Purpose::Disk as u64)),
             clients: 0,
             age_ms: 0,
+            early: 0,
             cache_bytes: plan::CACHE_BYTES,
             checkpoint_entries: 4_096,
             ..ClusterPlan::of_seed(seed, Some(nodes as u32), true)

@@ -46,6 +46,9 @@ pub(super) struct Leader {
     start: EntryIndex,
     /// The last committed entry; at first, the last that this replica knew to be committed.
     commit: EntryIndex,
+    /// The last entry that everybody has received who may count, durably or not; nothing before the
+    /// reign's first entry is committed.
+    received: EntryIndex,
     /// The version of the newest agreed set that is known here, and who is in it.
     version: u64,
     agreed: BTreeSet<DiskId>,
@@ -80,6 +83,7 @@ impl Leader {
                 false => scene.replica.commit(),
                 true => scene.replica.persisted(),
             },
+            received: EntryIndex(0),
             version: 0,
             agreed: BTreeSet::new(),
             whole: BTreeSet::new(),
@@ -99,6 +103,10 @@ impl Leader {
 
     pub(super) fn commit(&self) -> EntryIndex {
         self.commit
+    }
+
+    pub(super) fn received(&self) -> EntryIndex {
+        self.received
     }
 
     /// A newer view shows the partition in the same epoch.
@@ -144,6 +152,7 @@ impl Leader {
         if scene.replica.persisted() == before {
             self.own.1 = scene.now;
         }
+        self.advance(scene);
         self.pump_all(scene);
     }
 
@@ -163,19 +172,23 @@ impl Leader {
 
     /// Commits what everybody holds who may count, once the reign's first entry is among that.
     fn advance(&mut self, scene: &Scene<'_>) {
-        let held = |disk: &DiskId| match self.followers.get(disk) {
-            _ if *disk == self.me.0 => scene.replica.persisted(),
-            Some(progress) => progress.held,
-            None => EntryIndex(0),
+        let replica = &*scene.replica;
+        let has = |disk: &DiskId| match self.followers.get(disk) {
+            _ if *disk == self.me.0 => (replica.persisted(), replica.last()),
+            Some(progress) => (progress.held, progress.received()),
+            None => (EntryIndex(0), EntryIndex(0)),
         };
         let newest = self.proposed.last().filter(|_| planted(Bug::SetChangedBeforeAgreed));
         let counted = self.proposed.iter().flat_map(|(set, _)| set).chain(&self.agreed);
         let counted = counted.filter(|disk| newest.is_none_or(|(set, _)| set.contains(disk)));
         let counted =
             counted.filter(|disk| !planted(Bug::FollowersNotAwaited) || **disk == self.me.0);
-        let least = counted.map(held).min().unwrap_or_default();
-        if least >= self.start && least > self.commit {
-            self.commit = least;
+        let less =
+            |a: (EntryIndex, EntryIndex), b: (EntryIndex, EntryIndex)| (a.0.min(b.0), a.1.min(b.1));
+        let (held, received) = counted.map(has).reduce(less).unwrap_or_default();
+        if held >= self.start {
+            self.commit = self.commit.max(held);
+            self.received = self.received.max(received);
         }
     }
 
@@ -251,6 +264,7 @@ impl Leader {
             return;
         }
         progress.hold(durable, now);
+        progress.arrive(last);
         if gap && last < progress.next && progress.may_go_back(last, now) {
             progress.go_back(last);
         }

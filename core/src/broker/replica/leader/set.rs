@@ -23,11 +23,13 @@ impl Leader {
     }
 
     /// Whether a follower may count: it has acknowledged in this epoch, under its present run, what
-    /// is committed and the reign's first entry, and with it all that was ever committed. That the
-    /// first entry is committed itself is not asked: the set may wait for somebody to be added.
+    /// is committed and the reign's first entry, and with it all that was ever committed, and has
+    /// received what all others have, who may have acknowledged that. That the first entry is
+    /// committed itself is not asked: the set may wait for somebody to be added.
     fn is_ready(&self, progress: &Progress, now: Time) -> bool {
         progress.stage == Stage::Streaming
             && progress.held_by_run >= self.commit.max(self.start)
+            && progress.received() >= self.received
             && progress.may_return(now)
     }
 

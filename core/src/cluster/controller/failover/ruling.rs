@@ -48,9 +48,21 @@ impl Judge<'_> {
         partition.led_by().is_some_and(|leader| self.counts(partition, leader))
     }
 
-    /// Whoever may lead.
+    /// Whoever may lead; where nobody is left who certainly holds everything, and that may happen,
+    /// whoever runs.
     pub(super) fn candidates(&self, partition: &Partition) -> impl Iterator<Item = DiskId> {
-        partition.members().filter(|disk| self.counts(partition, *disk))
+        let is_forsaken = self.view.is_forsaken(partition);
+        partition.members().filter(move |disk| match is_forsaken {
+            true => self.view.is_up(*disk),
+            false => self.counts(partition, *disk),
+        })
+    }
+
+    /// Whether somebody may be taken on trust: everybody who is not gone for ever has said what it
+    /// holds.
+    fn may_trust(&self, partition: &Partition, ends: &Ends) -> bool {
+        let mut there = partition.members().filter(|disk| self.view.nodes.contains_key(disk));
+        there.all(|disk| ends.contains_key(&disk))
     }
 
     /// Whether a partition is to be looked at again, though nothing can be done for it now.
@@ -172,8 +184,11 @@ impl Judge<'_> {
         complainer: Option<DiskId>,
         ends: &Ends,
     ) -> Option<DiskId> {
+        if self.view.is_forsaken(partition) && !self.may_trust(partition, ends) {
+            return None;
+        }
         let best = self.candidates(partition).max_by_key(|disk| {
-            let end = ends.get(disk).map(|end| (end.epoch, end.last));
+            let end = ends.get(disk).map(|end| (!end.damaged, end.epoch, end.last));
             (Some(*disk) != complainer, end, std::cmp::Reverse(*disk))
         });
         best.filter(|best| Some(*best) != complainer)
