@@ -79,11 +79,20 @@ pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: node\r\n\r\n").into_bytes()
 }
 
-/// A request with a body.
+/// A request that adds what its body says.
 pub(crate) fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    with_body("POST", path, body)
+}
+
+/// A request that makes something what its body says.
+pub(crate) fn put(path: &str, body: &[u8]) -> Vec<u8> {
+    with_body("PUT", path, body)
+}
+
+fn with_body(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let len = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
          content-length: {len}\r\n\r\n"
     );
     let mut request = Vec::with_capacity(head.len() + len);

@@ -18,6 +18,8 @@ const DEBIAN: &str = "/usr/sbin/nats-server";
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long replicas are given to choose who leads a stream.
 const ELECTED: Duration = Duration::from_secs(3);
+/// After what silence a server is asked again.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How often a server that begins is tried.
 const START_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -143,13 +145,18 @@ pub(crate) async fn publish(
     let mut clients = Vec::new();
     for number in 0..BATCH_CONNECTIONS {
         let (stream, address) = (format!("stream-{number}"), &addresses[number % addresses.len()]);
-        let mut client = JetStream::open(address, &format!("writer-{number}")).await?;
         let began = Instant::now();
-        // Servers that have just met say for a while that nobody leads.
-        while let Err(error) = client.create(&stream, replicas).await {
-            anyhow::ensure!(began.elapsed() < START_MAX, "{error}");
+        let client = loop {
+            let mut client = JetStream::open(address, &format!("writer-{number}")).await?;
+            // Servers that have just met say for a while that nobody leads, or nothing.
+            let created = client.create(&stream, replicas);
+            match tokio::time::timeout(ANSWER_MAX, created).await {
+                Ok(Ok(())) => break client,
+                Ok(Err(error)) => anyhow::ensure!(began.elapsed() < START_MAX, "{error}"),
+                Err(_) => anyhow::ensure!(began.elapsed() < START_MAX, "it makes no stream"),
+            }
             tokio::time::sleep(START_INTERVAL).await;
-        }
+        };
         clients.push((client, stream));
     }
     if replicas > 1 {

@@ -6,61 +6,72 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use super::batches::{BATCH_CONNECTIONS, read};
-use super::load::{Load, PAYLOAD_BYTES};
+use super::connection::{Connection, put};
+use super::load::{Load, PAYLOAD_BYTES, TOPICS};
 use super::nats::{self, Server, config, free_port};
 use super::node::Node;
 use super::{SPAN, append, latency, runtime};
 
 /// How many nodes, servers, and copies.
 const COPIES: usize = 3;
+/// When the nodes acknowledge.
+const LEVELS: [&str; 2] = ["fsync", "replicated"];
 
 /// Prints the tables.
 pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     let program = nats::program();
     println!(
-        "| batch | append + fdatasync, msg/s | JetStream R3, its default | three nodes | of append \
-         | of JetStream's | read: JetStream | read: a node | ratio |"
+        "| batch | append + fdatasync, msg/s | JetStream R3, its default | fsync | of append | of \
+         JetStream's | replicated | of append | of JetStream's | read: JetStream | read: a node \
+         | ratio |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 16, 128, 1024] {
         let reference = append::rate(folder, batch, PAYLOAD_BYTES, SPAN)?;
         let servers = folder.join(format!("servers-{batch}"));
         let servers = program.as_ref().map(|program| jetstream(program, &servers, batch));
-        let servers = servers.transpose()?;
-        let (rate, read) = nodes(&folder.join(format!("nodes-{batch}")), batch)?;
-        let (published, taken, of_published, of_taken) = match servers {
-            Some((published, taken)) => (
-                format!("{published:.0}"),
-                format!("{taken:.0}"),
-                format!("{:.2}", rate / published),
-                format!("{:.2}", read / taken),
-            ),
-            None => Default::default(),
-        };
-        println!(
-            "| {batch} | {reference:.0} | {published} | {rate:.0} | {:.2} | {of_published} \
-             | {taken} | {read:.0} | {of_taken} |",
-            rate / reference,
-        );
+        let (published, taken) = servers.transpose()?.unzip();
+        let of = |rate: f64, of: Option<f64>| of.map_or(String::new(), |of| ratio(rate, of));
+        let shown = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("{rate:.0}"));
+        let mut row = format!("| {batch} | {reference:.0} | {}", shown(published));
+        let mut read = 0.0;
+        for level in LEVELS {
+            let (rate, read_back) = nodes(&folder.join(format!("{level}-{batch}")), batch, level)?;
+            row += &format!(" | {rate:.0} | {} | {}", ratio(rate, reference), of(rate, published));
+            read = f64::max(read, read_back);
+        }
+        println!("{row} | {} | {read:.0} | {} |", shown(taken), of(read, taken));
     }
-    println!("\nThree nodes, at half of what they take:\n");
-    latency::table(|name| {
-        let folder = folder.join(name);
-        let nodes = runtime()?.block_on(Node::cluster(&folder, COPIES))?;
-        let addresses = addresses(&nodes);
-        Ok((nodes, addresses))
-    })
+    for level in LEVELS {
+        println!("\nThree nodes, {level}, at half of what they take:\n");
+        latency::table(|name| {
+            let folder = folder.join(format!("{level}-{name}"));
+            runtime()?.block_on(started(&folder, level))
+        })?;
+    }
+    Ok(())
 }
 
-fn addresses(nodes: &[Node]) -> Vec<String> {
-    nodes.iter().map(|node| node.address.clone()).collect()
+fn ratio(rate: f64, of: f64) -> String {
+    format!("{:.2}", rate / of)
+}
+
+/// Three nodes with topics that acknowledge at this level, and where they answer.
+async fn started(folder: &Path, level: &str) -> anyhow::Result<(Vec<Node>, Vec<String>)> {
+    let nodes = Node::cluster(folder, COPIES).await?;
+    let addresses: Vec<String> = nodes.iter().map(|node| node.address.clone()).collect();
+    let mut connection = Connection::open(&addresses[0]).await?;
+    let config = format!("{{\"durability\":\"{level}\"}}");
+    for topic in 0..TOPICS {
+        connection.exchange(&put(&format!("/topics/topic-{topic}"), config.as_bytes())).await?;
+    }
+    Ok((nodes, addresses))
 }
 
 /// Messages a second published through three nodes, and read from one of them.
-fn nodes(folder: &Path, batch: usize) -> anyhow::Result<(f64, f64)> {
+fn nodes(folder: &Path, batch: usize, level: &str) -> anyhow::Result<(f64, f64)> {
     runtime()?.block_on(async {
-        let nodes = Node::cluster(folder, COPIES).await?;
-        let addresses = addresses(&nodes);
+        let (_running, addresses) = started(folder, level).await?;
         let load = Load::of(BATCH_CONNECTIONS, batch);
         let published = load.publish_among(&addresses, SPAN).await?;
         Ok((published, read(&addresses[0], SPAN).await?))
