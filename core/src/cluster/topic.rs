@@ -22,7 +22,7 @@ pub enum Durability {
     /// When every member of the set has received it: what is not synced yet is lost when all of
     /// them end without order before they have.
     Replicated,
-    /// When the leader has appended it: what nobody else has received is lost with its process.
+    /// When the leader has appended it: what the next leader has not received is lost.
     Leader,
 }
 

@@ -155,7 +155,13 @@ impl World {
                 && (is_first || self.watch.has_flipped(machine.number, partition))
                 && self.is_held_beside(partition, machine.number)
         };
-        let partition = machine.disk().flip(pick, may)?;
+        // Of what it leads it is read sooner.
+        let disk = machine.disk();
+        let own = self.watch.member(machine.number).and_then(|member| view.disk_of(member));
+        let leads =
+            |partition| view.partitions.get(&partition).is_some_and(|one| own == one.led_by());
+        let partition = disk.flip(pick, |one| may(one) && leads(one));
+        let partition = partition.or_else(|| disk.flip(pick, may))?;
         self.watch.flipped(machine.number, partition);
         Some(())
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::change::{ADJUSTMENTS_MAX, Addition, Adjustment, RULINGS_MAX, Ruling};
 use super::{Node, View};
 use crate::cluster::placement::OWNERS_MAX;
-use crate::cluster::topic::{Durability, TopicConfig};
+use crate::cluster::topic::TopicConfig;
 use crate::ids::{Boot, ChangeIndex, DiskId, Epoch, PartitionId, TopicName};
 use crate::zoo::{Bug, planted};
 
@@ -87,6 +87,9 @@ pub struct Partition {
     pub min_in_sync: u32,
     /// Whether the set holds somebody who does not answer and cannot be removed: nothing commits.
     pub frozen: bool,
+    /// Whether it acknowledges, or ever did, what is not synced on every member of the set: there
+    /// may be some of that.
+    pub early: bool,
     /// How often a copy was taken on trust: it leads, and may lack the newest that was acknowledged
     /// before it was synced, because every member of the set had ended without order.
     pub trusted: u64,
@@ -153,8 +156,7 @@ impl View {
     /// whoever holds the most of those who are left may be taken on trust.
     #[must_use]
     pub fn is_forsaken(&self, partition: &Partition) -> bool {
-        partition.config.durability != Durability::Fsync
-            && !partition.in_sync.iter().any(Member::is_electable)
+        partition.early && !partition.in_sync.iter().any(Member::is_electable)
     }
 
     /// Whether a node is registered and not known to be down.
@@ -219,7 +221,9 @@ impl View {
         }
         if let Some(leader) = leader {
             if self.is_forsaken(before) && self.is_up(*leader) {
-                next.mark(*leader, Standing::Whole);
+                // It may have been taken out of the set while others were thought to live.
+                next.in_sync.retain(|member| member.disk != *leader);
+                next.in_sync.push(Member::whole(*leader));
                 next.trusted += 1;
             }
             let up = |member: &Member| member.is_electable() && self.is_live(member);
@@ -340,8 +344,7 @@ impl View {
             if next.leader == disk {
                 next.epoch = next.epoch.next();
             }
-            let is_relied_on = next.config.durability != Durability::Fsync;
-            if is_relied_on && !clean && !planted(Bug::UncleanRunCounts) {
+            if next.early && !clean && !planted(Bug::UncleanRunCounts) {
                 self.exclude(&mut next, disk);
             }
             self.put(next);

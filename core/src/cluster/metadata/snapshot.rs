@@ -59,6 +59,7 @@ struct Stored {
     in_sync: Vec<Member>,
     min_in_sync: u32,
     frozen: bool,
+    early: bool,
     trusted: u64,
 }
 
@@ -171,6 +172,7 @@ impl Stored {
             in_sync: partition.in_sync.clone(),
             min_in_sync: partition.min_in_sync,
             frozen: partition.frozen,
+            early: partition.early,
             trusted: partition.trusted,
         }
     }
@@ -269,6 +271,7 @@ impl Restoring {
                     in_sync: stored.in_sync,
                     min_in_sync: stored.min_in_sync,
                     frozen: stored.frozen,
+                    early: stored.early,
                     trusted: stored.trusted,
                 };
                 for &disk in &partition.replicas {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Member, Partition, View};
 use crate::cluster::dht;
 use crate::cluster::placement::Candidates;
-use crate::cluster::topic::{ConfigPatch, PARTITIONS_MAX, Range, Topic, TopicConfig};
+use crate::cluster::topic::{ConfigPatch, Durability, PARTITIONS_MAX, Range, Topic, TopicConfig};
 use crate::ids::{Epoch, PartitionId, SubscriptionId, TopicName};
 
 impl View {
@@ -43,6 +43,7 @@ impl View {
                 min_in_sync: min_in_sync.min(replicas.len() as u32),
                 replicas,
                 frozen: false,
+                early: config.durability != Durability::Fsync,
                 trusted: 0,
             };
             self.hold(&partition);
@@ -109,7 +110,9 @@ impl View {
         let shared = Arc::new(config);
         for range in &topic.partitions {
             if let Some(partition) = self.partitions.get_mut(&range.partition) {
-                Arc::make_mut(partition).config = shared.clone();
+                let partition = Arc::make_mut(partition);
+                partition.config = shared.clone();
+                partition.early |= shared.durability != Durability::Fsync;
             }
         }
         let ids: Vec<PartitionId> = topic.partitions.iter().map(|range| range.partition).collect();

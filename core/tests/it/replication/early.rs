@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sprawl_core::cluster::metadata::Member;
-use sprawl_core::cluster::topic::Durability;
+use sprawl_core::cluster::metadata::{Change, Member};
+use sprawl_core::cluster::topic::{ConfigPatch, Durability};
+use sprawl_core::ids::EntryIndex;
 
 use super::cluster::Cluster;
 
@@ -69,7 +70,7 @@ fn who_ended_in_order_counts_as_before() {
 }
 
 #[test]
-fn nobody_comes_to_the_set_who_lacks_what_was_acknowledged() {
+fn nobody_is_answered_by_what_they_lack_who_come_to_the_set() {
     let mut cluster = Cluster::kept(3, 3, Durability::Replicated);
     cluster.heal(Duration::from_secs(1));
     let [first, second, third] = cluster.partition().replicas[..] else { panic!("three copies") };
@@ -79,9 +80,68 @@ fn nobody_comes_to_the_set_who_lacks_what_was_acknowledged() {
     (0..2).for_each(|_| (0..cluster.packets.len()).for_each(|_| cluster.deliver(0, false)));
     cluster.reshape(cluster.position(third), 0);
     cluster.show(leader);
-    let run = cluster.nodes[leader].run.as_ref().expect("it runs");
-    assert_eq!(run.replication.received_by_all(), index, "the two who count have it");
-    assert!(cluster.proposals.is_empty(), "{:?}", cluster.proposals);
+    let received = |cluster: &Cluster| {
+        cluster.nodes[leader].run.as_ref().map(|run| run.replication.received_by_all())
+    };
+    assert_eq!(received(&cluster), Some(EntryIndex(index.0 - 1)), "the third is about to come");
+    assert_eq!(cluster.proposals.len(), 1, "{:?}", cluster.proposals);
     cluster.work(Duration::from_secs(3));
     assert!(cluster.partition().member(third).is_some());
+    assert!(received(&cluster) >= Some(index));
+}
+
+#[test]
+fn whoever_holds_the_most_leads_on_trust_though_it_was_taken_out_of_the_set() {
+    let (mut cluster, leader) = received_and_not_synced();
+    let [second, third] = [1, 2].map(|next| (leader + next) % 3);
+    cluster.crash(second, usize::MAX);
+    cluster.crash(leader, 0);
+    cluster.crash(third, 0);
+    // When it registers, nobody has noticed yet that the others are gone.
+    cluster.restart(second);
+    let disk = cluster.nodes[second].disk;
+    assert_eq!(cluster.partition().member(disk), None);
+    cluster.restart(leader);
+    cluster.restart(third);
+    assert!(cluster.view.is_forsaken(&cluster.partition()));
+    cluster.work(Duration::from_secs(3));
+    let partition = cluster.partition();
+    assert_eq!((partition.led_by(), partition.trusted), (Some(disk), 1));
+    assert_eq!((partition.in_sync.len(), partition.frozen), (3, false));
+    assert_eq!(cluster.laws.committed(), 3, "Start, the message, and the next Start");
+}
+
+#[test]
+fn what_was_received_is_relied_on_though_the_topic_waits_for_syncs_by_now() {
+    let (mut cluster, leader) = received_and_not_synced();
+    let patch = ConfigPatch { durability: Some(Durability::Fsync), ..ConfigPatch::default() };
+    let name = cluster.partition().topic;
+    cluster.agree(&Change::ConfigureTopic { name, patch, reset: false });
+    for at in [0, 1].map(|next| (leader + next) % 3) {
+        cluster.crash(at, 0);
+        cluster.restart(at);
+    }
+    cluster.work(Duration::from_secs(3));
+    let third = cluster.nodes[(leader + 2) % 3].disk;
+    assert_eq!((cluster.partition().leader, cluster.partition().trusted), (third, 0));
+}
+
+#[test]
+fn who_catches_up_is_waited_for_while_others_are_answered() {
+    let mut cluster = Cluster::kept(3, 3, Durability::Replicated);
+    cluster.heal(Duration::from_secs(1));
+    let [first, _, third] = cluster.partition().replicas[..] else { panic!("three copies") };
+    let (leader, away) = (cluster.position(first), cluster.position(third));
+    cluster.crash(away, usize::MAX);
+    cluster.restart(away);
+    assert_eq!(cluster.partition().member(third), None);
+    // Something is always under way.
+    for _ in 0..60 {
+        cluster.publish(leader);
+        cluster.work(Duration::from_millis(50));
+        if cluster.partition().member(third).is_some() {
+            return;
+        }
+    }
+    panic!("it does not come to the set");
 }

@@ -18,6 +18,7 @@ use super::replication::{Duty, Scene};
 use super::{Header, Record};
 use crate::cluster::message::Complaint;
 use crate::cluster::metadata::{Adjustment, Partition, REPLICAS_MAX};
+use crate::cluster::topic::Durability;
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{FollowerStatus, Time, Unreadable};
 use crate::zoo::{Bug, planted};
@@ -46,8 +47,10 @@ pub(super) struct Leader {
     start: EntryIndex,
     /// The last committed entry; at first, the last that this replica knew to be committed.
     commit: EntryIndex,
-    /// The last entry that everybody has received who may count, durably or not; nothing before the
-    /// reign's first entry is committed.
+    /// Whether a publish is answered when everybody has received it.
+    answers_received: bool,
+    /// The last entry that everybody has received who may count, or is about to, durably or not;
+    /// nothing before the reign's first entry is committed, or where nobody is answered by it.
     received: EntryIndex,
     /// The version of the newest agreed set that is known here, and who is in it.
     version: u64,
@@ -83,6 +86,7 @@ impl Leader {
                 false => scene.replica.commit(),
                 true => scene.replica.persisted(),
             },
+            answers_received: false,
             received: EntryIndex(0),
             version: 0,
             agreed: BTreeSet::new(),
@@ -128,6 +132,7 @@ impl Leader {
             let waiting = self.followers.values_mut().filter(waits);
             waiting.for_each(|progress| progress.rematch(scene.now));
         }
+        self.answers_received = partition.config.durability == Durability::Replicated;
         let me = self.me.0;
         self.followers.retain(|disk, _| partition.replicas.contains(disk));
         for &disk in partition.replicas.iter().filter(|disk| **disk != me) {
@@ -172,24 +177,38 @@ impl Leader {
 
     /// Commits what everybody holds who may count, once the reign's first entry is among that.
     fn advance(&mut self, scene: &Scene<'_>) {
-        let replica = &*scene.replica;
-        let has = |disk: &DiskId| match self.followers.get(disk) {
-            _ if *disk == self.me.0 => (replica.persisted(), replica.last()),
-            Some(progress) => (progress.held, progress.received()),
-            None => (EntryIndex(0), EntryIndex(0)),
+        let held = |disk: &DiskId| match self.followers.get(disk) {
+            _ if *disk == self.me.0 => scene.replica.persisted(),
+            Some(progress) => progress.held,
+            None => EntryIndex(0),
         };
         let newest = self.proposed.last().filter(|_| planted(Bug::SetChangedBeforeAgreed));
         let counted = self.proposed.iter().flat_map(|(set, _)| set).chain(&self.agreed);
         let counted = counted.filter(|disk| newest.is_none_or(|(set, _)| set.contains(disk)));
         let counted =
             counted.filter(|disk| !planted(Bug::FollowersNotAwaited) || **disk == self.me.0);
-        let less =
-            |a: (EntryIndex, EntryIndex), b: (EntryIndex, EntryIndex)| (a.0.min(b.0), a.1.min(b.1));
-        let (held, received) = counted.map(has).reduce(less).unwrap_or_default();
-        if held >= self.start {
-            self.commit = self.commit.max(held);
-            self.received = self.received.max(received);
+        let least = counted.map(held).min().unwrap_or_default();
+        if least >= self.start {
+            self.commit = self.commit.max(least);
+            self.note_received(scene);
         }
+    }
+
+    /// Finds what everybody has received, where that is answered. Whoever is about to come to the
+    /// set is waited for too: it would never catch up with what is answered without it.
+    fn note_received(&mut self, scene: &Scene<'_>) {
+        if !self.answers_received {
+            return;
+        }
+        let counted = self.proposed.iter().flat_map(|(set, _)| set).chain(&self.agreed);
+        let others = counted.filter(|disk| **disk != self.me.0).map(|disk| {
+            self.followers.get(disk).map_or(EntryIndex(0), |progress| progress.received())
+        });
+        let comes =
+            |one: &&Progress| one.is_up && one.may_return(scene.now) && self.holds_committed(one);
+        let coming = self.followers.values().filter(comes).map(Progress::received);
+        let (least, last) = (others.chain(coming).min(), scene.replica.last());
+        self.received = self.received.max(least.map_or(last, |least| least.min(last)));
     }
 
     pub(super) fn match_answered(

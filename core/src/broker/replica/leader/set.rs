@@ -22,15 +22,19 @@ impl Leader {
         self.own.0 < scene.replica.last() && scene.now.since(self.own.1) >= SLOW_AFTER
     }
 
-    /// Whether a follower may count: it has acknowledged in this epoch, under its present run, what
-    /// is committed and the reign's first entry, and with it all that was ever committed, and has
-    /// received what all others have, who may have acknowledged that. That the first entry is
-    /// committed itself is not asked: the set may wait for somebody to be added.
+    /// Whether a follower may count: it holds all that was ever committed, and has received what
+    /// all others have, where that was answered.
     fn is_ready(&self, progress: &Progress, now: Time) -> bool {
-        progress.stage == Stage::Streaming
-            && progress.held_by_run >= self.commit.max(self.start)
+        self.holds_committed(progress)
             && progress.received() >= self.received
             && progress.may_return(now)
+    }
+
+    /// Whether a follower has acknowledged in this epoch, under its present run, what is committed
+    /// and the reign's first entry, and with it all that was ever committed. That the first entry
+    /// is committed itself is not asked: the set may wait for somebody to be added.
+    pub(super) fn holds_committed(&self, progress: &Progress) -> bool {
+        progress.stage == Stage::Streaming && progress.held_by_run >= self.commit.max(self.start)
     }
 
     /// Proposes who is to count from now on, where that is not as it should be.

@@ -49,20 +49,27 @@ impl Judge<'_> {
     }
 
     /// Whoever may lead; where nobody is left who certainly holds everything, and that may happen,
-    /// whoever runs.
+    /// whoever has a copy and runs.
     pub(super) fn candidates(&self, partition: &Partition) -> impl Iterator<Item = DiskId> {
         let is_forsaken = self.view.is_forsaken(partition);
-        partition.members().filter(move |disk| match is_forsaken {
+        partition.replicas.iter().copied().filter(move |disk| match is_forsaken {
             true => self.view.is_up(*disk),
             false => self.counts(partition, *disk),
         })
     }
 
-    /// Whether somebody may be taken on trust: everybody who is not gone for ever has said what it
-    /// holds.
-    fn may_trust(&self, partition: &Partition, ends: &Ends) -> bool {
+    /// Who may be taken on trust, when every member of the set that is not gone for ever has said
+    /// what it holds: whoever holds the most of all who have said so, if it runs.
+    fn most_trusted(&self, partition: &Partition, ends: &Ends) -> Option<DiskId> {
         let mut there = partition.members().filter(|disk| self.view.nodes.contains_key(disk));
-        there.all(|disk| ends.contains_key(&disk))
+        if !there.all(|disk| ends.contains_key(&disk)) {
+            return None;
+        }
+        let most = ends.iter().max_by_key(|(disk, end)| {
+            (!end.damaged, end.epoch, end.last, std::cmp::Reverse(**disk))
+        });
+        let most = most.map(|(disk, _)| *disk);
+        most.filter(|disk| partition.replicas.contains(disk) && self.view.is_up(*disk))
     }
 
     /// Whether a partition is to be looked at again, though nothing can be done for it now.
@@ -184,11 +191,11 @@ impl Judge<'_> {
         complainer: Option<DiskId>,
         ends: &Ends,
     ) -> Option<DiskId> {
-        if self.view.is_forsaken(partition) && !self.may_trust(partition, ends) {
-            return None;
+        if self.view.is_forsaken(partition) {
+            return self.most_trusted(partition, ends);
         }
         let best = self.candidates(partition).max_by_key(|disk| {
-            let end = ends.get(disk).map(|end| (!end.damaged, end.epoch, end.last));
+            let end = ends.get(disk).map(|end| (end.epoch, end.last));
             (Some(*disk) != complainer, end, std::cmp::Reverse(*disk))
         });
         best.filter(|best| Some(*best) != complainer)
