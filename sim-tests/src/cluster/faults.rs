@@ -166,6 +166,16 @@ impl World {
         Some(())
     }
 
+    /// Bits turn over once more, where they do at all: nobody starts any more who would find them,
+    /// and then everything is read back.
+    pub(super) fn flip_again(&self) {
+        let up = self.up();
+        let flips = self.plan.faults.iter().filter_map(|fault| fault.what.flip());
+        for (pick, machine) in flips.zip(up.iter().cycle()) {
+            let _ = self.flip(machine, pick);
+        }
+    }
+
     /// Whether somebody else holds all that was committed to a partition on a disk as it was
     /// written.
     fn is_held_beside(&self, partition: PartitionId, machine: usize) -> bool {

@@ -52,6 +52,7 @@ pub(super) async fn judge(world: &mut World) {
     copy_one(world).await;
     lose_a_third(world).await;
     propose_everywhere(world).await;
+    world.flip_again();
     world.mail.judge(&live(world), SETTLE_LIMIT).await;
     for (machine, node) in live(world) {
         world.replicas.look(machine.number, &node).await;

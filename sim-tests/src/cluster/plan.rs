@@ -188,6 +188,14 @@ impl Event {
             _ => None,
         }
     }
+
+    /// Which bit of a disk turns over, if that is what happens.
+    pub(super) fn flip(&self) -> Option<u64> {
+        match self {
+            Event::Flip { pick, .. } => Some(*pick),
+            _ => None,
+        }
+    }
 }
 
 fn any(dice: &mut Draw) -> u64 {
