@@ -125,23 +125,3 @@ fn what_was_received_is_relied_on_though_the_topic_waits_for_syncs_by_now() {
     let third = cluster.nodes[(leader + 2) % 3].disk;
     assert_eq!((cluster.partition().leader, cluster.partition().trusted), (third, 0));
 }
-
-#[test]
-fn who_catches_up_is_waited_for_while_others_are_answered() {
-    let mut cluster = Cluster::kept(3, 3, Durability::Replicated);
-    cluster.heal(Duration::from_secs(1));
-    let [first, _, third] = cluster.partition().replicas[..] else { panic!("three copies") };
-    let (leader, away) = (cluster.position(first), cluster.position(third));
-    cluster.crash(away, usize::MAX);
-    cluster.restart(away);
-    assert_eq!(cluster.partition().member(third), None);
-    // Something is always under way.
-    for _ in 0..60 {
-        cluster.publish(leader);
-        cluster.work(Duration::from_millis(50));
-        if cluster.partition().member(third).is_some() {
-            return;
-        }
-    }
-    panic!("it does not come to the set");
-}
