@@ -150,7 +150,8 @@ pub struct LogEnd {
     pub last: EntryIndex,
     /// The last entry that is known there to be committed.
     pub commit: EntryIndex,
-    /// Whether the log does not verify, or is to be cut below what is committed.
+    /// Whether the log does not verify, is to be cut below what is committed, or is being filled
+    /// from its end.
     pub damaged: bool,
 }
 

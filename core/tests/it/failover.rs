@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sprawl_core::cluster::controller::{
-    ASKED_MAX, Failover, LOG_ENDS_WAIT, REPLACE_AFTER, Remedy, SLOW_ELECTION_INTERVAL,
+    ASKED_MAX, Failover, LOG_ENDS_WAIT, LOG_ENDS_WAIT_MAX, REPLACE_AFTER, Remedy,
+    SLOW_ELECTION_INTERVAL,
 };
 use sprawl_core::cluster::message::{AskLogEnds, LogEnd, LogEnds};
 use sprawl_core::cluster::metadata::*;
-use sprawl_core::cluster::topic::TopicConfig;
+use sprawl_core::cluster::topic::{ConfigPatch, Durability, TopicConfig};
 use sprawl_core::ids::*;
 use sprawl_core::machine::{Time, WallTime};
 
@@ -25,6 +26,9 @@ struct World {
     now: Time,
     /// What nodes answer about every partition.
     ends: BTreeMap<DiskId, LogEnd>,
+    /// How long their answers take, and those under way.
+    late: Duration,
+    answers: Vec<(Time, DiskId, LogEnds)>,
     asked: Vec<(DiskId, AskLogEnds)>,
     decided: Vec<Change>,
 }
@@ -34,7 +38,8 @@ impl World {
     fn new(nodes: u128, partitions: u32) -> Self {
         let (ends, asked, decided) = (BTreeMap::new(), vec![], vec![]);
         let (view, failover, now) = (View::default(), Failover::default(), Time(0));
-        let mut world = Self { view, failover, now, ends, asked, decided };
+        let (late, answers) = (Duration::ZERO, vec![]);
+        let mut world = Self { view, failover, now, ends, late, answers, asked, decided };
         world.agree(&Change::Found { cluster: ClusterId(7) });
         (1..=nodes).for_each(|disk| world.register(DiskId(disk), 1));
         world.agree(&Change::Raise { level: REPLICATION_LEVEL });
@@ -66,6 +71,9 @@ impl World {
     /// The controller looks around after some time; who is asked and is to answer does.
     fn look(&mut self, span: Duration) {
         self.now = self.now + span;
+        for (_, from, ends) in self.answers.extract_if(.., |(at, ..)| *at <= self.now) {
+            self.failover.heard(from, ends);
+        }
         let mut remedies = Vec::new();
         let time = WallTime(self.now.0 / 1_000);
         self.failover.decide(&self.view, self.now, time, &mut remedies);
@@ -75,7 +83,8 @@ impl World {
                 Remedy::Ask { to, ask } => {
                     if let Some(end) = self.ends.get(&to) {
                         let ends = ask.partitions.iter().map(|id| (*id, *end)).collect();
-                        self.failover.heard(to, LogEnds { number: ask.number, ends });
+                        let ends = LogEnds { number: ask.number, ends };
+                        self.answers.push((self.now + self.late, to, ends));
                     }
                     self.asked.push((to, ask));
                 }
@@ -188,6 +197,7 @@ fn a_set_that_is_too_small_freezes_and_gets_a_copy_elsewhere_at_once() {
 fn a_copy_of_a_node_that_stays_away_is_made_elsewhere_and_then_not_wanted_any_more() {
     let mut world = World::new(4, 1);
     let [leader, second, third] = world.members()[..] else { panic!("three members") };
+    world.ends(leader, 1, 0, 0);
     world.fail(&[third]);
     world.look(Duration::ZERO);
     (0..9).for_each(|_| world.look(Duration::from_secs(1)));
@@ -202,6 +212,52 @@ fn a_copy_of_a_node_that_stays_away_is_made_elsewhere_and_then_not_wanted_any_mo
     world.agree(&Change::Adjust { by: (leader, boot), adjustments: vec![adjustment] });
     (0..3).for_each(|_| world.look(Duration::from_secs(1)));
     assert_eq!(world.one().replicas, [leader, second, fourth]);
+}
+
+#[test]
+fn nobody_leaves_a_set_before_its_leader_is_heard_however_far_that_is() {
+    let mut world = World::new(3, 1);
+    let [leader, second, third] = world.members()[..] else { panic!("three members") };
+    world.fail(&[third]);
+    world.look(Duration::ZERO);
+    (0..9).for_each(|_| world.look(LOG_ENDS_WAIT_MAX));
+    assert_eq!(world.members(), [leader, second, third], "the leader may be gone too");
+    assert!(world.one().frozen && world.view.nodes[&third].down.is_some());
+    // Its answers take longer than the first questions waited.
+    world.late = LOG_ENDS_WAIT * 3;
+    world.ends(leader, 1, 0, 0);
+    (0..99).for_each(|_| world.look(LOG_ENDS_WAIT / 2));
+    assert_eq!((world.members(), world.one().frozen), (vec![leader, second], false));
+}
+
+#[test]
+fn nobody_is_trusted_where_no_disk_of_the_set_is_whole() {
+    let mut world = World::new(3, 1);
+    let patch = ConfigPatch { durability: Some(Durability::Replicated), ..ConfigPatch::default() };
+    let name = "t".parse().expect("a name");
+    world.agree(&Change::ConfigureTopic { name, patch, reset: false });
+    let [leader, second, third] = world.members()[..] else { panic!("three members") };
+    world.ends(leader, 1, 8, 7);
+    world.fail(&[third]);
+    (0..3).for_each(|_| world.look(Duration::ZERO));
+    assert_eq!(world.members(), [leader, second]);
+    // What the two commit from now on the third does not hold.
+    world.register(third, 2);
+    world.ends(third, 1, 8, 7);
+    let said = registration(DiskId(7), Boot(1));
+    let name = world.view.nodes[&second].name.clone();
+    let by = Registration { level: REPLICATION_LEVEL, name, ..said };
+    world.agree(&Change::Replace { disk: second, boot: Boot(1), by });
+    let said = registration(leader, Boot(2));
+    let run = Registration { level: REPLICATION_LEVEL, clean: false, ..said };
+    world.agree(&Change::Register(run));
+    world.ends.get_mut(&leader).expect("it was said").damaged = true;
+    (0..9).for_each(|_| world.look(Duration::from_secs(1)));
+    assert!(world.view.is_forsaken(&world.one()));
+    assert_eq!((world.one().led_by(), world.one().trusted), (None, 0));
+    world.ends(leader, 1, 9, 7);
+    (0..9).for_each(|_| world.look(Duration::from_secs(1)));
+    assert_eq!((world.one().led_by(), world.one().trusted), (Some(leader), 1));
 }
 
 #[test]
@@ -238,7 +294,8 @@ fn many_partitions_are_one_question_a_node_and_as_few_changes_as_may_be() {
     world.look(Duration::ZERO);
     assert!(world.asked.iter().all(|(_, ask)| ask.partitions.len() <= ASKED_MAX));
     let asked: usize = world.asked.iter().map(|(_, ask)| ask.partitions.len()).sum();
-    assert_eq!((world.asked.len(), asked), (2, 2 * led), "only about those without a leader");
+    let others = world.view.partitions.len() - led;
+    assert_eq!((world.asked.len(), asked), (4, 2 * led + others), "of the others only who leads");
     world.look(Duration::ZERO);
     assert_eq!(world.decided.len(), 2_048_usize.div_ceil(RULINGS_MAX));
     let gone = |one: &Partition| one.member(DiskId(1)).is_none() && one.leader != DiskId(1);

@@ -263,7 +263,12 @@ fn change() -> impl Strategy<Value = Change> {
     let disk = || (1_u128..6).prop_map(DiskId);
     let disks = move || prop::collection::vec(disk(), 0..3);
     let run = move || (disk(), (1_u64..4).prop_map(Boot));
-    let standing = prop_oneof![Just(Standing::Whole), Just(Standing::Tail), Just(Standing::Lost)];
+    let standing = prop::sample::select(vec![
+        Standing::Whole,
+        Standing::Tail,
+        Standing::Lost,
+        Standing::Unsure,
+    ]);
     let addition =
         (run(), standing).prop_map(|((disk, boot), standing)| Addition { disk, boot, standing });
     let ruling = (prop::option::of(disk()), disks(), disks(), disks(), disks());

@@ -145,9 +145,9 @@ fn plan(stored: &Stored, kept: &[String]) -> Result<(Remains, Vec<MetadataWrite>
 fn gone(view: &View, stay: &BTreeSet<DiskId>) -> BTreeMap<TopicName, usize> {
     let mut gone = BTreeMap::new();
     for partition in view.partitions.values() {
-        // A copy that does not count may lack what was acknowledged.
-        let whole = partition.in_sync.iter().filter(|member| member.is_electable());
-        if !whole.map(|member| member.disk).any(|member| stay.contains(&member)) {
+        // Other copies may lack what was acknowledged.
+        let holders = partition.in_sync.iter().filter(|member| member.holds_committed());
+        if !holders.map(|member| member.disk).any(|member| stay.contains(&member)) {
             *gone.entry(partition.topic.clone()).or_default() += 1;
         }
     }

@@ -200,7 +200,7 @@ fn summary(view: &View, held: &Held<'_>, topic: &topic::Topic) -> Summary {
 }
 
 fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionStatus>) -> Partition {
-    let is_lost = |one: &&metadata::Member| one.standing == metadata::Standing::Lost;
+    let is_lost = |one: &&metadata::Member| !one.counts();
     let names = |disks: &[DiskId]| disks.iter().map(|disk| node_name(view, *disk)).collect();
     Partition {
         partition: part.number,

@@ -11,13 +11,23 @@ use crate::trace::Log;
 
 /// What is printed while one seed runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shown {
+pub(super) enum Shown {
     /// Nothing
     None,
     /// Faults, starts, elections and what is decided
     Short,
-    /// Each input of each control machine and each shard, and each deed of each member
+    /// Each input of each machine, and what comes of it
     Full,
+}
+
+impl From<Shown> for Log {
+    fn from(shown: Shown) -> Self {
+        match shown {
+            Shown::None => Log::None,
+            Shown::Short => Log::Short,
+            Shown::Full => Log::Full,
+        }
+    }
 }
 
 /// Which one, if any.
@@ -75,12 +85,7 @@ impl Alone {
 
     /// What is printed while it runs.
     pub(super) fn log(&self) -> Log {
-        match self.log {
-            _ if self.hash => Log::None,
-            Shown::None => Log::None,
-            Shown::Short => Log::Short,
-            Shown::Full => Log::Full,
-        }
+        if self.hash { Log::None } else { self.log.into() }
     }
 
     /// Prints the hash of a run, where only that is wanted; says whether it is.

@@ -1,24 +1,14 @@
 //! `replay`: one run again, byte for byte.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::alone::Shown;
 use super::exit;
 use super::run::Profile;
 use super::summary::Summary;
 use crate::plan::{Plan, VERSION};
 use crate::trace::Log;
 use crate::world::{self, Watch};
-
-/// What is printed while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shown {
-    /// Nothing
-    None,
-    /// Faults, starts, and what the metadata decides
-    Short,
-    /// Each input and each effect of each machine
-    Full,
-}
 
 #[derive(Args)]
 pub(super) struct Replay {
@@ -59,12 +49,7 @@ impl Replay {
             Ok(planted) => planted,
             Err(code) => return code,
         };
-        let log = match self.log {
-            _ if self.hash => Log::None,
-            Shown::None => Log::None,
-            Shown::Short => Log::Short,
-            Shown::Full => Log::Full,
-        };
+        let log = if self.hash { Log::None } else { self.log.into() };
         let run = |plan: &Plan, watch| {
             world::apart(|| {
                 #[cfg(zoo)]

@@ -276,10 +276,12 @@ impl Replication {
         if !fresh.is_empty() {
             self.store(Store::of(partition), fresh, scene);
         }
-        let known = scene.view.partitions.get(&partition);
-        let is_early = known.is_some_and(|one| one.config.durability == Durability::Replicated);
+        let is_early = || {
+            let known = scene.view.partitions.get(&partition);
+            known.is_some_and(|one| one.config.durability == Durability::Replicated)
+        };
         if let Part::Follower(follower) = &self.part
-            && (is_answered || is_early && !is_empty || planted(Bug::ReplicaAnsweredEarly))
+            && (is_answered || !is_empty && is_early() || planted(Bug::ReplicaAnsweredEarly))
         {
             let message = holds(follower, false, scene.replica);
             scene.duties.push(Duty::Send { partition, to: from, message });

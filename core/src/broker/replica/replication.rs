@@ -186,7 +186,7 @@ impl Replication {
         let epoch = replica.epoch_at(last).unwrap_or_default();
         if replica.is_filling() {
             // What its log ends with says nothing of what it holds.
-            return LogEnd::default();
+            return LogEnd { damaged: true, ..LogEnd::default() };
         }
         let is_apart = match &self.part {
             Part::None | Part::Leader(_) => false,

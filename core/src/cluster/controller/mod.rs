@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use failover::{
-    ASKED_MAX, BALANCE_AFTER, BALANCE_INTERVAL, COMPLAINTS_MAX, Failover, LOG_ENDS_WAIT, MOVES_MAX,
-    REPLACE_AFTER, Remedy, SLOW_ELECTION_INTERVAL, SLOW_REST,
+    ASKED_MAX, BALANCE_AFTER, BALANCE_INTERVAL, COMPLAINTS_MAX, Failover, LOG_ENDS_WAIT,
+    LOG_ENDS_WAIT_MAX, MOVES_MAX, REPLACE_AFTER, Remedy, SLOW_ELECTION_INTERVAL, SLOW_REST,
 };
 pub use joining::JOINS_MAX;
 pub(super) use joining::{Asker, Outcome, already, is_registered};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::View;
 use super::change::{ADJUSTMENTS_MAX, Addition, Adjustment, RULINGS_MAX, Ruling};
-use super::{Node, View};
 use crate::cluster::placement::OWNERS_MAX;
 use crate::cluster::topic::TopicConfig;
 use crate::ids::{Boot, ChangeIndex, DiskId, Epoch, PartitionId, TopicName};
@@ -34,6 +34,10 @@ pub enum Standing {
     /// It does not hold what it acknowledged, and stays because too few would be left: it counts
     /// as one that does not answer, and does not lead.
     Lost,
+    /// Its run has ended without order: it holds what it had synced, and so all that is committed,
+    /// and may lack what it acknowledged before. It counts as one that does not answer, and leads
+    /// on trust, where nobody is whole.
+    Unsure,
 }
 
 /// A member of an in-sync set.
@@ -56,6 +60,18 @@ impl Member {
     #[must_use]
     pub fn is_electable(&self) -> bool {
         self.standing == Standing::Whole
+    }
+
+    /// Whether commits wait for what it syncs, and removals leave it.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        matches!(self.standing, Standing::Whole | Standing::Tail)
+    }
+
+    /// Whether all that is committed and retained is on its disk, if that is as it was written.
+    #[must_use]
+    pub fn holds_committed(&self) -> bool {
+        matches!(self.standing, Standing::Whole | Standing::Unsure)
     }
 }
 
@@ -139,8 +155,7 @@ impl View {
     /// acknowledged before.
     #[must_use]
     pub fn is_live(&self, member: &Member) -> bool {
-        let up = |node: &Arc<Node>| node.down.is_none();
-        member.standing != Standing::Lost && self.nodes.get(&member.disk).is_some_and(up)
+        member.counts() && self.is_up(member.disk)
     }
 
     /// Whether a set may be what is left after a removal: it has enough live members, and one of
@@ -152,11 +167,12 @@ impl View {
         is_large && live().any(Member::is_electable)
     }
 
-    /// Whether a partition that acknowledges what is not synced has lost all who held it for sure:
-    /// whoever holds the most of those who are left may be taken on trust.
+    /// Whether a partition that acknowledges what is not synced has nobody left who holds that for
+    /// sure, but somebody who holds what is committed: one may be taken on trust.
     #[must_use]
     pub fn is_forsaken(&self, partition: &Partition) -> bool {
-        partition.early && !partition.in_sync.iter().any(Member::is_electable)
+        let members = || partition.in_sync.iter();
+        !members().any(Member::is_electable) && members().any(Member::holds_committed)
     }
 
     /// Whether a node is registered and not known to be down.
@@ -336,16 +352,18 @@ impl View {
 
     /// A run of a node begins: the reign of its former run ends over every partition that it led,
     /// and what was proposed for that run is decided. Where a former run has not ended in order, it
-    /// may have received what its disk does not hold: it does not count any more where that was
-    /// acknowledged.
+    /// may have received what its disk does not hold: where that was acknowledged it is marked as
+    /// one that does not hold everything. It leaves the set when somebody who stays is heard, and
+    /// not before: all the others may be gone, and their disks with them.
     pub(super) fn begin_run(&mut self, disk: DiskId, clean: bool) {
         let held: Vec<Partition> = self.held_by(disk).map(|held| Partition::clone(held)).collect();
         for mut next in held {
             if next.leader == disk {
                 next.epoch = next.epoch.next();
             }
-            if next.early && !clean && !planted(Bug::UncleanRunCounts) {
-                self.exclude(&mut next, disk);
+            let was_whole = next.member(disk).is_some_and(|member| member.is_electable());
+            if was_whole && next.early && !clean && !planted(Bug::UncleanRunCounts) {
+                next.mark(disk, Standing::Unsure);
             }
             self.put(next);
         }

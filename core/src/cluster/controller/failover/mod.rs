@@ -22,8 +22,11 @@ use crate::cluster::placement::Candidates;
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{Time, WallTime};
 
-/// How long the answers to a question are waited for.
+/// How long the answers to a question are waited for: twice as long after each that was not
+/// answered by all, so that who is far away is heard too.
 pub const LOG_ENDS_WAIT: Duration = Duration::from_millis(100);
+/// How long they are waited for at most.
+pub const LOG_ENDS_WAIT_MAX: Duration = Duration::from_millis(400);
 /// How many partitions one message asks about at most.
 pub const ASKED_MAX: usize = 1_000;
 /// How often a partition gets another leader, at most, because a member is slow.
@@ -62,7 +65,7 @@ type Ends = BTreeMap<DiskId, LogEnd>;
 struct Round {
     number: u64,
     until: Time,
-    /// The partitions that it is about.
+    /// The partitions that it is about because they need a leader.
     about: BTreeSet<PartitionId>,
     /// Who was asked about what and has not answered.
     awaited: BTreeSet<(DiskId, PartitionId)>,
@@ -105,6 +108,8 @@ pub struct Failover {
     decided: BTreeMap<PartitionId, (u64, Time)>,
     round: Option<Round>,
     asked: u64,
+    /// How often in a row somebody has not answered in time.
+    unanswered: u32,
     /// Evens out what nodes have to do.
     balance: Balance,
     /// What that wants, until it is decided.
@@ -171,6 +176,8 @@ impl Failover {
                 self.round = Some(round);
             }
             Some(round) => {
+                let is_answered = round.awaited.is_empty();
+                self.unanswered = if is_answered { 0 } else { self.unanswered.saturating_add(1) };
                 if let Some(again) = self.ask_again(&round, now, out) {
                     self.round = Some(again);
                 } else {
@@ -252,22 +259,31 @@ impl Failover {
         Wish { complainer, ..wish }
     }
 
-    /// Asks whoever may lead a partition that needs a leader; `false` where nobody is to be asked.
+    /// Asks whoever may lead a partition that needs a leader, and the leaders of those of which
+    /// somebody is to leave the set; `false` where nobody is to be asked.
     fn ask(&mut self, view: &View, now: Time, out: &mut Vec<Remedy>) -> bool {
         if self.scope.is_empty() {
             return false;
         }
         let (judge, places) = (self.judge(view), Candidates::of(view));
-        let mut awaited = BTreeSet::new();
+        let (mut awaited, mut about) = (BTreeSet::new(), BTreeSet::new());
         for partition in self.scope.iter().filter_map(|id| view.partitions.get(id)) {
             let waits =
                 self.decided.get(&partition.id).is_some_and(|(by, _)| *by >= partition.version);
             let kept = judge.kept(partition, &places);
-            if !waits && judge.elects(partition, &self.wish(partition), &kept) {
+            if waits {
+                continue;
+            }
+            if judge.elects(partition, &self.wish(partition), &kept) {
                 awaited.extend(judge.candidates(partition).map(|disk| (disk, partition.id)));
+                about.insert(partition.id);
+            } else if judge.thins(partition, &kept) {
+                awaited.insert((partition.leader, partition.id));
             }
         }
-        self.put_question(awaited, BTreeMap::new(), now, out)
+        let is_put = self.put_question(awaited, BTreeMap::new(), now, out);
+        self.round.as_mut().into_iter().for_each(|round| round.about.append(&mut about));
+        is_put
     }
 
     fn put_question(
@@ -281,7 +297,8 @@ impl Failover {
             return false;
         }
         self.asked += 1;
-        let (number, until) = (self.asked, now + LOG_ENDS_WAIT);
+        let wait = LOG_ENDS_WAIT * 2_u32.pow(self.unanswered.min(4));
+        let (number, until) = (self.asked, now + wait.min(LOG_ENDS_WAIT_MAX));
         let mut by_node: BTreeMap<DiskId, Vec<PartitionId>> = BTreeMap::new();
         for &(disk, partition) in &awaited {
             by_node.entry(disk).or_default().push(partition);
@@ -292,8 +309,7 @@ impl Failover {
                 out.push(Remedy::Ask { to, ask });
             }
         }
-        let about = awaited.iter().map(|(_, partition)| *partition).collect();
-        self.round = Some(Round { number, until, about, awaited, ends: BTreeMap::new(), known });
+        self.round = Some(Round { number, until, awaited, known, ..Round::default() });
         true
     }
 
@@ -348,6 +364,7 @@ impl Failover {
         let mut rulings = Vec::new();
         let mut places = Candidates::of(view);
         let none = Ends::new();
+        let mut again = BTreeSet::new();
         for id in std::mem::take(&mut self.scope) {
             let Some(partition) = view.partitions.get(&id) else { continue };
             let (wish, judge) = (self.wish(partition), self.judge(view));
@@ -360,6 +377,12 @@ impl Failover {
                 continue;
             }
             let ends = round.ends.get(&id).unwrap_or(&none);
+            let leader = partition.leader;
+            let is_asked = ends.contains_key(&leader) || round.awaited.contains(&(leader, id));
+            if !elects && !is_asked && judge.thins(partition, &kept) {
+                again.insert(id);
+                continue;
+            }
             let ruling = judge.rule(partition, &wish, &kept, ends, time, &mut places);
             if let Some(by) = wish.complainer {
                 self.elected.insert(id, now);
@@ -379,6 +402,7 @@ impl Failover {
             }
         }
         self.wishes.clear();
+        self.scope = again;
         self.put(rulings, time, out);
     }
 

@@ -59,16 +59,19 @@ impl Judge<'_> {
     }
 
     /// Who may be taken on trust, when every member of the set that is not gone for ever has said
-    /// what it holds: whoever holds the most of all who have said so, if it runs.
+    /// what it holds, and the log verifies of one that has synced all that is committed, which then
+    /// is in every greater log too. The choice is the greatest, if its node runs.
     fn most_trusted(&self, partition: &Partition, ends: &Ends) -> Option<DiskId> {
         let mut there = partition.members().filter(|disk| self.view.nodes.contains_key(disk));
-        if !there.all(|disk| ends.contains_key(&disk)) {
+        let is_whole = |one: &Member| ends.get(&one.disk).is_some_and(|end| !end.damaged);
+        let mut holders = partition.in_sync.iter().filter(|one| one.holds_committed());
+        if !there.all(|disk| ends.contains_key(&disk)) || !holders.any(is_whole) {
             return None;
         }
-        let most = ends.iter().max_by_key(|(disk, end)| {
-            (!end.damaged, end.epoch, end.last, std::cmp::Reverse(**disk))
-        });
-        let most = most.map(|(disk, _)| *disk);
+        let whole = ends.iter().filter(|(_, end)| !end.damaged);
+        let most = whole
+            .max_by_key(|(disk, end)| (end.epoch, end.last, std::cmp::Reverse(**disk)))
+            .map(|(disk, _)| *disk);
         most.filter(|disk| partition.replicas.contains(disk) && self.view.is_up(*disk))
     }
 
@@ -124,6 +127,14 @@ impl Judge<'_> {
         self.must_elect(partition, wish) || wish.leader.is_some() || gives_way()
     }
 
+    /// Whether somebody is to leave the set, or to give its copy up, under the leader that there is.
+    pub(super) fn thins(&self, partition: &Partition, kept: &[DiskId]) -> bool {
+        let drops = || partition.replicas.iter().any(|disk| !kept.contains(disk));
+        self.is_led(partition)
+            && (self.suffices(partition, kept) && kept.contains(&partition.leader) && drops()
+                || !self.rid(partition, partition.leader).0.is_empty())
+    }
+
     /// What is decided now, where these are to keep their copies; `None` where everything may stay
     /// as it is.
     pub(super) fn rule(
@@ -146,7 +157,10 @@ impl Judge<'_> {
         let leads = leader.unwrap_or(partition.leader);
         let (mut removed, lost) = self.rid(partition, leads);
         let mut dropped = Vec::new();
-        if self.suffices(partition, kept) && kept.contains(&leads) {
+        if !ends.contains_key(&leads) {
+            // It may be gone too, and whoever would leave may be the last to hold everything.
+            removed.clear();
+        } else if self.suffices(partition, kept) && kept.contains(&leads) {
             let goes = |disk: &&DiskId| !kept.contains(disk) && !lost.contains(disk);
             dropped.extend(partition.replicas.iter().filter(goes));
             dropped.iter().for_each(|disk| places.give_up(*disk));
