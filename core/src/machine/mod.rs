@@ -296,7 +296,7 @@ pub enum DiskSpace {
 pub struct Unreadable {
     /// The partition.
     pub partition: PartitionId,
-    /// The entry.
+    /// The entry; 0 where the disk did not read, which says nothing of any.
     pub index: EntryIndex,
     /// What is wrong with it.
     pub reason: String,

@@ -144,8 +144,8 @@ impl Cluster {
         let tick = Duration::from_millis(50);
         for _ in 0..span.as_millis() / tick.as_millis() {
             (0..4).for_each(|_| self.flow());
-            let dead: Vec<usize> =
-                (0..self.nodes.len()).filter(|at| self.nodes[*at].run.is_none()).collect();
+            let all = 0..self.nodes.len();
+            let dead: Vec<usize> = all.filter(|at| self.nodes[*at].run.is_none()).collect();
             self.govern(&dead, tick, |_| true);
             for change in std::mem::take(&mut self.proposals) {
                 self.agree(&change);
@@ -556,6 +556,24 @@ fn what_is_behind_a_log_that_was_just_filled_is_compared() {
     assert_eq!(counts, Some(Member::whole(newcomer)), "and all laws hold");
     let logs = [next, at].map(|at| cluster.nodes[at].hard.log.clone());
     assert!(logs[1].iter().all(|(index, bytes)| logs[0].get(index) == Some(bytes)));
+}
+
+#[test]
+fn a_disk_that_does_not_read_once_is_asked_again() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.work(Duration::from_secs(1));
+    let leader = cluster.position(cluster.partition().leader);
+    let away = (leader + 1) % 3;
+    assert!((0..5).all(|_| cluster.publish(leader).is_some()));
+    cluster.crash(away, 0);
+    cluster.work(Duration::from_secs(5));
+    // Nothing is in its memory then.
+    cluster.crash(leader, usize::MAX);
+    [leader, away].into_iter().for_each(|at| cluster.restart(at));
+    cluster.failing_reads = 3;
+    cluster.work(Duration::from_secs(5));
+    assert_eq!((cluster.failing_reads, cluster.damaged.len()), (0, 0), "no entry is damaged");
+    assert!(cluster.partition().in_sync.iter().all(Member::is_electable));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use sprawl_core::cluster::message::{Complaint, LogEnds};
 use sprawl_core::cluster::metadata::*;
 use sprawl_core::cluster::topic::{Durability, TopicConfig};
 use sprawl_core::ids::*;
-use sprawl_core::machine::{Store, Time, WallTime};
+use sprawl_core::machine::{Store, Time, Unreadable, WallTime};
 
 use super::laws::Laws;
 use crate::world::registration;
@@ -114,6 +114,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) packets: Vec<Packet>,
     pub(crate) reads: Vec<Reading>,
+    /// So many reads from now on the disk does not do.
+    pub(crate) failing_reads: usize,
     pub(crate) proposals: Vec<Change>,
     /// The metadata, as they are agreed on.
     pub(crate) view: View,
@@ -138,6 +140,7 @@ impl Cluster {
             nodes: Vec::new(),
             packets: Vec::new(),
             reads: Vec::new(),
+            failing_reads: 0,
             proposals: Vec::new(),
             view: View::default(),
             laws: Laws::default(),
@@ -229,7 +232,14 @@ impl Cluster {
         let records = log.range(from.0..).take(2).map(|(_, bytes)| {
             Record::open(PARTITION, bytes.clone()).expect("the disk keeps what it has")
         });
-        let records = Ok(records.collect());
+        let (partition, index, reason) = (PARTITION, EntryIndex(0), "busy".to_owned());
+        let records = match self.failing_reads.checked_sub(1) {
+            Some(left) => {
+                self.failing_reads = left;
+                Err(Unreadable { partition, index, reason })
+            }
+            None => Ok(records.collect()),
+        };
         self.act(node, |replication, scene| replication.read_done((to, from), records, scene));
     }
 

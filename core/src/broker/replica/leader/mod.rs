@@ -349,7 +349,9 @@ impl Leader {
                 }
                 self.pump(to, scene);
             }
-            Err(damage) => self.finds_damage(damage, scene),
+            Err(damage) if damage.index > EntryIndex(0) => self.finds_damage(damage, scene),
+            // The disk did not read this time: it is asked again with whatever comes next.
+            Err(_) => {}
         }
     }
 
