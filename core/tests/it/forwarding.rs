@@ -9,6 +9,7 @@ use sprawl_core::broker::delivery::{AckToken, Delivered};
 use sprawl_core::broker::routing::{HOPS_MAX, Routed, wire};
 use sprawl_core::cluster::metadata::*;
 use sprawl_core::cluster::subscription::{Delivery, StartFrom};
+use sprawl_core::cluster::topic::TopicConfig;
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
 
@@ -437,6 +438,7 @@ proptest! {
 #[test]
 fn a_set_that_waits_for_a_dead_member_refuses_at_once_and_answers_repeats() {
     let mut nodes = three();
+    nodes.apart = true;
     nodes.agree(Change::Raise { level: REPLICATION_LEVEL });
     let stored = nodes.publish(3, "t1", "before");
     assert_eq!(published(nodes.answers.get(&stored)), Some((0, false)));
@@ -461,4 +463,39 @@ fn a_set_that_waits_for_a_dead_member_refuses_at_once_and_answers_repeats() {
     nodes.agree(Change::Revive { nodes: gone });
     let waits = nodes.publish(3, "t1", "new");
     assert!(!nodes.answers.contains_key(&waits));
+}
+
+/// A node leads no more while a message waits there for its commit.
+#[test]
+fn who_leads_next_has_the_publisher_answered() {
+    for is_heard in [true, false] {
+        let mut nodes = Nodes::new(3);
+        nodes.agree(Change::Raise { level: REPLICATION_LEVEL });
+        nodes.agree(Change::CreateTopic { name: name("t"), config: TopicConfig::default() });
+        let before = nodes.partition("t");
+        let [first, next, _] = before.replicas[..] else { panic!("three copies") };
+        let stored = nodes.publish(first.0, "t", "a");
+        assert_eq!(published(nodes.answers.get(&stored)), Some((0, false)));
+        nodes.apart = true;
+        let waits = nodes.publish(first.0, "t", "b");
+        if is_heard {
+            nodes.hear_once();
+        }
+        let (partition, epoch, version, leader) = (before.id, Epoch(1), 1, Some(next));
+        let [removed, lost, placed, dropped] = [const { Vec::new() }; 4];
+        let ruling = Ruling { partition, epoch, version, leader, removed, lost, placed, dropped };
+        nodes.agree(Change::Rule { rulings: vec![ruling] });
+        assert_eq!(nodes.partition("t").led_by(), Some(next));
+        assert!(!nodes.answers.contains_key(&waits), "{:?}", nodes.answers[&waits]);
+        nodes.apart = false;
+        nodes.pass(Duration::from_secs(1));
+        let answer = nodes.answers.get(&waits);
+        match is_heard {
+            true => assert_eq!(published(answer), Some((1, false))),
+            // Something else is in its place.
+            false => assert!(matches!(answer, Some(Response::Refused(Refused::NotReady)))),
+        }
+        let again = nodes.publish(first.0, "t", "b");
+        assert_eq!(published(nodes.answers.get(&again)), Some((1, is_heard)));
+    }
 }

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::Partition;
 use crate::broker::desk::{Desk, ReplyTo};
+use crate::broker::replica::message::Place;
 use crate::broker::replica::{DELAYED_MAX, Draft, Header, Known, Record, Submission, Terms};
 use crate::cluster::topic::Durability;
 use crate::ids::{EntryIndex, IdHash, Offset};
@@ -33,8 +34,9 @@ struct Publish {
 /// The publishes of a partition that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
-    /// First publishes of their ids, by the entries that they are, and so by deadline.
-    firsts: VecDeque<(EntryIndex, Publish)>,
+    /// First publishes of their ids, by the entries that they are, and so by deadline. They
+    /// outlast the reign in which they were appended: what the next leader commits is answered here.
+    firsts: VecDeque<(Place, Publish)>,
     /// Repeats, which answer with the first one's offset.
     repeats: BTreeMap<Offset, Vec<Publish>>,
     repeats_len: usize,
@@ -110,8 +112,10 @@ impl Partition {
                 desk.counters().published_bytes += draft.payload.len() as u64;
                 let (ttl, now) = (self.view.config.ttl, desk.cluster_time);
                 let record = self.replica.append_message(draft, id, &terms, ttl, now, room);
-                let Header { index, offset, .. } = *record.header();
-                self.publishes.firsts.push_back((index, Publish { reply, offset, deadline }));
+                let Header { index, epoch, offset, .. } = *record.header();
+                self.refuse_cut(index, desk);
+                let first = (Place { epoch, index }, Publish { reply, offset, deadline });
+                self.publishes.firsts.push_back(first);
                 Ok(Some(record))
             }
         }
@@ -177,14 +181,32 @@ impl Partition {
         }
     }
 
-    /// Entries up to this one are what an acknowledgement waits for.
+    /// Entries up to this one are what an acknowledgement waits for. Where another reign has put
+    /// something else in the place of one, that is stored nowhere.
     pub(super) fn answer_firsts(&mut self, to: EntryIndex, desk: &mut Desk<'_>) {
         let firsts = &mut self.publishes.firsts;
-        while let Some((_, first)) = firsts.pop_front_if(|(index, _)| *index <= to) {
-            desk.counters().published += 1;
-            let (partition, offset) = (self.view.number, first.offset);
-            let published = Response::Published { partition, offset, duplicate: false };
-            desk.answer(first.reply, published);
+        while let Some((place, first)) = firsts.pop_front_if(|(place, _)| place.index <= to) {
+            match self.replica.epoch_at(place.index) {
+                Some(epoch) if epoch == place.epoch => {
+                    desk.counters().published += 1;
+                    let (partition, offset) = (self.view.number, first.offset);
+                    let published = Response::Published { partition, offset, duplicate: false };
+                    desk.answer(first.reply, published);
+                }
+                Some(_) => desk.refuse(first.reply, Refused::NotReady),
+                None => {
+                    desk.counters().unknown += 1;
+                    desk.answer(first.reply, Response::Unknown);
+                }
+            }
+        }
+    }
+
+    /// Publishes of an earlier reign of which the entries were cut, because the log goes on here.
+    fn refuse_cut(&mut self, next: EntryIndex, desk: &mut Desk<'_>) {
+        let firsts = &mut self.publishes.firsts;
+        while let Some((_, first)) = firsts.pop_back_if(|(place, _)| place.index >= next) {
+            desk.refuse(first.reply, Refused::NotReady);
         }
     }
 
@@ -229,8 +251,16 @@ impl Publishes {
 
     /// Leaves all of them unknown: their partition is gone.
     pub(super) fn abandon(&mut self, desk: &mut Desk<'_>) {
-        let repeats = std::mem::take(&mut self.repeats).into_values().flatten();
-        for publish in self.firsts.drain(..).map(|(_, publish)| publish).chain(repeats) {
+        for (_, publish) in self.firsts.drain(..) {
+            desk.counters().unknown += 1;
+            desk.answer(publish.reply, Response::Unknown);
+        }
+        self.abandon_repeats(desk);
+    }
+
+    /// Leaves the repeats unknown: another node leads, and answers them.
+    pub(super) fn abandon_repeats(&mut self, desk: &mut Desk<'_>) {
+        for publish in std::mem::take(&mut self.repeats).into_values().flatten() {
             desk.counters().unknown += 1;
             desk.answer(publish.reply, Response::Unknown);
         }

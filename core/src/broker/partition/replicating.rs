@@ -190,6 +190,9 @@ impl Partition {
         if self.replication.leads() {
             self.apply(desk);
             self.answer_early(desk);
+        } else {
+            // What was appended here in an earlier reign, and the leader has committed.
+            self.answer_firsts(self.replica.commit(), desk);
         }
         // What fills a log was committed long ago, and is on its way to the disk.
         let commit = self.replica.commit().min(self.replica.persisted());
@@ -221,10 +224,10 @@ impl Partition {
         self.start_burials(desk);
     }
 
-    /// Another node leads, or nobody: what waited for a commit here has an unknown fate, and who
-    /// waited for messages asks elsewhere.
+    /// Another node leads, or nobody: what was appended here waits until that one has committed it
+    /// or something else in its place, and who waited for messages asks elsewhere.
     fn stop_leading(&mut self, desk: &mut Desk<'_>) {
-        self.publishes.abandon(desk);
+        self.publishes.abandon_repeats(desk);
         self.abandon_trims(desk);
         for fetch in std::mem::take(&mut self.fetches).into_values() {
             desk.refuse(fetch.reply, Refused::NotReady);

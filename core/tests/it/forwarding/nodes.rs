@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sprawl_core::broker::replica::message::ReplicaMessage;
 use sprawl_core::broker::replica::{Record, Submission, Terms};
 use sprawl_core::broker::routing::{Answer, CallFailed, wire};
 use sprawl_core::broker::{Shard, ShardOptions, ShardSeed};
-use sprawl_core::cluster::metadata::{Change, View};
+use sprawl_core::cluster::metadata::{Change, Partition, View};
 use sprawl_core::cluster::topic::TopicConfig;
 use sprawl_core::ids::*;
 use sprawl_core::machine::*;
-use sprawl_core::node::entry_shard;
+use sprawl_core::node::{entry_shard, shard_of};
 
 use crate::world::{draft, registration};
 
@@ -51,6 +52,10 @@ pub(super) struct Nodes {
     log: Vec<Change>,
     next: RequestId,
     pub(super) answers: BTreeMap<RequestId, Response>,
+    /// What replicas have said and others have not heard: from whom, to whom.
+    told: VecDeque<(DiskId, DiskId, (PartitionId, ReplicaMessage))>,
+    /// Replicas do not hear one another.
+    pub(super) apart: bool,
     /// Every call: from whom, to whom, after how many hops.
     pub(super) calls: Vec<(DiskId, DiskId, u8)>,
 }
@@ -88,8 +93,16 @@ impl Nodes {
             (DiskId(disk), member)
         };
         let members = (1..=count).map(member).collect();
-        let (log, answers, calls) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let mut nodes = Self { now, members, log, next: RequestId(0), answers, calls };
+        let mut nodes = Self {
+            now,
+            members,
+            log: Vec::new(),
+            next: RequestId(0),
+            answers: BTreeMap::new(),
+            told: VecDeque::new(),
+            apart: false,
+            calls: Vec::new(),
+        };
         nodes.agree(Change::Found { cluster: ClusterId(7) });
         for disk in 1..=count {
             nodes.agree(Change::Register(registration(DiskId(disk), Boot(1))));
@@ -184,8 +197,36 @@ impl Nodes {
         self.ask(disk, Request::Publish(message(topic, id)))
     }
 
-    /// Syncs every disk until nothing is left to sync.
+    /// Syncs every disk, and has replicas hear one another, until nothing is left.
     pub(super) fn run(&mut self) {
+        self.sync();
+        while !self.apart
+            && let Some((from, to, message)) = self.told.pop_front()
+        {
+            let (at, from) = (shard_of(message.0, SHARDS), (from, Boot(1)));
+            self.shard(to, at, ShardInput::Replicated { from, messages: vec![message] });
+            self.sync();
+        }
+    }
+
+    /// Replicas hear what has been said up to now, and nobody hears what they answer.
+    pub(super) fn hear_once(&mut self) {
+        for (from, to, message) in std::mem::take(&mut self.told) {
+            let (at, from) = (shard_of(message.0, SHARDS), (from, Boot(1)));
+            self.shard(to, at, ShardInput::Replicated { from, messages: vec![message] });
+        }
+        self.sync();
+        self.told.clear();
+    }
+
+    /// How the first partition of a topic stands, as the first node sees it.
+    pub(super) fn partition(&self, topic: &str) -> Partition {
+        let view = &self.members[&DiskId(1)].view;
+        Partition::clone(view.partition_number(&name(topic), 0).expect("it was made"))
+    }
+
+    /// Syncs every disk until nothing is left to sync.
+    fn sync(&mut self) {
         while let Some((disk, (at, store))) = self.members.iter_mut().find_map(|(disk, member)| {
             member.unsynced.pop_front().map(|unsynced| (*disk, unsynced))
         }) {
@@ -272,8 +313,10 @@ impl Nodes {
                 let door = entry_shard(&called.view, SHARDS, &ask.request);
                 self.shard(to, door, ShardInput::Asked { id, from: disk, ask });
             }
-            // What replicas say to one another is lost here.
-            ShardEffect::Report(_) | ShardEffect::Tell { .. } => {}
+            ShardEffect::Tell { to, partition, message, .. } => {
+                self.told.push_back((disk, to, (partition, message)));
+            }
+            ShardEffect::Report(_) => {}
             ShardEffect::Seek { .. } | ShardEffect::Scan { .. } => panic!("nobody seeks here"),
         }
     }
