@@ -24,7 +24,7 @@ pub(crate) fn run(folder: &Path, only: Option<usize>) -> anyhow::Result<()> {
          | HTTP, a request a batch | ratio | read back |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    for batch in [1, 16, 128, 1024] {
+    for batch in [1, 16, 32, 64, 128, 1024] {
         if only.is_some_and(|only| only != batch) {
             continue;
         }

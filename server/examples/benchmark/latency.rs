@@ -1,5 +1,6 @@
-//! Latency of durable publishes at half of what the node takes, in an open loop: each request is
-//! due at its moment, whether or not the node is behind, and its latency counts from that moment.
+//! Latency of durable publishes, and of their delivery, at half of what the node takes, in an open
+//! loop: each request is due at its moment, whether or not the node is behind, and its latency
+//! counts from that moment.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::Semaphore;
 
 use super::connection::Connection;
+use super::delivery::{PULL_WAIT, Subscribers};
 use super::load::{Load, Requests};
 use super::node::Node;
 use super::{SPAN, runtime};
@@ -20,7 +22,7 @@ const OPEN_SPAN: Duration = Duration::from_secs(15);
 /// How many connections publish.
 const CONNECTIONS: usize = 64;
 /// To how many decimal digits latencies are told apart.
-const DIGITS: u8 = 3;
+pub(crate) const DIGITS: u8 = 3;
 
 /// Prints the table of one node.
 pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
@@ -36,42 +38,74 @@ pub(crate) fn table<T>(
     start: impl Fn(&str) -> anyhow::Result<(T, Vec<String>)>,
 ) -> anyhow::Result<()> {
     println!(
-        "| messages a request | peak, msg/s | asked, msg/s | p50, ms | p99 | p99.9 | longest \
-         | share of the time behind |"
+        "| messages a request | peak, msg/s | asked, msg/s | subscribed | stored: p50, ms | p99 \
+         | p99.9 | longest | delivered: p50, ms | p99 | p99.9 | longest | behind |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 16] {
         let (_running, addresses) = start(&format!("latency-{batch}"))?;
         let load = Load::of(CONNECTIONS, batch);
-        let (peak, found) = runtime()?.block_on(async {
-            let peak = load.publish_among(&addresses, SPAN).await?;
+        let runtime = runtime()?;
+        for is_subscribed in [false, true] {
+            let peak = runtime.block_on(peak(&addresses, load, is_subscribed))?;
             eprintln!("{peak:.0} msg/s at most; half of that for {} s", OPEN_SPAN.as_secs());
-            anyhow::Ok((peak, open(&addresses, load, peak / 2.0).await?))
-        })?;
-        let millis = |share: f64| found.latencies.value_at_quantile(share) as f64 / 1e3;
-        println!(
-            "| {batch} | {peak:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.3} |",
-            peak / 2.0,
-            millis(0.5),
-            millis(0.99),
-            millis(0.999),
-            found.latencies.max() as f64 / 1e3,
-            found.behind,
-        );
+            let rate = peak / 2.0;
+            let found = runtime.block_on(open(&addresses, load, rate, is_subscribed))?;
+            let stored = percentiles(&found.stored);
+            let delivered = found.delivered.as_ref().map_or("| – | – | – | –".into(), percentiles);
+            let subscribed = if is_subscribed { "yes" } else { "no" };
+            let behind = found.behind;
+            println!(
+                "| {batch} | {peak:.0} | {rate:.0} | {subscribed} {stored} {delivered} \
+                 | {behind:.3} |"
+            );
+        }
     }
     Ok(())
+}
+
+/// Messages a second that are published, and, where somebody subscribes, received as well.
+async fn peak(addresses: &[String], load: Load, is_subscribed: bool) -> anyhow::Result<f64> {
+    if !is_subscribed {
+        return load.publish_among(addresses, SPAN).await;
+    }
+    let subscribers = Subscribers::start(addresses).await?;
+    let load = Load { first: 3_000, ..load };
+    let began = Instant::now();
+    let published = load.publish_among(addresses, SPAN).await? * began.elapsed().as_secs_f64();
+    subscribers.finish().await?;
+    // They wait for one more message before they end.
+    Ok(published / (began.elapsed() - PULL_WAIT).as_secs_f64())
+}
+
+fn percentiles(latencies: &Histogram<u64>) -> String {
+    let shares = [0.5, 0.99, 0.999, 1.0].map(|share| latencies.value_at_quantile(share));
+    shares.map(|micros| format!("| {:.2}", micros as f64 / 1e3)).join(" ")
 }
 
 /// What the open loop found.
 struct Found {
     /// In microseconds, from when a request was due to its answer.
-    latencies: Histogram<u64>,
+    stored: Histogram<u64>,
+    /// In microseconds, from when a message was due until a subscriber had it, if there are any.
+    delivered: Option<Histogram<u64>>,
     /// Which share of the requests was due when no connection was free.
     behind: f64,
 }
 
 /// Publishes at this rate.
-async fn open(addresses: &[String], load: Load, rate: f64) -> anyhow::Result<Found> {
+async fn open(
+    addresses: &[String],
+    load: Load,
+    rate: f64,
+    is_subscribed: bool,
+) -> anyhow::Result<Found> {
+    let subscribers = match is_subscribed {
+        true => Some(Arc::new(Subscribers::start(addresses).await?)),
+        false => None,
+    };
+    // These ids are not those of the closed loop, nor of the other open one.
+    let load = Load { first: if is_subscribed { 2_000 } else { 1_000 }, ..load };
     let interval = Duration::from_secs_f64(load.batch as f64 / rate);
     let turns = (OPEN_SPAN.as_secs_f64() / interval.as_secs_f64()) as u64;
     let began = Instant::now();
@@ -81,13 +115,12 @@ async fn open(addresses: &[String], load: Load, rate: f64) -> anyhow::Result<Fou
     for writer in 0..load.connections {
         let address = addresses[writer % addresses.len()].clone();
         let (next, due) = (next.clone(), due.clone());
-        let behind = behind.clone();
+        let (behind, subscribers) = (behind.clone(), subscribers.clone());
         writers.push(tokio::spawn(async move {
             let mut connection = Connection::open(&address).await?;
-            // These ids are not those of the closed loop.
-            let mut requests = Requests::of(load, writer + 1_000);
+            let mut requests = Requests::of(load, writer);
             let mut latencies = Histogram::<u64>::new(DIGITS)?;
-            loop {
+            for number in 0.. {
                 // The request is written before it is due, so that writing it costs no latency.
                 let request = requests.following();
                 if due.available_permits() > 0 {
@@ -96,20 +129,28 @@ async fn open(addresses: &[String], load: Load, rate: f64) -> anyhow::Result<Fou
                 due.acquire().await?.forget();
                 let turn = next.fetch_add(1, Ordering::Relaxed);
                 if turn >= turns {
-                    return anyhow::Ok(latencies);
+                    break;
                 }
                 let moment = began + interval.mul_f64(turn as f64);
+                if let Some(subscribers) = &subscribers {
+                    subscribers.expect((load.first + writer, number), moment);
+                }
                 connection.exchange(&request).await?;
                 latencies.record(moment.elapsed().as_micros() as u64)?;
             }
+            anyhow::Ok(latencies)
         }));
     }
-    let mut latencies = Histogram::<u64>::new(DIGITS)?;
+    let mut stored = Histogram::<u64>::new(DIGITS)?;
     for writer in writers {
-        latencies.add(writer.await??).map_err(|error| anyhow!("{error}"))?;
+        stored.add(writer.await??).map_err(|error| anyhow!("{error}"))?;
     }
+    let delivered = match subscribers.and_then(Arc::into_inner) {
+        Some(subscribers) => Some(subscribers.finish().await?),
+        None => None,
+    };
     let behind = behind.load(Ordering::Relaxed) as f64 / turns as f64;
-    Ok(Found { latencies, behind })
+    Ok(Found { stored, delivered, behind })
 }
 
 /// A permit for each turn, given when it is due by a thread of its own: the runtime's timers round

@@ -23,6 +23,8 @@ pub(crate) struct Load {
     pub(crate) bytes: usize,
     pub(crate) topics: Topics,
     pub(crate) form: Form,
+    /// The number of its first writer: loads of other numbers have other ids.
+    pub(crate) first: usize,
 }
 
 /// Where the messages of a load go.
@@ -47,7 +49,7 @@ impl Load {
     /// Messages of 1 KiB as JSON, over few topics.
     pub(crate) fn of(connections: usize, batch: usize) -> Self {
         let (topics, form) = (Topics::ByConnection(TOPICS), Form::Json);
-        Self { connections, batch, bytes: PAYLOAD_BYTES, topics, form }
+        Self { connections, batch, bytes: PAYLOAD_BYTES, topics, form, first: 0 }
     }
 
     /// Messages per second that are stored; any refusal is an error.
@@ -100,7 +102,7 @@ impl Requests {
 
     /// The next request.
     pub(crate) fn following(&mut self) -> Vec<u8> {
-        let (writer, number) = (self.writer, self.number);
+        let (writer, number) = (self.load.first + self.writer, self.number);
         self.number += 1;
         if let Form::Raw = self.load.form {
             let path = format!("/topics/topic-{}/messages", self.topic(0));

@@ -14,6 +14,8 @@ mod connection;
 #[cfg(not(madsim))]
 mod delays;
 #[cfg(not(madsim))]
+mod delivery;
+#[cfg(not(madsim))]
 mod idle;
 #[cfg(not(madsim))]
 mod jetstream;
