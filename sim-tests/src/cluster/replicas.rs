@@ -92,6 +92,7 @@ impl Replicas {
         for (&partition, &committed) in &self.lock().committed {
             let known = view.partitions.get(&partition);
             let counts = known.and_then(|partition| partition.member(disk));
+            // Who is unsure holds it as well.
             let counts = counts.is_some_and(|member| member.standing != Standing::Lost);
             let end = machine.log_end(partition).unwrap_or_default();
             if counts && end < committed {

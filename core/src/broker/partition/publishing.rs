@@ -34,8 +34,8 @@ struct Publish {
 /// The publishes of a partition that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
-    /// First publishes of their ids, by the entries that they are, and so by deadline. They
-    /// outlast the reign in which they were appended: what the next leader commits is answered here.
+    /// First publishes of their ids, by the entries that they are, and so by deadline. They outlast
+    /// the reign in which they were appended: what the next leader commits is answered here.
     firsts: VecDeque<(Place, Publish)>,
     /// Repeats, which answer with the first one's offset.
     repeats: BTreeMap<Offset, Vec<Publish>>,

@@ -127,7 +127,7 @@ impl Control {
         self.replicas.damaged.retain(|(partition, member), (epoch, _)| {
             let known = view.partitions.get(partition).filter(|known| known.epoch <= *epoch);
             let member = known.and_then(|known| known.member(*member));
-            member.is_some_and(|member| member.is_electable())
+            member.is_some_and(|member| member.holds_committed())
         });
         let mut due = Vec::new();
         for (&(partition, member), (epoch, at)) in &mut self.replicas.damaged {

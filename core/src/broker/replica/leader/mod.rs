@@ -123,7 +123,7 @@ impl Leader {
             // Whatever was proposed by an older version is in this set, or will never be agreed on.
             self.version = partition.version;
             self.agreed = partition.members().collect();
-            let whole = partition.in_sync.iter().filter(|member| member.is_electable());
+            let whole = partition.in_sync.iter().filter(|member| member.holds_committed());
             self.whole = whole.map(|member| member.disk).collect();
             self.proposed.clear();
             self.propose_at = scene.now;

@@ -411,7 +411,7 @@ impl Failover {
     fn forget(&mut self, view: &View) {
         let is_member = |&(partition, disk): &(PartitionId, DiskId)| {
             let partition = view.partitions.get(&partition);
-            partition.is_some_and(|one| one.member(disk).is_some_and(|one| one.is_electable()))
+            partition.is_some_and(|one| one.member(disk).is_some_and(|one| one.holds_committed()))
         };
         self.damaged.retain(is_member);
         self.complaints.retain(|id, complaint| {

@@ -127,7 +127,7 @@ impl Judge<'_> {
         self.must_elect(partition, wish) || wish.leader.is_some() || gives_way()
     }
 
-    /// Whether somebody is to leave the set, or to give its copy up, under the leader that there is.
+    /// Whether somebody is to leave the set, or to give a copy up, under the leader that there is.
     pub(super) fn thins(&self, partition: &Partition, kept: &[DiskId]) -> bool {
         let drops = || partition.replicas.iter().any(|disk| !kept.contains(disk));
         self.is_led(partition)
@@ -235,7 +235,9 @@ impl Judge<'_> {
 
     /// Who is taken out of the set, and who is marked because that cannot be.
     fn rid(&self, partition: &Partition, leader: DiskId) -> (Vec<DiskId>, Vec<DiskId>) {
-        let is_damaged = |one: &Member| one.is_electable() && !self.is_whole(partition, one);
+        let is_damaged = |one: &Member| {
+            one.holds_committed() && self.damaged.contains(&(partition.id, one.disk))
+        };
         let is_dead = |one: &Member| !self.view.is_live(one);
         let those = |which: &dyn Fn(&Member) -> bool| {
             let those = partition.in_sync.iter().filter(|one| which(one) && one.disk != leader);
