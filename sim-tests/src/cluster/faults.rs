@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use sprawl_core::cluster::metadata::Leaving;
-use sprawl_core::ids::PartitionId;
+use sprawl_core::ids::{DiskId, PartitionId};
 use sprawl_core::machine::ControlRequest;
 
 use super::machine::{Machine, Standing, ip};
@@ -177,13 +177,16 @@ impl World {
     }
 
     /// Whether somebody else holds all that was committed to a partition on a disk as it was
-    /// written.
+    /// written, and is not to leave: a ruling under way may take it out of the set.
     fn is_held_beside(&self, partition: PartitionId, machine: usize) -> bool {
         let view = self.watch.newest();
         let Some(known) = view.partitions.get(&partition) else { return true };
         let holds = |other: &Machine| {
             let node = self.watch.member(other.number).filter(|id| !self.destroyed.contains(id));
-            let member = node.and_then(|node| known.member(view.disk_of(node)?));
+            let stays =
+                |disk: &DiskId| view.nodes.get(disk).is_some_and(|one| one.leaving.is_none());
+            let disk = node.and_then(|node| view.disk_of(node)).filter(stays);
+            let member = disk.and_then(|disk| known.member(disk));
             other.number != machine
                 && other.standing() != Standing::Gone
                 && !self.watch.has_flipped(other.number, partition)
