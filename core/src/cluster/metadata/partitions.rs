@@ -62,7 +62,7 @@ impl Member {
         self.standing == Standing::Whole
     }
 
-    /// Whether commits wait for what it syncs, and removals leave it.
+    /// Whether it is one that acknowledges, as long as its node runs.
     #[must_use]
     pub fn counts(&self) -> bool {
         matches!(self.standing, Standing::Whole | Standing::Tail)
@@ -352,9 +352,9 @@ impl View {
 
     /// A run of a node begins: the reign of its former run ends over every partition that it led,
     /// and what was proposed for that run is decided. Where a former run has not ended in order, it
-    /// may have received what its disk does not hold: where that was acknowledged it is marked as
-    /// one that does not hold everything. It leaves the set when somebody who stays is heard, and
-    /// not before: all the others may be gone, and their disks with them.
+    /// may have received what its disk does not hold: where that was acknowledged it is unsure
+    /// from now on. It leaves the set when somebody who stays is heard, and not before: all the
+    /// others may be gone, and their disks with them.
     pub(super) fn begin_run(&mut self, disk: DiskId, clean: bool) {
         let held: Vec<Partition> = self.held_by(disk).map(|held| Partition::clone(held)).collect();
         for mut next in held {
