@@ -42,6 +42,8 @@ pub enum Bug {
     FollowersNotAwaited,
     /// A follower that was given the state counts before it has the messages that are retained.
     RetainedNotCopied,
+    /// A member that lacks what is older than its state may lead.
+    TailMayLead,
     /// A leader that cannot read an entry tells only whoever asked for it.
     DamageKeptToItself,
     /// A copy that is moved counts before it holds anything.

@@ -400,7 +400,7 @@ fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
         // bound of its own.
         waiting_bytes: (budget.waiting_bytes / shards)
             .max(WAITING_BYTES_MIN.min(budget.waiting_bytes)),
-        checkpoint_entries: budget.checkpoint_entries,
+        ..budget
     }
 }
 

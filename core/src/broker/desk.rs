@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::delivery::{Burial, Moment};
 use super::partition::{Fetch, Pulling};
-use super::replica::{Duty, Images, Record, Submission};
+use super::replica::{
+    APPEND_BYTES_MAX, Duty, IN_FLIGHT_BYTES_MAX, Images, Record, Submission, Thresholds,
+};
 use crate::cluster::ClusterClock;
 use crate::cluster::metadata::View;
 use crate::ids::{
@@ -29,6 +31,18 @@ pub struct ShardOptions {
     pub waiting_bytes: usize,
     /// After how many committed entries a partition's state is stored with the next ones.
     pub checkpoint_entries: u64,
+    /// From how many retained bytes on a new copy of a partition is given the state and what
+    /// follows it, and what is older behind that.
+    pub newest_first_bytes: u64,
+    /// How many bytes of what is older such a copy asks for at a time.
+    pub older_bytes: u32,
+}
+
+impl ShardOptions {
+    pub(super) fn thresholds(&self) -> Thresholds {
+        let Self { checkpoint_entries, newest_first_bytes, older_bytes, .. } = *self;
+        Thresholds { checkpoint_entries, newest_first_bytes, older_bytes }
+    }
 }
 
 impl Default for ShardOptions {
@@ -38,6 +52,8 @@ impl Default for ShardOptions {
             in_flight_bytes: 64 << 20,
             waiting_bytes: 128 << 20,
             checkpoint_entries: 4_096,
+            newest_first_bytes: IN_FLIGHT_BYTES_MAX as u64,
+            older_bytes: APPEND_BYTES_MAX as u32,
         }
     }
 }
@@ -120,7 +136,7 @@ pub(crate) struct Bench {
     /// read is done. Each of them becomes a cursor, and so there are no more than of those.
     pub(crate) put_off: BTreeSet<(PartitionId, SubscriptionId)>,
     /// What is to be read for followers, when too much is being read: at most once for each.
-    put_off_scans: BTreeMap<(PartitionId, DiskId), (EntryIndex, usize)>,
+    put_off_scans: BTreeMap<(PartitionId, DiskId, bool), (EntryIndex, usize)>,
     /// What a replication wants done, while it is asked.
     pub(crate) duties: Vec<Duty>,
     /// The images that its partitions send and collect.
@@ -205,19 +221,21 @@ impl Desk<'_> {
         Ok(self.bench.next_read)
     }
 
-    /// Has entries read for a follower, now or as soon as a read is done.
+    /// Has entries read for a follower, now or as soon as a read is done. Those that are older than
+    /// its state come beside the others.
     pub(crate) fn scan(
         &mut self,
-        (partition, to): (PartitionId, DiskId),
+        place: (PartitionId, DiskId, bool),
         from: EntryIndex,
         bytes_max: usize,
     ) {
+        let (partition, to, _) = place;
         match self.read(partition, Reading::Entries { to, from }) {
             Ok(read) => {
                 self.effects.push(ShardEffect::Scan { read, partition, from, bytes_max });
             }
             Err(_) => {
-                self.bench.put_off_scans.insert((partition, to), (from, bytes_max));
+                self.bench.put_off_scans.insert(place, (from, bytes_max));
             }
         }
     }

@@ -220,10 +220,10 @@ impl Shard {
         self.partitions.entry(id).or_insert_with(|| {
             let empty = || (Replica::empty(id), Epoch(0));
             let (replica, accepted) = self.recovered.remove(&id).unwrap_or_else(empty);
-            let checkpoint_entries = self.bench.options.checkpoint_entries;
+            let thresholds = self.bench.options.thresholds();
             self.births += 1;
             let first = self.births * STORES_EACH;
-            let replication = Replication::new(node, &replica, accepted, checkpoint_entries, first);
+            let replication = Replication::new(node, &replica, accepted, thresholds, first);
             Box::new(Partition::new(partition.clone(), replica, replication))
         });
         let view = self.view.clone();

@@ -444,8 +444,9 @@ fn a_set_that_waits_for_a_dead_member_refuses_at_once_and_answers_repeats() {
     assert_eq!(published(nodes.answers.get(&stored)), Some((0, false)));
     let (partition, epoch, by) = (PartitionId(1), Epoch(1), (DiskId(1), Boot(1)));
     let nothing = |version| {
-        let (leader, removed, lost, placed, dropped) = (None, vec![], vec![], vec![], vec![]);
-        Ruling { partition, epoch, version, leader, removed, lost, placed, dropped }
+        let [filled, removed, lost, placed, dropped] = [const { Vec::new() }; 5];
+        let leader = None;
+        Ruling { partition, epoch, version, leader, filled, removed, lost, placed, dropped }
     };
     nodes.agree(Change::Rule { rulings: vec![Ruling { placed: vec![DiskId(2)], ..nothing(1) }] });
     let added = vec![Addition { disk: DiskId(2), boot: Boot(1), standing: Standing::Whole }];
@@ -482,8 +483,9 @@ fn who_leads_next_has_the_publisher_answered() {
             nodes.hear_once();
         }
         let (partition, epoch, version, leader) = (before.id, Epoch(1), 1, Some(next));
-        let [removed, lost, placed, dropped] = [const { Vec::new() }; 4];
-        let ruling = Ruling { partition, epoch, version, leader, removed, lost, placed, dropped };
+        let [filled, removed, lost, placed, dropped] = [const { Vec::new() }; 5];
+        let ruling =
+            Ruling { partition, epoch, version, leader, filled, removed, lost, placed, dropped };
         nodes.agree(Change::Rule { rulings: vec![ruling] });
         assert_eq!(nodes.partition("t").led_by(), Some(next));
         assert!(!nodes.answers.contains_key(&waits), "{:?}", nodes.answers[&waits]);

@@ -98,6 +98,7 @@ fn ruling() -> Ruling {
         epoch: Epoch(4),
         version: 5,
         leader: Some(DiskId(6)),
+        filled: vec![DiskId(11)],
         removed: vec![DiskId(7)],
         lost: vec![DiskId(8)],
         placed: vec![DiskId(9)],
@@ -213,19 +214,23 @@ fn each_message_between_replicas_has_its_bytes() {
     let (epoch, commit) = (Epoch(300), EntryIndex(5));
     let previous = Place { epoch: Epoch(299), index: EntryIndex(6) };
     let records = vec![Bytes::from_static(b"record")];
+    let given = records.clone();
     let starts = vec![(Epoch(1), EntryIndex(1)), (epoch, EntryIndex(7))];
     let (durable, last, gap, round) = (EntryIndex(8), EntryIndex(9), true, 400);
-    let answer = |matched| ReplicaMessage::MatchAnswer { epoch, round, matched };
+    let lacks = None;
+    let answer = |matched| ReplicaMessage::MatchAnswer { epoch, round, matched, lacks };
     let (image, piece) = (Image { applied: EntryIndex(6), bytes: 9 }, Bytes::from_static(b"piece"));
     for (name, message) in [
         ("match", ReplicaMessage::Match { epoch, version: 7, round, starts }),
         ("match-at", answer(Matched::At(durable))),
         ("match-forgotten", answer(Matched::Forgotten)),
         ("match-damaged", answer(Matched::Damaged { commit })),
-        ("append", ReplicaMessage::Append { epoch, round, previous, records, commit }),
-        ("append-answer", ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap }),
+        ("append", ReplicaMessage::Append { epoch, round, previous, records: given, commit }),
+        ("append-answer", ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap, lacks }),
         ("install", ReplicaMessage::Install { epoch, round, image, at: 4, piece }),
         ("install-answer", ReplicaMessage::InstallAnswer { epoch, round, have: 9 }),
+        ("lacks", ReplicaMessage::Lacks { from: last, bytes_max: 500 }),
+        ("older", ReplicaMessage::Older { records }),
         ("unmatched", ReplicaMessage::Unmatched { epoch, round }),
         ("stale", ReplicaMessage::Stale { epoch, accepted: Epoch(301) }),
     ] {

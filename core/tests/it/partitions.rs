@@ -47,8 +47,8 @@ fn set(view: &View) -> Vec<DiskId> {
 
 fn ruling(view: &View) -> Ruling {
     let Partition { id, epoch, version, .. } = one(view);
-    let (removed, lost, placed, dropped) = (vec![], vec![], vec![], vec![]);
-    Ruling { partition: id, epoch, version, leader: None, removed, lost, placed, dropped }
+    let [filled, removed, lost, placed, dropped] = [const { Vec::new() }; 5];
+    Ruling { partition: id, epoch, version, leader: None, filled, removed, lost, placed, dropped }
 }
 
 fn fail(view: &mut View, nodes: &[DiskId], rulings: Vec<Ruling>) {
@@ -176,8 +176,16 @@ fn a_frozen_set_exchanges_its_dead_in_one_change() {
     let removing = Ruling { removed: vec![leader], ..ruling(&view) };
     let electing = Ruling { leader: Some(fourth), ..ruling(&view) };
     let before = one(&view);
-    fail(&mut view, &[leader], vec![removing, electing]);
+    fail(&mut view, &[leader], vec![removing, electing.clone()]);
     assert_eq!(one(&view), before);
+    // Nor is anybody else taken for filled; it leads when it has said that it is.
+    let mut filled = view.clone();
+    let wrong = Ruling { filled: vec![leader], ..electing.clone() };
+    let right = Ruling { filled: vec![fourth], ..electing };
+    apply(&mut filled, Change::Rule { rulings: vec![wrong] });
+    assert_eq!(one(&filled), before);
+    apply(&mut filled, Change::Rule { rulings: vec![right] });
+    assert_eq!(one(&filled).led_by(), Some(fourth));
     let rulings = vec![Ruling { dropped: vec![second], ..ruling(&view) }];
     apply(&mut view, Change::Rule { rulings });
     assert!(one(&view).frozen && !one(&view).replicas.contains(&second));
@@ -271,10 +279,10 @@ fn change() -> impl Strategy<Value = Change> {
     ]);
     let addition =
         (run(), standing).prop_map(|((disk, boot), standing)| Addition { disk, boot, standing });
-    let ruling = (prop::option::of(disk()), disks(), disks(), disks(), disks());
-    let rulings = ruling.prop_map(|(leader, removed, lost, placed, dropped)| {
+    let ruling = (prop::option::of(disk()), disks(), disks(), disks(), disks(), disks());
+    let rulings = ruling.prop_map(|(leader, filled, removed, lost, placed, dropped)| {
         let (partition, epoch, version) = (ONE, Epoch(0), 0);
-        vec![Ruling { partition, epoch, version, leader, removed, lost, placed, dropped }]
+        vec![Ruling { partition, epoch, version, leader, filled, removed, lost, placed, dropped }]
     });
     let adjustment = (prop::collection::vec(addition, 0..3), disks());
     let adjustments = adjustment.prop_map(|(added, removed)| {

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod early;
+mod given;
 mod laws;
 
 use std::time::Duration;
@@ -26,8 +27,9 @@ type Step = (u8, u16, u16);
 impl Cluster {
     fn ruling(&self) -> Ruling {
         let Partition { id, epoch, version, .. } = self.partition();
-        let (removed, lost, placed, dropped) = (vec![], vec![], vec![], vec![]);
-        Ruling { partition: id, epoch, version, leader: None, removed, lost, placed, dropped }
+        let [filled, removed, lost, placed, dropped] = [const { Vec::new() }; 5];
+        let leader = None;
+        Ruling { partition: id, epoch, version, leader, filled, removed, lost, placed, dropped }
     }
 
     /// Somebody of the set who lives and may lead, chosen by `dice`; not the worst choice only, but
@@ -208,9 +210,10 @@ proptest! {
         nodes in 2_u128..6,
         replication in 2_u32..5,
         durability in prop::sample::select(vec![Durability::Fsync, Durability::Replicated]),
+        newest_first_bytes in prop::sample::select(vec![0, 500, u64::MAX]),
         steps in steps(),
     ) {
-        let mut cluster = Cluster::kept(nodes, replication, durability);
+        let mut cluster = Cluster::with(nodes, replication, durability, newest_first_bytes);
         for (at, step) in steps.into_iter().enumerate() {
             cluster.step(step);
             let checked = cluster.check();
@@ -363,70 +366,6 @@ fn a_set_that_waits_for_who_never_answers_takes_others_in() {
     cluster.expect_progress().expect("it goes on");
 }
 
-/// Whether a node's replica has its state before its log.
-fn fills(cluster: &Cluster, at: usize) -> bool {
-    cluster.nodes[at].run.as_ref().is_some_and(|run| run.replica.is_filling())
-}
-
-/// A cluster of four of which one member is dead; who leads; and who has just been given the state
-/// in its place, and nothing else.
-fn given_the_state() -> (Cluster, usize, usize) {
-    let mut cluster = Cluster::new(4, 3);
-    cluster.work(Duration::from_secs(1));
-    let before = cluster.partition();
-    let leader = cluster.position(before.leader);
-    for _ in 0..20 {
-        assert!(cluster.publish(leader).is_some());
-        cluster.work(Duration::from_millis(100));
-    }
-    cluster.trim(leader, 4);
-    cluster.work(Duration::from_secs(1));
-    // What follows takes the state along, and with that the log is cut.
-    assert!(cluster.publish(leader).is_some());
-    cluster.work(Duration::from_secs(1));
-    assert!(cluster.nodes[leader].hard.begins > 10, "{}", cluster.nodes[leader].hard.begins);
-    // Nor does anybody's memory have what was removed.
-    (0..4).for_each(|at| cluster.restart(at));
-    cluster.work(Duration::from_secs(2));
-    let leader = cluster.position(cluster.partition().leader);
-    let newcomer = (1..=4).map(DiskId).find(|disk| !before.replicas.contains(disk));
-    let newcomer = newcomer.expect("three of four have a copy");
-    let at = cluster.position(newcomer);
-    let third = before.replicas.iter().copied().find(|disk| cluster.position(*disk) != leader);
-    cluster.crash(cluster.position(third.expect("there are three")), 0);
-    let rulings = vec![Ruling { placed: vec![newcomer], ..cluster.ruling() }];
-    cluster.agree(&Change::Rule { rulings });
-    (0..4).for_each(|at| cluster.show(at));
-    for _ in 0..1_000 {
-        (0..cluster.reads.len().min(1)).for_each(|_| cluster.read(0));
-        (0..cluster.packets.len().min(1)).for_each(|_| cluster.deliver(0, false));
-        (0..4).for_each(|at| cluster.sync(at, 1));
-        if fills(&cluster, at) && cluster.nodes[at].hard.begins > 10 {
-            break;
-        }
-    }
-    assert!(fills(&cluster, at) && cluster.nodes[at].hard.begins > 10);
-    (cluster, leader, at)
-}
-
-#[test]
-fn a_copy_that_lacks_what_was_removed_is_given_the_state() {
-    let (mut cluster, leader, at) = given_the_state();
-    let newcomer = cluster.nodes[at].disk;
-    // It dies while it fills its log, and goes on from there.
-    cluster.crash(at, 0);
-    cluster.restart(at);
-    assert!(fills(&cluster, at), "it knows that something is missing");
-    cluster.work(Duration::from_secs(4));
-    assert_eq!(cluster.partition().member(newcomer), Some(Member::whole(newcomer)));
-    let digests = [leader, at].map(|at| {
-        let run = cluster.nodes[at].run.as_ref().expect("it runs");
-        (run.replica.commit(), run.replica.state_digest(), run.replica.begins())
-    });
-    assert_eq!(digests[0], digests[1]);
-    cluster.expect_progress().expect("it goes on");
-}
-
 #[test]
 fn what_was_said_of_a_copy_that_was_dropped_says_nothing_of_the_next() {
     let mut cluster = Cluster::new(3, 3);
@@ -519,43 +458,6 @@ fn a_member_that_lost_what_it_held_is_said_to_and_holds_it_again() {
     }
     assert_eq!(cluster.damaged, [second], "it must not lead before it has everything again");
     assert_eq!(cluster.nodes[at].hard.log.len(), cluster.nodes[first].hard.log.len());
-}
-
-#[test]
-fn what_is_behind_a_log_that_was_just_filled_is_compared() {
-    let (mut cluster, leader, at) = given_the_state();
-    let newcomer = cluster.nodes[at].disk;
-    let may = |at: usize| at != leader && cluster.nodes[at].run.is_some();
-    let other = cluster.partition().members().find(|disk| may(cluster.position(*disk)));
-    let next = cluster.position(other.expect("two are left"));
-    // What it lacks comes, and behind it what nobody else has; nothing of it is durable.
-    assert!((0..3).all(|_| cluster.publish(leader).is_some()));
-    for _ in 0..200 {
-        (0..cluster.reads.len()).for_each(|_| cluster.read(0));
-        cluster.packets.retain(|packet| packet.to == newcomer);
-        (0..cluster.packets.len()).for_each(|_| cluster.deliver(0, false));
-        cluster.sync(leader, usize::MAX);
-        let all = cluster.packets.len();
-        (0..all).for_each(|_| cluster.deliver(0, false));
-        cluster.pass(leader, Duration::from_millis(10));
-    }
-    let last =
-        |cluster: &Cluster, at: usize| cluster.nodes[at].run.as_ref().map(|run| run.replica.last());
-    assert_eq!(last(&cluster, at), last(&cluster, leader));
-    assert!(fills(&cluster, at), "it waits for its disk");
-    let ruling = Ruling { leader: other, ..cluster.ruling() };
-    cluster.agree(&Change::Rule { rulings: vec![ruling] });
-    cluster.crash(leader, 0);
-    (0..4).for_each(|at| cluster.show(at));
-    assert!((0..5).all(|_| cluster.publish(next).is_some()));
-    // It is asked where the logs part before its disk is done.
-    (0..cluster.packets.len()).for_each(|_| cluster.deliver(0, false));
-    assert!(fills(&cluster, at));
-    cluster.work(Duration::from_secs(5));
-    let counts = cluster.partition().member(newcomer);
-    assert_eq!(counts, Some(Member::whole(newcomer)), "and all laws hold");
-    let logs = [next, at].map(|at| cluster.nodes[at].hard.log.clone());
-    assert!(logs[1].iter().all(|(index, bytes)| logs[0].get(index) == Some(bytes)));
 }
 
 #[test]

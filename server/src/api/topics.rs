@@ -85,6 +85,8 @@ struct Partition {
     in_sync: Vec<String>,
     /// Those of them that do not hold what they acknowledged any more.
     lost: Vec<String>,
+    /// Those that have what is new and are being given what is older: they count, and do not lead.
+    tail: Vec<String>,
     /// How many live ones the set keeps at least.
     min_in_sync: u32,
     /// Whether nothing commits, because one of the set does not answer and cannot be removed.
@@ -200,7 +202,10 @@ fn summary(view: &View, held: &Held<'_>, topic: &topic::Topic) -> Summary {
 }
 
 fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionStatus>) -> Partition {
-    let is_lost = |one: &&metadata::Member| !one.counts();
+    let those = |which: fn(&metadata::Member) -> bool| {
+        let those = part.in_sync.iter().filter(|one| which(one)).map(|one| one.disk);
+        those.collect::<Vec<_>>()
+    };
     let names = |disks: &[DiskId]| disks.iter().map(|disk| node_name(view, *disk)).collect();
     Partition {
         partition: part.number,
@@ -208,8 +213,9 @@ fn partition(view: &View, part: &metadata::Partition, held: Option<&PartitionSta
         epoch: part.epoch.0,
         leader: part.led_by().map(|leader| node_name(view, leader)),
         replicas: names(&part.replicas),
-        in_sync: names(&part.members().collect::<Vec<_>>()),
-        lost: names(&part.in_sync.iter().filter(is_lost).map(|one| one.disk).collect::<Vec<_>>()),
+        in_sync: names(&those(|_| true)),
+        lost: names(&those(|one| !one.counts())),
+        tail: names(&those(|one| one.counts() && !one.is_electable())),
         min_in_sync: part.min_in_sync,
         frozen: part.frozen,
         trusted: part.trusted,

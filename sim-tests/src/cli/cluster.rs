@@ -149,6 +149,7 @@ impl Sum {
             ("states given to replicas", outcome.installed),
             ("copies moved", outcome.moved.0),
             ("leads moved", outcome.moved.1),
+            ("members with a tail", outcome.moved.2),
             (LOST, outcome.mail.2),
             ("logs cut back", raft.truncations),
             ("membership changes", raft.membership_changes),

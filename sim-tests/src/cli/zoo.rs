@@ -66,6 +66,7 @@ const ZOO: &[Planted] = &[
     cluster("damage-kept-to-itself", Bug::DamageKeptToItself, "EveryRequestResolves"),
     cluster("moved-before-in-sync", Bug::MovedBeforeInSync, "InSyncHoldsCommitted"),
     cluster("farewell-unheard", Bug::FarewellUnheard, "ServesOnWithin"),
+    cluster("tail-may-lead", Bug::TailMayLead, "NothingAckedIsLost"),
     cluster("retained-not-copied", Bug::RetainedNotCopied, "InSyncHoldsCommitted"),
     cluster("epoch-inherited", Bug::EpochInherited, "EpochIndexNamesOneEntry"),
     cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),

@@ -387,8 +387,14 @@ impl Machine {
             let entropy = inner.dice.bytes(32).try_into().expect("32 bytes were drawn");
             (inner.disk.clone(), entropy)
         };
-        let ClusterPlan { cache_bytes, checkpoint_entries, .. } = *self.plan;
-        let budget = ShardOptions { cache_bytes, checkpoint_entries, ..ShardOptions::default() };
+        let plan = &self.plan;
+        let budget = ShardOptions {
+            cache_bytes: plan.cache_bytes,
+            checkpoint_entries: plan.checkpoint_entries,
+            newest_first_bytes: plan.newest_first_bytes,
+            older_bytes: plan.older_bytes,
+            ..ShardOptions::default()
+        };
         let options = Options { name, shards: 1, cluster, budget, entropy };
         let sockets = self.net.bind(address).expect("the process before is dead");
         let trace = self.watch.of(self.number);

@@ -56,8 +56,9 @@ pub(crate) struct Outcome {
     pub(crate) removed: u64,
     /// Messages that were acknowledged before they were synced, and lost when all crashed.
     pub(crate) forgotten: u64,
-    /// Copies and leads that were moved between nodes that lived.
-    pub(crate) moved: (u64, u64),
+    /// Copies and leads that were moved between nodes that lived, and members that came with the
+    /// tail of a log.
+    pub(crate) moved: (u64, u64, u64),
     /// How long it took until all was published when a process had been told to end in calm.
     pub(crate) served_on_after: Option<Duration>,
     /// How long it took until all was published again when a third was killed in calm.

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
+/// From how many retained bytes on a new copy is given the newest first.
+pub(super) const NEWEST_FIRST_BYTES: [u64; 3] = [0, 2_000, 4 << 20];
+/// How many bytes of what is older it asks for at a time by default.
+pub(super) const OLDER_BYTES: u64 = 1 << 20;
 
 /// How long faults and work last.
 const CHAOS_MS: u64 = 60_000;
@@ -48,6 +52,10 @@ pub(crate) struct ClusterPlan {
     /// state of a partition is stored.
     pub(crate) cache_bytes: usize,
     pub(crate) checkpoint_entries: u64,
+    /// From how many retained bytes on a new copy is given the newest first.
+    pub(crate) newest_first_bytes: u64,
+    /// How many bytes of what is older it asks for at a time.
+    pub(crate) older_bytes: u32,
     pub(crate) link: LinkPlan,
     pub(crate) disk: DiskPace,
     /// Who changes the metadata: how many at once, with what pause between two changes. Twice as
@@ -328,6 +336,8 @@ impl ClusterPlan {
             snapshot_entries,
             cache_bytes: knobs.pick(&[1, 1_000, CACHE_BYTES, CACHE_BYTES]),
             checkpoint_entries: knobs.pick(&[1, 10, 4_096, 4_096]),
+            newest_first_bytes: knobs.pick(&NEWEST_FIRST_BYTES),
+            older_bytes: knobs.pick(&[1, 1, 1_000, OLDER_BYTES]) as u32,
             link: link(&mut Draw::new(seed, Purpose::Net as u64), calm),
             disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
             clients: work.range(1, 3) as u32,

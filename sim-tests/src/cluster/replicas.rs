@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sprawl_core::broker::replica::Replica;
 use sprawl_core::cluster::metadata::Standing;
 use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_core::machine::PartitionStatus;
@@ -91,10 +92,14 @@ impl Replicas {
         let Some(disk) = member.and_then(|member| view.disk_of(member)) else { return };
         for (&partition, &committed) in &self.lock().committed {
             let known = view.partitions.get(&partition);
-            let counts = known.and_then(|partition| partition.member(disk));
+            let member = known.and_then(|partition| partition.member(disk));
             // Who is unsure holds it as well.
-            let counts = counts.is_some_and(|member| member.standing != Standing::Lost);
-            let end = machine.log_end(partition).unwrap_or_default();
+            let counts = member.is_some_and(|member| member.standing != Standing::Lost);
+            let is_tail = member.is_some_and(|member| member.standing == Standing::Tail);
+            // A tail holds what its state was made from, and what follows that.
+            let held = || machine.cut_partition(partition);
+            let given = if is_tail { held().map(|held| held.commit()) } else { None };
+            let end = machine.log_end(partition).max(given).unwrap_or_default();
             if counts && end < committed {
                 let number = machine.number;
                 let detail = format!(
@@ -104,8 +109,9 @@ impl Replicas {
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
             let is_as_written = !self.watch.has_flipped(machine.number, partition);
-            let held = machine.cut_partition(partition).filter(|_| counts && is_as_written);
-            if held.is_some_and(|held| held.is_filling() || held.damaged().is_some()) {
+            let held = if counts && is_as_written { held() } else { None };
+            let lacks = |held: &Replica| held.is_filling() && !is_tail || held.damaged().is_some();
+            if held.is_some_and(|held| lacks(&held)) {
                 let number = machine.number;
                 let detail = format!(
                     "partition {partition}: machine {number} counts, and lacks some of what is \

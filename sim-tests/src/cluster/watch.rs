@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sprawl_core::broker::Shard;
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::gossip::Gossip;
-use sprawl_core::cluster::metadata::{Member, View};
+use sprawl_core::cluster::metadata::{Member, Standing, View};
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
 use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId, PartitionId};
@@ -31,6 +31,8 @@ pub(super) struct Moves {
     pub(super) copies: u64,
     /// The lead of partitions.
     pub(super) leads: u64,
+    /// Members that came to a set with nothing that is older than their state.
+    pub(super) tails: u64,
 }
 
 impl Moves {
@@ -42,6 +44,10 @@ impl Moves {
             let copies = old.in_sync.iter().filter(lives).filter(out).count();
             let leads = old.in_sync.iter().filter(lives);
             let leads = leads.filter(|one| one.disk == old.leader && old.leader != new.leader);
+            let tails = new.in_sync.iter().filter(|one| {
+                one.standing == Standing::Tail && old.member(one.disk) != Some(**one)
+            });
+            self.tails += tails.count() as u64;
             self.copies += copies as u64;
             self.leads += leads.count() as u64;
         }

@@ -234,7 +234,7 @@ impl World {
         (self.outcome.removed, self.outcome.forgotten) = self.mail.removed();
         self.outcome.installed = self.machines.iter().map(Machine::installed).sum();
         let moves = self.watch.moves();
-        self.outcome.moved = (moves.copies, moves.leads);
+        self.outcome.moved = (moves.copies, moves.leads, moves.tails);
         self.outcome.simulated = self.began.elapsed();
         self.outcome
     }

@@ -75,8 +75,13 @@ impl Process {
         let name = Name::Default("node".to_owned());
         let Knobs { shards, cache_bytes, in_flight_bytes, waiting_bytes, checkpoint_entries } =
             self.knobs;
-        let budget =
-            ShardOptions { cache_bytes, in_flight_bytes, waiting_bytes, checkpoint_entries };
+        let budget = ShardOptions {
+            cache_bytes,
+            in_flight_bytes,
+            waiting_bytes,
+            checkpoint_entries,
+            ..ShardOptions::default()
+        };
         let cluster = Cluster::alone(ADDRESS, (ADDRESS.ip(), 9070).into());
         let options = Options { name, shards, cluster, budget, entropy: self.entropy() };
         let sockets = self.net.bind(ADDRESS).expect("the process before is dead");

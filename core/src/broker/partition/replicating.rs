@@ -49,8 +49,8 @@ impl Partition {
                 self.account(&store, desk);
                 desk.effects.push(ShardEffect::Store(store));
             }
-            Duty::Read { partition, to, from, bytes_max } => {
-                desk.scan((partition, to), from, bytes_max);
+            Duty::Read { partition, to, from, bytes_max, is_older } => {
+                desk.scan((partition, to, is_older), from, bytes_max);
             }
             Duty::Propose(adjustment) => {
                 desk.effects.push(ShardEffect::Report(Report::Adjust(adjustment)));
@@ -72,7 +72,9 @@ impl Partition {
                 desk.bench.ledger.uncommitted -= bytes;
             }
         }
-        for record in &store.records {
+        // What is older than a state that was given is kept nowhere but on the disk.
+        let (commit, records) = (self.replica.commit(), store.records.iter());
+        for record in records.filter(|record| record.header().index > commit) {
             let entry = (record.header().index, record.len());
             desk.account(self.view.id, record);
             self.unsynced.push_back(entry);
@@ -194,8 +196,7 @@ impl Partition {
             // What was appended here in an earlier reign, and the leader has committed.
             self.answer_firsts(self.replica.commit(), desk);
         }
-        // What fills a log was committed long ago, and is on its way to the disk.
-        let commit = self.replica.commit().min(self.replica.persisted());
+        let commit = self.replica.commit();
         while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(at, _)| *at <= commit) {
             self.uncommitted_bytes -= bytes;
             desk.bench.ledger.uncommitted -= bytes;

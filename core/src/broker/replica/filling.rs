@@ -1,33 +1,55 @@
 //! A replica that was given its state before the entries that the state was made from: until it has
-//! those that are retained, or that the dedup window is read back from, its log ends before its
-//! state. It leads nothing, and nobody counts on it.
+//! those that are retained, or that the dedup window is read back from, its log has two parts. What
+//! follows the state goes on like any other log; what is older is filled, from its first entry on.
+//! It leads nothing, and counts as a tail at most.
 
 use super::entry::{BadEntry, Record};
 use super::state::{State, Step};
+use super::window::Window;
 use super::{Checkpoint, Replica};
 use crate::ids::{EntryIndex, Epoch, Offset, PartitionId};
 use crate::machine::WallTime;
 use crate::zoo::{Bug, planted};
 
-/// How far such a log is.
-#[derive(Clone, Copy, Debug)]
+/// What an entry has led to: its epoch, the end of the log behind it, and its time.
+pub(super) type Reached = (Epoch, Offset, WallTime);
+
+/// How far the older part of such a log is.
+#[derive(Clone, Debug)]
 pub(super) struct Filling {
     /// The entry that comes next.
     next: EntryIndex,
-    /// What it must not be before: the last one's epoch, end and time.
-    follows: Option<(Epoch, Offset, WallTime)>,
+    /// What it must not be before.
+    follows: Option<Reached>,
+    /// The last entry that the state was made from, and what it has led to.
+    until: (EntryIndex, Reached),
+    /// The last entry that is durable; the one before the first where there is none.
+    durable: EntryIndex,
+    /// What the older entries bring to the dedup window.
+    window: Window,
 }
 
 impl Filling {
-    /// A log that has everything from where it begins to before `next`.
-    pub(super) fn new(next: EntryIndex, follows: Option<(Epoch, Offset, WallTime)>) -> Self {
-        Self { next, follows }
+    /// The older part of a log, which has everything from where it begins to before `next`, under
+    /// the state that it is to lead to; `window` is what is remembered of it.
+    pub(super) fn new(
+        next: EntryIndex,
+        follows: Option<Reached>,
+        state: &State,
+        window: Window,
+    ) -> Self {
+        let until = (state.applied, (state.epoch, state.end, state.time));
+        Self { next, follows, until, durable: EntryIndex(next.0 - 1), window }
     }
 
-    /// The last entry that is there, or is on its way to the disk; the one before the first where
-    /// there is none.
-    pub(super) fn last(&self) -> EntryIndex {
-        EntryIndex(self.next.0 - 1)
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Self { next, until: (until, _), durable, .. } = self;
+        if durable >= next || *next > until.next() {
+            return Err(format!(
+                "filled to {durable} durably, next {next}, to be filled to {until}"
+            ));
+        }
+        self.window.check()
     }
 }
 
@@ -36,24 +58,36 @@ impl Replica {
     pub(super) fn installed(id: PartitionId, mut state: State, begins: EntryIndex) -> Self {
         let lacks_some = begins <= state.applied && !planted(Bug::RetainedNotCopied);
         state.is_hollow = lacks_some;
-        let filling = lacks_some.then(|| Filling::new(begins, None));
+        let filling = lacks_some.then(|| Filling::new(begins, None, &state, Window::default()));
         Self::recovered(id, state, Vec::new(), None, filling)
     }
 
-    /// The state to give to a replica that lacks what was removed.
+    /// The state to give to a replica that is to have it first.
     pub(super) fn image(&self) -> Checkpoint {
         Checkpoint { from: self.begins(), ..self.state.hollow(self.id) }
     }
 
-    /// How far the log is, where it ends before the state.
-    pub(super) fn lacking(&self) -> Option<&Filling> {
-        self.filling.as_ref().filter(|filling| filling.next <= self.commit())
+    /// The first entry that is not durable below the state that was given, if one is not.
+    #[must_use]
+    pub fn lacks(&self) -> Option<EntryIndex> {
+        self.filling.as_ref().map(|filling| filling.durable.next())
     }
 
-    /// Whether the log, as far as it is durable, ends before the state.
+    /// Whether the log lacks entries that the state was made from.
     #[must_use]
     pub fn is_filling(&self) -> bool {
         self.filling.is_some()
+    }
+
+    /// Whether this entry is one that is to be filled in.
+    pub(super) fn is_wanted(&self, index: EntryIndex) -> bool {
+        let wants = |filling: &Filling| (filling.next..=filling.until.0).contains(&index);
+        self.filling.as_ref().is_some_and(wants)
+    }
+
+    /// The last older entry that is there or on its way to the disk, while some are missing.
+    pub(super) fn filled(&self) -> Option<EntryIndex> {
+        self.filling.as_ref().map(|filling| EntryIndex(filling.next.0 - 1))
     }
 
     /// The first entry that a replica has that lacks nothing: what is retained, and what the dedup
@@ -63,38 +97,52 @@ impl Replica {
         self.state.begins()
     }
 
-    /// Takes the next entry that the state was made from.
+    /// Takes the next entry that the state was made from. The leader has no other; what somebody
+    /// else has is known by its epoch.
     ///
     /// # Errors
     ///
     /// [`BadEntry`] when it does not follow the last one, or is not what the state was made from;
     /// then nothing was taken.
-    pub(super) fn fill(&mut self, filling: Filling, record: &Record) -> Result<(), BadEntry> {
-        let (header, state) = (record.header(), &mut self.state);
+    pub(super) fn fill(&mut self, record: &Record, of_leader: bool) -> Result<(), BadEntry> {
+        let malformed = |what| Err(BadEntry::Malformed(format!("{:?}: {what}", record.header())));
+        let Some(filling) = &mut self.filling else { return malformed("nothing is missing") };
+        let header = record.header();
         let step = Step::read(record)?;
         let reached = (step.epoch, step.end(), step.time);
         let follows = filling.follows.is_none_or(|(epoch, end, time)| {
             header.epoch >= epoch && header.offset == end && header.time >= time
         });
-        let is_last = header.index == state.applied;
-        let ends_there = reached == (state.epoch, state.end, state.time);
-        if header.index != filling.next || !follows || is_last && !ends_there {
-            return Err(BadEntry::Malformed(format!("{header:?} while filling at {filling:?}")));
+        let is_its = match self.state.epochs.at(header.index) {
+            Some(epoch) => epoch == header.epoch,
+            None => of_leader,
+        };
+        let (until, leads_to) = filling.until;
+        if header.index != filling.next || !follows {
+            return malformed("it does not follow what is there");
         }
-        state.remember(&step);
-        self.memory.push(record.clone());
-        self.filling = Some(Filling::new(header.index.next(), Some(reached)));
+        if !is_its || header.index > until || header.index == until && reached != leads_to {
+            return malformed("the state was not made from it");
+        }
+        filling.window.remember(&step);
+        (filling.next, filling.follows) = (header.index.next(), Some(reached));
         Ok(())
     }
 
-    /// So much is durable: whole is what has all of it.
+    /// So much of the older part is durable: whole is what has all of it.
     pub(super) fn filled_to(&mut self, index: EntryIndex) {
-        if self.is_filling() && index >= self.commit() {
-            self.filling = None;
-            self.state.is_hollow = false;
-            self.state.window.advance(self.state.time);
-            // The next start is not to look for what is missing.
-            self.checkpointed.due = true;
+        let Some(filling) = &mut self.filling else { return };
+        filling.durable = index.max(filling.durable);
+        if filling.durable < filling.until.0 {
+            return;
         }
+        let older = std::mem::take(&mut filling.window);
+        let newer = std::mem::replace(&mut self.state.window, older);
+        self.state.window.extend(newer);
+        self.state.window.advance(self.state.time);
+        self.state.is_hollow = false;
+        self.filling = None;
+        // The next start is not to look for what is missing.
+        self.checkpointed.due = true;
     }
 }

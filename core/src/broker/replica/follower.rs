@@ -8,7 +8,7 @@ use super::install::Collecting;
 use super::message::{Image, Matched, Place, ReplicaMessage};
 use super::replication::{Duty, Part, Replication, Scene};
 use super::state::State;
-use super::{Checkpoint, EPOCHS_MAX, Record, Replica};
+use super::{BadEntry, Checkpoint, EPOCHS_MAX, Record, Replica};
 use crate::cluster::message::Complaint;
 use crate::cluster::topic::Durability;
 use crate::ids::{DiskId, EntryIndex, Epoch};
@@ -49,14 +49,24 @@ impl Follower {
     }
 }
 
+/// What a follower says of a question where the logs part.
+pub(super) fn match_answer(
+    (epoch, round): (Epoch, u64),
+    matched: Matched,
+    replica: &Replica,
+) -> ReplicaMessage {
+    ReplicaMessage::MatchAnswer { epoch, round, matched, lacks: replica.lacks() }
+}
+
 /// What a follower says that it holds.
 pub(super) fn holds(follower: &Follower, gap: bool, replica: &Replica) -> ReplicaMessage {
     let (mut durable, last) = (replica.persisted(), replica.last());
     if planted(Bug::ReplicaAnsweredEarly) {
         durable = last;
     }
-    let Follower { epoch, round, .. } = *follower;
-    ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap }
+    let (Follower { epoch, round, .. }, lacks) = (follower, replica.lacks());
+    let (epoch, round) = (*epoch, *round);
+    ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap, lacks }
 }
 
 impl Replication {
@@ -96,7 +106,7 @@ impl Replication {
         }
         let partition = self.id;
         let mut tell = |matched| {
-            let message = ReplicaMessage::MatchAnswer { epoch, round, matched };
+            let message = match_answer((epoch, round), matched, scene.replica);
             scene.duties.push(Duty::Send { partition, to: leader, message });
         };
         match self.follower_in(leader, (epoch, round)) {
@@ -118,18 +128,16 @@ impl Replication {
             None => {}
         }
         let (replica, commit) = (&*scene.replica, scene.replica.commit());
-        let common = match (replica.damaged(), replica.lacking()) {
-            (Some(_), _) => Common::Forgotten,
-            // All that it has is committed.
-            (None, Some(_)) => Common::At(replica.last()),
-            (None, None) => common(&replica.epochs(), replica.last(), starts),
+        let common = match replica.damaged() {
+            Some(_) => Common::Forgotten,
+            None => common(&replica.epochs(), replica.last(), starts),
         };
         match common {
             Common::Forgotten => {
                 tell(Matched::Forgotten);
                 self.follow(leader, (epoch, round), Stage::Apart, scene);
             }
-            Common::At(at) if at < commit && replica.lacking().is_none() => {
+            Common::At(at) if at < commit => {
                 tell(Matched::Damaged { commit });
                 self.follow(leader, (epoch, round), Stage::Damaged, scene);
                 let member = self.me.0;
@@ -206,7 +214,7 @@ impl Replication {
             }
             Stage::Matched => {
                 let matched = Matched::At(scene.replica.persisted());
-                tell(ReplicaMessage::MatchAnswer { epoch, round, matched });
+                tell(match_answer((epoch, round), matched, scene.replica));
             }
             Stage::Cutting(_) | Stage::Damaged | Stage::Apart => {}
         }
@@ -225,8 +233,10 @@ impl Replication {
         self.freed += scene.replica.memory.bytes();
         *scene.replica = Replica::installed(self.id, state, begins);
         // What is on its way to the disk is gone when it gets there.
-        let last = scene.replica.persisted();
-        self.stores.iter_mut().for_each(|pending| pending.last = last);
+        let (last, filled) = (scene.replica.persisted(), scene.replica.filled());
+        for pending in &mut self.stores {
+            (pending.last, pending.filled) = (last, filled);
+        }
         let store = Store {
             accepted: Some(self.accepted),
             cut_after: Some(EntryIndex(0)),
@@ -271,7 +281,10 @@ impl Replication {
         }
         follower.commit = follower.commit.max(commit);
         let is_empty = records.is_empty();
-        let fresh = self.append(records, scene.replica);
+        let fresh = self.admit(records, |record| {
+            let is_known = record.header().index <= scene.replica.last();
+            if is_known { Ok(false) } else { scene.replica.take(record).map(|()| true) }
+        });
         let is_answered = fresh.is_empty() && !is_empty;
         if !fresh.is_empty() {
             self.store(Store::of(partition), fresh, scene);
@@ -289,16 +302,19 @@ impl Replication {
         self.apply(scene);
     }
 
-    /// Appends what the log does not have yet, up to the first that does not follow.
-    fn append(&mut self, records: Vec<Bytes>, replica: &mut Replica) -> Vec<Record> {
+    /// Those entries that `take` takes, up to the first that it refuses.
+    pub(super) fn admit(
+        &mut self,
+        records: Vec<Bytes>,
+        mut take: impl FnMut(&Record) -> Result<bool, BadEntry>,
+    ) -> Vec<Record> {
         let mut fresh = Vec::new();
         for bytes in records {
-            let record = Record::open(self.id, bytes);
-            let last = replica.last();
-            match record {
-                Ok(record) if record.header().index <= last => {}
-                Ok(record) if replica.take(&record).is_ok() => fresh.push(record),
-                Ok(_) | Err(_) => {
+            let taken = Record::open(self.id, bytes).and_then(|one| Ok((take(&one)?, one)));
+            match taken {
+                Ok((true, record)) => fresh.push(record),
+                Ok((false, _)) => {}
+                Err(_) => {
                     self.ignored += 1;
                     break;
                 }

@@ -27,13 +27,14 @@ struct Head {
 #[must_use]
 pub fn bytes_about(message: &ReplicaMessage) -> usize {
     match message {
-        ReplicaMessage::Append { records, .. } => {
+        ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records } => {
             32 + records.iter().map(|record| record.len() + 4).sum::<usize>()
         }
         ReplicaMessage::Match { starts, .. } => 16 + 18 * starts.len(),
         ReplicaMessage::Install { piece, .. } => 32 + piece.len(),
         ReplicaMessage::MatchAnswer { .. }
         | ReplicaMessage::AppendAnswer { .. }
+        | ReplicaMessage::Lacks { .. }
         | ReplicaMessage::InstallAnswer { .. }
         | ReplicaMessage::Unmatched { .. }
         | ReplicaMessage::Stale { .. } => 32,
@@ -46,7 +47,9 @@ pub fn encode(messages: Vec<(PartitionId, ReplicaMessage)>) -> Bytes {
     let (mut heads, mut bodies) = (Vec::with_capacity(messages.len()), Vec::new());
     for (partition, mut message) in messages {
         let mut lengths = Vec::new();
-        if let ReplicaMessage::Append { records, .. } = &mut message {
+        if let ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records } =
+            &mut message
+        {
             lengths.extend(records.iter().map(|record| record.len() as u32));
             bodies.append(records);
         }
@@ -79,7 +82,9 @@ pub fn decode(mut frame: Bytes) -> Result<Vec<(PartitionId, ReplicaMessage)>, Ba
     let mut messages = Vec::with_capacity(heads.len());
     for Head { partition, mut message, lengths } in heads {
         match &mut message {
-            ReplicaMessage::Append { records, .. } if records.is_empty() => {
+            ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records }
+                if records.is_empty() =>
+            {
                 for length in lengths {
                     if length as usize > frame.len() {
                         return Err(malformed("an entry is not whole"));
@@ -87,12 +92,13 @@ pub fn decode(mut frame: Bytes) -> Result<Vec<(PartitionId, ReplicaMessage)>, Ba
                     records.push(frame.split_to(length as usize));
                 }
             }
-            ReplicaMessage::Append { .. } => {
+            ReplicaMessage::Append { .. } | ReplicaMessage::Older { .. } => {
                 return Err(malformed("entries stand where none are"));
             }
             ReplicaMessage::Match { .. }
             | ReplicaMessage::MatchAnswer { .. }
             | ReplicaMessage::AppendAnswer { .. }
+            | ReplicaMessage::Lacks { .. }
             | ReplicaMessage::Install { .. }
             | ReplicaMessage::InstallAnswer { .. }
             | ReplicaMessage::Unmatched { .. }
@@ -123,13 +129,18 @@ mod tests {
         }
     }
 
+    fn older(records: &[&'static [u8]]) -> ReplicaMessage {
+        let records = records.iter().map(|record| Bytes::from_static(record)).collect();
+        ReplicaMessage::Older { records }
+    }
+
     #[test]
     fn what_is_sent_at_once_arrives_and_entries_are_not_copied() {
         let messages = vec![
             (PartitionId(1), append(&[b"one", b"", b"three"])),
             (PartitionId(2), ReplicaMessage::Unmatched { epoch: Epoch(1), round: 1 }),
             (PartitionId(3), append(&[])),
-            (PartitionId(1), append(&[b"four"])),
+            (PartitionId(1), older(&[b"four", b"five"])),
         ];
         let frame = encode(messages.clone());
         assert!(frame.len() <= messages.iter().map(|(_, one)| 8 + bytes_about(one)).sum());

@@ -8,7 +8,7 @@
 //! what every id would cost in one, and nobody else more. A table that becomes too small is
 //! replaced little by little: nothing waits until a million ids have moved.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, vec_deque};
 
 use crate::ids::IdHash;
 
@@ -51,9 +51,18 @@ pub(crate) struct IdQueue<T, const KEPT: usize> {
     spilled: BTreeMap<IdHash, u64>,
 }
 
+impl<T, const KEPT: usize> IntoIterator for IdQueue<T, KEPT> {
+    type Item = (IdHash, T);
+    type IntoIter = std::iter::Map<vec_deque::IntoIter<Entry<T>>, fn(Entry<T>) -> Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter().map(|Entry { id, value }| (id_of(id), value))
+    }
+}
+
 /// An id in two words, so that an entry needs no more alignment than its value.
 #[derive(Clone, Debug)]
-struct Entry<T> {
+pub(crate) struct Entry<T> {
     id: [u64; 2],
     value: T,
 }

@@ -16,19 +16,23 @@ use crate::machine::Time;
 pub const IMAGE_BYTES_MAX: usize = 64 << 20;
 /// How many images a shard sends at a time.
 const SENT_MAX: usize = 1;
+/// How many pieces of what is older than the states it was given a shard asks for at a time.
+const FILLED_MAX: usize = 4;
 /// How many images a shard collects at a time.
 const COLLECTED_MAX: usize = 4;
 /// For how long a leader goes on with an image of which nothing arrives.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many images a shard has under way: each holds its place as long as it is there.
+/// How many images, and pieces of what is older, a shard has under way: each holds its place as
+/// long as it is there.
 #[derive(Debug, Default)]
 pub struct Images {
     sent: Arc<()>,
     collected: Arc<()>,
+    filled: Arc<()>,
 }
 
-/// The place of one image.
+/// The place of one of them.
 #[derive(Clone, Debug)]
 pub(super) struct Place(#[expect(dead_code, reason = "it counts by being there")] Arc<()>);
 
@@ -36,6 +40,11 @@ impl Images {
     /// A place for one more that is sent, if there may be one.
     pub(super) fn to_send(&self) -> Option<Place> {
         Self::place(&self.sent, SENT_MAX)
+    }
+
+    /// A place for a piece of what is older than a state, if there may be one.
+    pub(super) fn to_fill(&self) -> Option<Place> {
+        Self::place(&self.filled, FILLED_MAX)
     }
 
     fn to_collect(&self) -> Option<Place> {

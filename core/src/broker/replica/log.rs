@@ -34,9 +34,6 @@ impl Replica {
     ///
     /// [`BadEntry`] when it does not follow the last one; then nothing was taken.
     pub(super) fn take(&mut self, record: &Record) -> Result<(), BadEntry> {
-        if let Some(&filling) = self.lacking() {
-            return self.fill(filling, record);
-        }
         let (index, offset, time) = self.next;
         let header = record.header();
         if header.index != index

@@ -1,8 +1,8 @@
 //! What the replicas of a partition send one another.
 //!
-//! Any of these may be lost, doubled, or come late and in another order. Each names the epoch that
-//! it belongs to, and whoever receives one of an epoch below the highest that it has accepted does
-//! nothing but say so.
+//! Any of these may be lost, doubled, or come late and in another order. Each but two names the
+//! epoch that it belongs to, and whoever receives one of an epoch below the highest that it has
+//! accepted does nothing but say so.
 //!
 //! Within an epoch the leader numbers what it begins with a follower: a *round* begins with a
 //! `Match` or an `Install`, its entries follow it, and every answer repeats its number. What an
@@ -26,7 +26,7 @@ pub struct Place {
 }
 
 /// The state of a partition in its stored form, as a leader gives it to a replica that lacks what
-/// was removed.
+/// was removed, or too much to have it all before it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Image {
     /// The last entry whose consequences it contains.
@@ -58,6 +58,8 @@ pub enum ReplicaMessage {
         round: u64,
         /// What came of it.
         matched: Matched,
+        /// The first entry that the replica lacks below the state that it was given.
+        lacks: Option<EntryIndex>,
     },
     /// From the leader: entries, and how far the log is committed.
     Append {
@@ -85,6 +87,21 @@ pub enum ReplicaMessage {
         last: EntryIndex,
         /// Whether what came did not follow it.
         gap: bool,
+        /// The first entry that is not durable here below the state that was given.
+        lacks: Option<EntryIndex>,
+    },
+    /// To any replica: of what is older than the state that this one was given, it lacks what is
+    /// from there on. It and its answer are of no epoch: what they are about is committed.
+    Lacks {
+        /// The first entry that it lacks.
+        from: EntryIndex,
+        /// How many bytes it takes at a time, but always one entry.
+        bytes_max: u32,
+    },
+    /// The answer: entries from there on; none where there are none to be had.
+    Older {
+        /// The entries, consecutive, as they are stored.
+        records: Vec<Bytes>,
     },
     /// From the leader: a piece of the state, which is to take the place of all that you have of
     /// the partition.

@@ -19,6 +19,7 @@ mod leader;
 mod log;
 mod memory;
 pub mod message;
+mod older;
 mod producers;
 mod progress;
 mod recovery;
@@ -48,7 +49,7 @@ pub use producers::PRODUCERS_MAX;
 use producers::{Newest, Producers};
 pub use progress::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
 pub use recovery::Recovery;
-pub use replication::{Duty, Replication, Scene};
+pub use replication::{Duty, Replication, Scene, Thresholds};
 pub(crate) use runs::Runs;
 pub use state::{Checkpoint, DELAYED_MAX, RANKED_MAX};
 pub(crate) use state::{State, Step, What};
@@ -84,9 +85,9 @@ pub(crate) enum Known {
 /// One partition's log, and the state that it has led to.
 ///
 /// Invariants, checked by [`Replica::check`]: (1) `commit` ≤ `persisted` of this node ≤ the last
-/// entry, but while it is filling, when the last entry is below `commit`; (2) the state is applied
-/// at `commit`; (3) `steps` are exactly the entries above `commit`; (4) the overlay holds exactly
-/// their ids.
+/// entry; (2) the state is applied at `commit`; (3) `steps` are exactly the entries above `commit`;
+/// (4) the overlay holds exactly their ids; (5) what is filled in ends where the state begins that
+/// it was given.
 #[derive(Debug)]
 pub struct Replica {
     pub(crate) id: PartitionId,
@@ -158,7 +159,6 @@ impl Replica {
             }
         }
         let last = EntryIndex(next.0.0 - 1);
-        let persisted = filling.as_ref().map_or(last, Filling::last);
         let checkpointed = Checkpointed { at: state.applied, ..Checkpointed::default() };
         let (role, memory, steps) = (Role::Idle, Memory::default(), steps.into());
         Self {
@@ -168,7 +168,7 @@ impl Replica {
             memory,
             damaged,
             found_damaged: None,
-            persisted,
+            persisted: last,
             next,
             last_epoch,
             steps,
@@ -207,7 +207,7 @@ impl Replica {
     /// The last entry of the log, committed or not.
     #[must_use]
     pub fn last(&self) -> EntryIndex {
-        self.lacking().map_or(EntryIndex(self.next.0.0 - 1), Filling::last)
+        EntryIndex(self.next.0.0 - 1)
     }
 
     /// The time of the last entry.
@@ -355,7 +355,6 @@ impl Replica {
         assert!(index <= self.last(), "persisted {index} beyond the last entry {}", self.last());
         assert!(index >= self.persisted, "persisted {index} after {}", self.persisted);
         self.persisted = index;
-        self.filled_to(index);
     }
 
     /// Commits and applies the next entry that is not behind `commit`.
@@ -429,6 +428,11 @@ impl Replica {
         self.state.blocks.first().unwrap_or(EntryIndex(1))
     }
 
+    /// How many bytes of entries are retained.
+    pub(super) fn retained_bytes(&self) -> u64 {
+        self.state.blocks.bytes()
+    }
+
     /// Whether nothing that is retained is older.
     pub(crate) fn begins_at_or_after(&self, at: WallTime) -> bool {
         self.state.blocks.begins().is_none_or(|begins| at <= begins)
@@ -459,13 +463,10 @@ impl Replica {
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
-        if self.lacking().is_some() {
-            return match self.steps.len() {
-                0 => Ok(()),
-                steps => Err(format!("{steps} entries above a state that lacks some below")),
-            };
+        if let Some(filling) = &self.filling {
+            filling.check().map_err(|what| format!("(5) {what}"))?;
         }
-        if self.commit() > self.persisted && !self.is_filling() {
+        if self.commit() > self.persisted {
             return Err(format!("commit {} above persisted {}", self.commit(), self.persisted));
         }
         let above = self.last().0 - self.commit().0;

@@ -14,6 +14,8 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
 pub const IN_FLIGHT_MAX: usize = 64;
 /// After what silence the leader says again what it said, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How long it is from one look to the next whether it is its turn to be given the state.
+const TURN: Duration = Duration::from_millis(50);
 /// For how long the log stays as it is for a follower that fills its own and does not come on.
 const FILLING_PATIENCE: Duration = Duration::from_secs(60);
 /// For how long a follower that was removed for lag stays away, at first and at most.
@@ -38,7 +40,8 @@ pub(super) enum Stage {
 ///
 /// Invariants, checked by [`Progress::check`]: (1) what is in flight has its bounds; (2) what is
 /// held lies below what is sent next, while streaming; (3) there is an image exactly while it is
-/// given the state; (4) what it is sent has a round.
+/// given the state; (4) what it is sent has a round; (5) what it lacks is known
+/// while it is sent what is new.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// The run that answered last.
@@ -48,6 +51,10 @@ pub(super) struct Progress {
     round: Option<u64>,
     /// The state that it is given.
     pub(super) sending: Option<Sending>,
+    /// The first entry that it lacks below the state that it was given, and since when it is that.
+    lacks: Option<(EntryIndex, Time)>,
+    /// Its log is not to begin with a state: that is too large.
+    pub(super) is_oldest_first: bool,
     /// What was committed when it was matched: while it has less, the log stays as it is for it.
     fills_to: EntryIndex,
     /// The last entry that it holds durably: said in this epoch, after the match.
@@ -86,6 +93,8 @@ impl Progress {
             stage: Stage::Matching,
             round: None,
             sending: None,
+            lacks: None,
+            is_oldest_first: false,
             fills_to: EntryIndex(0),
             held: EntryIndex(0),
             held_by_run: EntryIndex(0),
@@ -123,7 +132,7 @@ impl Progress {
 
     /// Something else begins, at once. What is said of what was before says nothing from now on.
     pub(super) fn begin(&mut self, stage: Stage, now: Time) {
-        (self.stage, self.round, self.sending) = (stage, None, None);
+        (self.stage, self.round, self.sending, self.lacks) = (stage, None, None, None);
         self.arrived = EntryIndex(0);
         self.forget_flight();
         (self.again, self.wait) = (now, AGAIN.0);
@@ -164,7 +173,10 @@ impl Progress {
         let sending = self.sending.as_ref().map(|sending| sending.from);
         let fills = self.stage == Stage::Streaming && self.held < self.fills_to;
         let comes_on = fills && now.since(self.moved) < FILLING_PATIENCE;
-        sending.or(comes_on.then_some(self.held.next())).filter(|_| self.is_up)
+        let older = self.lacks.filter(|(_, since)| now.since(*since) < FILLING_PATIENCE);
+        let older = older.map(|(first, _)| first);
+        let newer = comes_on.then_some(self.held.next());
+        [sending, older, newer].into_iter().flatten().min().filter(|_| self.is_up)
     }
 
     fn forget_flight(&mut self) {
@@ -179,8 +191,20 @@ impl Progress {
         self.wait = (2 * self.wait).min(AGAIN.1);
     }
 
-    /// Its log is the beginning of the leader's, up to `at`; so far as `commit` is committed.
-    pub(super) fn matched(&mut self, at: EntryIndex, commit: EntryIndex, now: Time) {
+    /// It is not its turn: that is looked at again soon.
+    pub(super) fn waits(&mut self, now: Time) {
+        self.again = now + TURN;
+    }
+
+    /// Its log is the beginning of the leader's, up to `at`, but for what it `lacks` from some
+    /// entry on below the state that it was given; so far as `commit` is committed.
+    pub(super) fn matched(
+        &mut self,
+        (at, lacks): (EntryIndex, Option<EntryIndex>),
+        commit: EntryIndex,
+        now: Time,
+    ) {
+        self.lacks = lacks.map(|first| (first, now));
         (self.stage, self.sending) = (Stage::Streaming, None);
         self.forget_flight();
         self.fills_to = commit;
@@ -191,6 +215,20 @@ impl Progress {
         (self.held, self.held_by_run) = (self.held.min(at), self.held_by_run.min(at));
         self.told = EntryIndex(0);
         self.hold(at, now);
+    }
+
+    /// What it lacks below the state that it was given.
+    pub(super) fn lacks(&mut self, lacks: Option<EntryIndex>, now: Time) {
+        let (Some((known, _)), first) = (self.lacks, lacks) else { return };
+        // An answer may be of before.
+        if first.is_none_or(|first| first > known) {
+            self.lacks = first.map(|first| (first, now));
+        }
+    }
+
+    /// The first entry that it lacks below the state that it was given, if it lacks any.
+    pub(super) fn first_lacked(&self) -> Option<EntryIndex> {
+        self.lacks.map(|(first, _)| first)
     }
 
     /// Everything up to `index` has arrived there, durably or not.
@@ -299,6 +337,9 @@ impl Progress {
         if self.stage == Stage::Streaming && self.round.is_none() {
             return Err("(4) it is sent entries in no round".to_owned());
         }
+        if self.lacks.is_some() && self.stage != Stage::Streaming {
+            return Err(format!("(5) it is known to lack some while it is {:?}", self.stage));
+        }
         if self.sending.is_some() != (self.stage == Stage::Installing) {
             return Err(format!("(3) an image while it is {:?}", self.stage));
         }
@@ -318,7 +359,7 @@ mod tests {
         assert!(!progress.has_room(), "nothing is sent before the match");
         assert!(progress.hear(Boot(1), START));
         assert_eq!(progress.number(&mut 0), 1);
-        progress.matched(EntryIndex(4), EntryIndex(0), START);
+        progress.matched((EntryIndex(4), None), EntryIndex(0), START);
         let mut sent = 0;
         while progress.has_room() {
             progress.fly(progress.next, IN_FLIGHT_BYTES_MAX / 8 + 1, START);
@@ -341,7 +382,7 @@ mod tests {
     fn a_new_run_is_found_out_about_again_and_an_old_one_says_nothing() {
         let mut progress = Progress::new(START);
         assert!(progress.hear(Boot(2), START));
-        progress.matched(EntryIndex(4), EntryIndex(0), START);
+        progress.matched((EntryIndex(4), None), EntryIndex(0), START);
         assert!(!progress.hear(Boot(1), START));
         assert!(progress.hear(Boot(3), START));
         assert_eq!((progress.stage, progress.held), (Stage::Matching, EntryIndex(4)));

@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use super::Replica;
 use super::entry::{BadEntry, Header, Record};
-use super::filling::Filling;
+use super::filling::{Filling, Reached};
 use super::producers::Producers;
 use super::state::{State, Step, What};
-use crate::ids::{EntryIndex, Epoch, IdHash, Offset, PartitionId};
-use crate::machine::{Unreadable, WallTime};
+use crate::ids::{EntryIndex, IdHash, PartitionId};
+use crate::machine::Unreadable;
 use crate::zoo::{Bug, planted};
 
 /// A recovery under way: feed it the entries from [`Recovery::from`] on, then take the result.
@@ -22,9 +22,11 @@ pub struct Recovery {
     state: State,
     next: EntryIndex,
     /// What the entry behind the state must follow: an epoch and a time, and its offset.
-    follows: (Epoch, Offset, WallTime),
+    follows: Reached,
     /// The last entry's, where that is one that the state was made from.
-    filled: Option<(Epoch, Offset, WallTime)>,
+    filled: Option<Reached>,
+    /// The first entry that is missing below the state, where the log goes on behind it.
+    lacks: Option<EntryIndex>,
     steps: Vec<Step>,
     damaged: Option<Unreadable>,
 }
@@ -36,8 +38,8 @@ impl Recovery {
         let stored = checkpoint.and_then(|bytes| State::open(partition, bytes).ok());
         let (state, next) = stored.unwrap_or((State::default(), EntryIndex(1)));
         let follows = (state.epoch, state.end, state.time);
-        let (filled, steps, damaged) = (None, Vec::new(), None);
-        Self { partition, state, next, follows, filled, steps, damaged }
+        let (filled, lacks, steps, damaged) = (None, None, Vec::new(), None);
+        Self { partition, state, next, follows, filled, lacks, steps, damaged }
     }
 
     /// The first entry that is wanted next.
@@ -55,6 +57,11 @@ impl Recovery {
     pub fn feed(&mut self, index: EntryIndex, bytes: Bytes) -> bool {
         if self.damaged.is_some() {
             return false;
+        }
+        let applied = self.state.applied;
+        if self.state.is_hollow && self.next <= applied && index == applied.next() {
+            // What follows the state is there, and some of what is older is not yet.
+            (self.lacks, self.next) = (Some(self.next), index);
         }
         let step = if index == self.next {
             self.step(bytes)
@@ -113,22 +120,25 @@ impl Recovery {
             return;
         }
         self.filled = Some((step.epoch, step.end(), step.time));
-        self.state.remember(&step);
+        self.state.window.remember(&step);
     }
 
     /// The partition as the disk holds it, with no role until a view gives it one.
     #[must_use]
     pub fn finish(mut self) -> Replica {
         let ends_before = self.next <= self.state.applied && self.damaged.is_none();
-        let mut filling = None;
         if ends_before && self.state.is_hollow {
-            filling = Some(Filling::new(self.next, self.filled));
+            self.lacks = Some(self.next);
         } else if ends_before {
             // The log ends before the state that was made from it.
             let reason = format!("the log ends before entry {}", self.state.applied);
             let (partition, index) = (self.partition, self.next);
             self.damaged = Some(Unreadable { partition, index, reason });
         }
+        let filling = self.lacks.map(|next| {
+            let window = std::mem::take(&mut self.state.window);
+            Filling::new(next, self.filled, &self.state, window)
+        });
         self.state.is_hollow = filling.is_some() || self.damaged.is_some() && self.state.is_hollow;
         self.state.window.advance(self.state.time);
         if planted(Bug::ProducersNotRebuilt) {
@@ -142,6 +152,8 @@ impl Recovery {
 mod tests {
     use super::*;
     use crate::broker::replica::entry::{Body, Note, Timing};
+    use crate::ids::{Epoch, Offset};
+    use crate::machine::WallTime;
 
     const PARTITION: PartitionId = PartitionId(7);
 

@@ -4,12 +4,13 @@
 //! It stands beside the [`Replica`], whose log it reads and, on a follower, writes. A partition
 //! with one replica has it too: its leader waits for nobody else.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use super::follower::{Follower, Stage, holds};
+use super::follower::{Follower, Stage, holds, match_answer};
 use super::install::Images;
 use super::leader::Leader;
 use super::message::{Matched, ReplicaMessage};
+use super::older::Older;
 use super::{Note, Record, Replica};
 use crate::cluster::message::{Complaint, LogEnd};
 use crate::cluster::metadata::{Adjustment, Partition, View};
@@ -45,6 +46,9 @@ pub enum Duty {
         from: EntryIndex,
         /// How many bytes at most, but always one entry.
         bytes_max: usize,
+        /// Whether it is older than the state that the follower was given. Of one follower there is
+        /// one such read at a time, and one other.
+        is_older: bool,
     },
     /// Propose this change of the set that counts.
     Propose(Adjustment),
@@ -66,12 +70,26 @@ pub struct Scene<'a> {
     pub images: &'a Images,
 }
 
+/// From when on a replica does what costs more the more there is of its log.
+#[derive(Clone, Copy, Debug)]
+pub struct Thresholds {
+    /// After how many committed entries the state is stored again.
+    pub checkpoint_entries: u64,
+    /// From how many retained bytes on a new copy is given the state and what follows it, and what
+    /// is older behind that.
+    pub newest_first_bytes: u64,
+    /// How many bytes of what is older it asks for at a time.
+    pub older_bytes: u32,
+}
+
 /// A store that is on its way to the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     number: u64,
     /// The last entry of the log that is durable with it.
     pub(super) last: EntryIndex,
+    /// The last of what is older than the state that was given, where some of that was missing.
+    pub(super) filled: Option<EntryIndex>,
 }
 
 #[derive(Debug)]
@@ -96,8 +114,7 @@ pub struct Replication {
     pub(super) accepted: Epoch,
     pub(super) stores: VecDeque<Pending>,
     next_store: u64,
-    /// After how many entries a state is stored again.
-    checkpoint_entries: u64,
+    pub(super) thresholds: Thresholds,
     /// Messages that made no sense.
     pub(super) ignored: u64,
     /// By which version of the partition this copy was begun, if this run has begun it. Who knows
@@ -107,6 +124,10 @@ pub struct Replication {
     early: Option<((DiskId, Boot), ReplicaMessage)>,
     /// What entries that were cut took of the memory.
     pub(super) freed: usize,
+    /// The question for what is older than the state that was given.
+    pub(super) older: Older,
+    /// What is being read for others who lack it: one piece for each.
+    pub(super) older_reads: BTreeMap<DiskId, EntryIndex>,
 }
 
 /// Whether no entry of a reign stands in the log. It is one of an earlier run of this node
@@ -124,7 +145,7 @@ impl Replication {
         me: (DiskId, Boot),
         replica: &Replica,
         accepted: Epoch,
-        checkpoint_entries: u64,
+        thresholds: Thresholds,
         first_store: u64,
     ) -> Self {
         Self {
@@ -134,11 +155,13 @@ impl Replication {
             accepted: accepted.max(replica.last_epoch()),
             stores: VecDeque::new(),
             next_store: first_store,
-            checkpoint_entries,
+            thresholds,
             ignored: 0,
             begun_by: None,
             early: None,
             freed: 0,
+            older: Older::default(),
+            older_reads: BTreeMap::new(),
         }
     }
 
@@ -184,8 +207,8 @@ impl Replication {
     pub fn log_end(&self, replica: &Replica) -> LogEnd {
         let (last, commit) = (replica.persisted(), replica.commit());
         let epoch = replica.epoch_at(last).unwrap_or_default();
-        if replica.is_filling() {
-            // What its log ends with says nothing of what it holds.
+        if replica.is_filling() && !planted(Bug::TailMayLead) {
+            // It holds not all that its log ends with.
             return LogEnd { damaged: true, ..LogEnd::default() };
         }
         let is_apart = match &self.part {
@@ -240,6 +263,9 @@ impl Replication {
             // Others' states may come meanwhile; this leader begins anew when it is back.
             self.part = Part::None;
         }
+        let is_replica = |disk: &DiskId| partition.replicas.contains(disk);
+        self.older_reads.retain(|disk, _| is_replica(disk));
+        self.ask_older(scene);
         if let Some((from, message)) = self.early.take() {
             self.received(from, message, scene);
         }
@@ -249,7 +275,7 @@ impl Replication {
         partition.led_by() == Some(self.me.0)
             && view.has_registered(self.me.0, self.me.1)
             && replica.damaged().is_none()
-            && !replica.is_filling()
+            && (!replica.is_filling() || planted(Bug::TailMayLead))
     }
 
     fn lead(&mut self, partition: &Partition, time: WallTime, scene: &mut Scene<'_>) {
@@ -260,7 +286,9 @@ impl Replication {
         let record = scene.replica.lead(partition, Note::Start { leader, boot }, time);
         let start = record.header().index;
         self.store(Store { cut_after, ..Store::of(self.id) }, vec![record], scene);
-        self.part = Part::Leader(Leader::begin(self.me, partition, start, scene));
+        let newest_first = self.thresholds.newest_first_bytes;
+        let leader = Leader::begin(self.me, partition, (start, newest_first), scene);
+        self.part = Part::Leader(leader);
     }
 
     /// A reign has begun that is not this node's: what it said as a leader is over.
@@ -300,9 +328,10 @@ impl Replication {
         scene: &mut Scene<'_>,
     ) -> u64 {
         let (number, last) = (self.next_store, scene.replica.last());
+        let filled = scene.replica.filled();
         self.next_store += 1;
-        self.stores.push_back(Pending { number, last });
-        let due = scene.replica.write(records, self.checkpoint_entries);
+        self.stores.push_back(Pending { number, last, filled });
+        let due = scene.replica.write(records, self.thresholds.checkpoint_entries);
         let checkpoint = store.checkpoint.or(due.checkpoint);
         let (records, cut) = (due.records, store.cut.or(due.cut));
         let store = Store { number, records, checkpoint, cut, ..store };
@@ -314,7 +343,9 @@ impl Replication {
     pub fn stored(&mut self, number: u64, scene: &mut Scene<'_>) {
         while let Some(pending) = self.stores.pop_front_if(|pending| pending.number <= number) {
             scene.replica.persist(pending.last);
+            pending.filled.into_iter().for_each(|index| scene.replica.filled_to(index));
         }
+        self.ask_older(scene);
         let (partition, durable) = (self.id, scene.replica.persisted());
         match &mut self.part {
             Part::None => {}
@@ -324,7 +355,7 @@ impl Replication {
                 let message = match follower.stage {
                     Stage::Cutting(cut) if cut <= number => {
                         follower.stage = Stage::Matched;
-                        ReplicaMessage::MatchAnswer { epoch, round, matched: Matched::At(durable) }
+                        match_answer((epoch, round), Matched::At(durable), scene.replica)
                     }
                     Stage::Matched => holds(follower, false, scene.replica),
                     Stage::Cutting(_) | Stage::Damaged | Stage::Apart | Stage::Installing(_) => {
@@ -374,14 +405,18 @@ impl Replication {
                     self.install(from.0, (epoch, round), image, (at, &piece), scene);
                 }
             }
-            ReplicaMessage::MatchAnswer { epoch, round, matched } => {
+            ReplicaMessage::Lacks { from: first, bytes_max } => {
+                self.lacked(from.0, (first, bytes_max), scene);
+            }
+            ReplicaMessage::Older { records } => self.take_older(from.0, records, scene),
+            ReplicaMessage::MatchAnswer { epoch, round, matched, lacks } => {
                 if let Some(leader) = self.leader_in(epoch) {
-                    leader.match_answered(from, (round, matched), scene);
+                    leader.match_answered(from, round, (matched, lacks), scene);
                 }
             }
-            ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap } => {
+            ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap, lacks } => {
                 if let Some(leader) = self.leader_in(epoch) {
-                    leader.append_answered(from, round, (durable, last, gap), scene);
+                    leader.append_answered(from, round, (durable, last, gap), lacks, scene);
                 }
             }
             ReplicaMessage::InstallAnswer { epoch, round, have } => {
@@ -427,6 +462,9 @@ impl Replication {
         result: Result<Vec<Record>, Unreadable>,
         scene: &mut Scene<'_>,
     ) {
+        if self.older_read(place, &result, scene) {
+            return;
+        }
         match &mut self.part {
             Part::Leader(leader) => leader.read_done(place, result, scene),
             Part::None | Part::Follower(_) => {}
@@ -444,7 +482,7 @@ impl Replication {
     pub fn woke(&mut self, scene: &mut Scene<'_>) {
         match &mut self.part {
             Part::Leader(leader) => leader.work(scene),
-            Part::None | Part::Follower(_) => {}
+            Part::None | Part::Follower(_) => self.ask_older(scene),
         }
     }
 
@@ -453,7 +491,7 @@ impl Replication {
     pub fn wakeup(&self, now: Time, replica: &Replica) -> Option<Time> {
         match &self.part {
             Part::Leader(leader) => leader.wakeup(now, replica.last()),
-            Part::None | Part::Follower(_) => None,
+            Part::None | Part::Follower(_) => self.asks_at(replica),
         }
     }
 
@@ -481,7 +519,7 @@ impl Replication {
         if let Part::Leader(leader) = &self.part {
             leader.check(replica.last())?;
         }
-        if replica.commit() > replica.persisted() && !replica.is_filling() {
+        if replica.commit() > replica.persisted() {
             let (commit, persisted) = (replica.commit(), replica.persisted());
             return Err(format!("(4) applied {commit}, durable {persisted}"));
         }

@@ -175,31 +175,18 @@ impl State {
         (self.chain, step.epoch, step.index, step.checksum).hash(&mut chain);
         self.chain = chain.finish();
         self.blocks.add(step.index, step.offset, step.time, step.bytes.into());
+        self.window.remember(step);
         match &step.what {
             What::Message(_, timing, sequence) => {
                 self.end = step.offset.next();
                 sequence.iter().for_each(|one| self.producers.insert(one, step.offset));
                 self.producers.forget();
-                self.remember(step);
                 self.schedule(step.offset, timing);
             }
-            What::Note(note) => {
-                self.remember(step);
-                self.note(note);
-            }
+            What::Note(note) => self.note(note),
         }
         while self.delayed.first().is_some_and(|&(due, _)| due <= step.time) {
             self.delayed.pop_first();
-        }
-    }
-
-    /// Enters an entry into the dedup window that the state was made from without having it there.
-    pub(crate) fn remember(&mut self, step: &Step) {
-        match &step.what {
-            What::Message(id, ..) => {
-                self.window.insert(*id, step.offset, step.time, step.index);
-            }
-            What::Note(_) => self.window.advance(step.time),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The dedup window: which ids a partition still remembers, decided by its entries alone.
 
 use super::id_queue::IdQueue;
+use super::state::{Step, What};
 use crate::ids::{EntryIndex, IdHash, Offset};
 use crate::machine::WallTime;
 
@@ -32,11 +33,28 @@ impl Window {
     }
 
     /// Remembers a committed message and forgets what is now too old.
-    pub(crate) fn insert(&mut self, id: IdHash, offset: Offset, time: WallTime, at: EntryIndex) {
+    fn insert(&mut self, id: IdHash, offset: Offset, time: WallTime, at: EntryIndex) {
         if let Some(known) = self.0.push(id, Remembered { offset, time, at }) {
             known.offset = offset;
         }
         self.advance(time);
+    }
+
+    /// Remembers the message of a committed entry, if it is one, and forgets what is now too old.
+    pub(super) fn remember(&mut self, step: &Step) {
+        match &step.what {
+            What::Message(id, ..) => self.insert(*id, step.offset, step.time, step.index),
+            What::Note(_) => self.advance(step.time),
+        }
+    }
+
+    /// Remembers what a window does that begins where this one ends.
+    pub(super) fn extend(&mut self, newer: Self) {
+        for (id, Remembered { offset, time, at }) in newer.0 {
+            // As if it had come behind the notes before it.
+            self.advance(time);
+            self.insert(id, offset, time, at);
+        }
     }
 
     /// Forgets what is too old at `time`, the time of the newest committed entry.
@@ -87,6 +105,30 @@ mod tests {
         assert_eq!(window.find(id(1)), None);
         assert_eq!(window.first(), Some(EntryIndex(3)));
         assert_eq!(window.check(), Ok(()));
+    }
+
+    #[test]
+    fn two_windows_that_meet_are_the_one_that_saw_it_all() {
+        let came = [(1, 1_000), (2, 2_000), (1, 1_001 + WINDOW_MILLIS_MAX), (3, 130_000)];
+        let inserted = |entries: &[(usize, &(u64, u64))]| {
+            let mut window = Window::default();
+            for &(at, &(number, time)) in entries {
+                window.advance(WallTime(time));
+                let (offset, index) = (Offset(at as u64), EntryIndex(at as u64 + 1));
+                window.insert(id(number), offset, WallTime(time), index);
+            }
+            window
+        };
+        let came: Vec<_> = came.iter().enumerate().collect();
+        let whole = inserted(&came);
+        for parted in 0..=came.len() {
+            let mut window = inserted(&came[..parted]);
+            window.extend(inserted(&came[parted..]));
+            assert_eq!(window.len(), whole.len(), "parted at {parted}");
+            assert_eq!(window.first(), whole.first());
+            assert!((1..=3).all(|one| window.find(id(one)) == whole.find(id(one))));
+            assert_eq!(window.check(), Ok(()));
+        }
     }
 
     #[test]

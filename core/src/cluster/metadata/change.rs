@@ -69,6 +69,8 @@ pub struct Ruling {
     pub version: u64,
     /// Who is to lead from now on, in a new epoch; `None` where nobody new is named.
     pub leader: Option<DiskId>,
+    /// Tails that have said that they lack nothing any more.
+    pub filled: Vec<DiskId>,
     /// Who does not count any more.
     pub removed: Vec<DiskId>,
     /// Who does not hold what it acknowledged, and stays because too few would be left.

@@ -60,6 +60,7 @@ impl Member {
     #[must_use]
     pub fn is_electable(&self) -> bool {
         self.standing == Standing::Whole
+            || self.standing == Standing::Tail && planted(Bug::TailMayLead)
     }
 
     /// Whether it is one that acknowledges, as long as its node runs.
@@ -193,7 +194,8 @@ impl View {
     pub fn is_under_replicated(&self, partition: &Partition) -> bool {
         let topic = self.topics.get(&partition.topic);
         let wanted = topic.map_or(1, |topic| self.replicas_wanted(&topic.config));
-        partition.in_sync.iter().filter(|member| self.is_live(member)).count() < wanted
+        let whole = |member: &&Member| member.is_electable() && self.is_live(member);
+        partition.in_sync.iter().filter(whole).count() < wanted
     }
 
     /// The partitions of which a node is to hold a copy.
@@ -212,12 +214,18 @@ impl View {
     }
 
     fn ruled(&self, ruling: &Ruling) -> Option<Partition> {
-        let Ruling { partition, epoch, version, leader, removed, lost, placed, dropped } = ruling;
+        let Ruling { partition, epoch, version, leader, filled, removed, .. } = ruling;
+        let Ruling { lost, placed, dropped, .. } = ruling;
         let before = self.partitions.get(partition)?;
         if (before.epoch, before.version) != (*epoch, *version) {
             return None;
         }
         let mut next = Partition::clone(before);
+        let is_tail = |disk| next.member(disk).is_some_and(|one| one.standing == Standing::Tail);
+        if !filled.iter().all(|disk| is_tail(*disk)) {
+            return None;
+        }
+        filled.iter().for_each(|disk| next.mark(*disk, Standing::Whole));
         next.in_sync.retain(|member| !removed.contains(&member.disk));
         lost.iter().for_each(|disk| next.mark(*disk, Standing::Lost));
         if removed.iter().chain(lost).any(|disk| before.member(*disk).is_none())
@@ -361,10 +369,15 @@ impl View {
             if next.leader == disk {
                 next.epoch = next.epoch.next();
             }
-            let was_whole = next.member(disk).is_some_and(|member| member.is_electable());
-            if was_whole && next.early && !clean && !planted(Bug::UncleanRunCounts) {
-                next.mark(disk, Standing::Unsure);
-            }
+            let standing = next.member(disk).map(|member| member.standing);
+            let standing = match standing {
+                Some(Standing::Whole) => Some(Standing::Unsure),
+                // What is committed it does not hold alone.
+                Some(Standing::Tail) => Some(Standing::Lost),
+                Some(Standing::Lost | Standing::Unsure) | None => None,
+            };
+            let matters = next.early && !clean && !planted(Bug::UncleanRunCounts);
+            standing.filter(|_| matters).into_iter().for_each(|now| next.mark(disk, now));
             self.put(next);
         }
     }

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use sprawl_core::broker::replica::message::ReplicaMessage;
 use sprawl_core::broker::replica::{
     Draft, Duty, Envelope, Images, Note, Record, Recovery, Replica, Replication, Scene, Terms,
+    Thresholds,
 };
 use sprawl_core::cluster::controller::{Failover, Remedy};
 use sprawl_core::cluster::message::{Complaint, LogEnds};
@@ -37,6 +38,8 @@ pub(crate) struct Disk {
     pub(crate) log: BTreeMap<u64, Bytes>,
     /// Where the log begins, if not with the first entry.
     pub(crate) begins: u64,
+    /// The last entry of the state that it was given, if it was.
+    given: u64,
     accepted: Epoch,
     state: Option<Bytes>,
 }
@@ -52,12 +55,17 @@ impl Disk {
         }
         for record in store.records {
             let index = record.header().index.0;
-            let none = self.begins.max(1) - 1;
-            let end = self.log.last_key_value().map_or(none, |(last, _)| *last);
-            assert_eq!(index, end + 1, "an entry is written behind the last one");
+            let before = index - 1;
+            let follows = index == self.begins.max(1)
+                || before == self.given
+                || self.log.contains_key(&before);
+            assert!(follows, "entry {index} is written behind nothing");
             self.log.insert(index, record.bytes().clone());
         }
         if let Some(state) = store.checkpoint {
+            if store.cut_after == Some(EntryIndex(0)) {
+                self.given = state.applied.0;
+            }
             self.state = Some(state.bytes);
         }
         self.log = self.log.split_off(&self.begins);
@@ -116,6 +124,9 @@ pub(crate) struct Cluster {
     pub(crate) reads: Vec<Reading>,
     /// So many reads from now on the disk does not do.
     pub(crate) failing_reads: usize,
+    /// What is older than a state is not read for who was given that.
+    pub(crate) withholds_older: bool,
+    newest_first_bytes: u64,
     pub(crate) proposals: Vec<Change>,
     /// The metadata, as they are agreed on.
     pub(crate) view: View,
@@ -136,11 +147,23 @@ impl Cluster {
 
     /// The same, which acknowledges at this level.
     pub(crate) fn kept(count: u128, replication: u32, durability: Durability) -> Self {
+        Self::with(count, replication, durability, u64::MAX)
+    }
+
+    /// The same, where new copies are given the newest first from so many bytes on.
+    pub(crate) fn with(
+        count: u128,
+        replication: u32,
+        durability: Durability,
+        newest_first_bytes: u64,
+    ) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             packets: Vec::new(),
             reads: Vec::new(),
             failing_reads: 0,
+            withholds_older: false,
+            newest_first_bytes,
             proposals: Vec::new(),
             view: View::default(),
             laws: Laws::default(),
@@ -207,6 +230,7 @@ impl Cluster {
                     self.laws.written(&store);
                     self.nodes[at].unsynced.push_back(store);
                 }
+                Duty::Read { is_older: true, .. } if self.withholds_older => {}
                 Duty::Read { to, from: first, .. } => {
                     self.reads.push(Reading { of: from, to, from: first });
                 }
@@ -316,7 +340,11 @@ impl Cluster {
         let (me, accepted) = ((node.disk, node.boot), node.hard.accepted);
         let first = 1 + node.copies * STORES_EACH;
         node.copies += 1;
-        let replication = Replication::new(me, &replica, accepted, CHECKPOINT_ENTRIES, first);
+        let (checkpoint_entries, newest_first_bytes) =
+            (CHECKPOINT_ENTRIES, self.newest_first_bytes);
+        let older_bytes = 1;
+        let thresholds = Thresholds { checkpoint_entries, newest_first_bytes, older_bytes };
+        let replication = Replication::new(me, &replica, accepted, thresholds, first);
         node.run = Some(Run { replica, replication, images: Images::default() });
     }
 

@@ -122,14 +122,17 @@ impl Cluster {
     }
 
     /// InSyncHoldsCommitted: every member of the agreed set that may lead or answer has on its disk
-    /// what was ever committed.
+    /// what was ever committed; one that is a tail, what follows the state that it was given.
     fn check_in_sync(&mut self) {
         let partition = self.partition();
         for member in partition.in_sync.iter().filter(|one| one.standing != Standing::Lost) {
             let hard = &self.nodes[self.position(member.disk)].hard;
+            let replica = hard.recover();
+            let tail = (member.standing == Standing::Tail).then(|| replica.commit().next().0);
             // What was removed is not missed.
+            let begins = hard.begins.max(tail.unwrap_or_default());
             let differs = |(index, bytes): &(&u64, &Bytes)| {
-                **index >= hard.begins && hard.log.get(*index) != Some(*bytes)
+                **index >= begins && hard.log.get(*index) != Some(*bytes)
             };
             // The youngest first: it is what is lost first.
             if let Some((index, _)) = self.laws.committed.iter().rev().find(differs) {
@@ -137,8 +140,7 @@ impl Cluster {
                 let what = format!("InSyncHoldsCommitted: {disk} does not have entry {index}");
                 self.laws.broken.push(what);
             }
-            let replica = hard.recover();
-            if replica.begins().0 < hard.begins || replica.is_filling() {
+            if tail.is_none() && (replica.begins().0 < hard.begins || replica.is_filling()) {
                 let what = format!("InSyncHoldsCommitted: {} lacks what is retained", member.disk);
                 self.laws.broken.push(what);
             }

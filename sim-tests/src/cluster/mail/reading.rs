@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sprawl_core::broker::replica::{Body, Draft, Record};
-use sprawl_core::cluster::metadata::Partition;
+use sprawl_core::cluster::metadata::{Member, Partition, Standing};
 use sprawl_core::ids::{Offset, TopicName};
 use sprawl_core::machine::{FetchFrom, PartitionStatus, Refused, Request, Response};
 use sprawl_io::handle::NodeHandle;
@@ -74,7 +74,10 @@ impl Mail {
         let mut found: BTreeMap<(TopicName, u32), Found> = BTreeMap::new();
         let mut trusted = BTreeSet::new();
         for (turn, partition) in view.partitions.values().enumerate() {
-            let is_left = partition.members().any(|disk| disks.contains(&disk));
+            // A tail alone does not lead.
+            let holds = |one: &&Member| one.standing != Standing::Tail;
+            let mut holders = partition.in_sync.iter().filter(holds);
+            let is_left = holders.any(|one| disks.contains(&one.disk));
             if !partition.topic.as_str().starts_with("mail.") || !is_left {
                 continue;
             }

@@ -31,6 +31,7 @@ enum Purpose {
     Struck = 50_000,
     Links = 50_001,
     Disk = 50_002,
+    Knobs = 50_003,
 }
 
 /// How many partitions are written to.
@@ -82,6 +83,7 @@ impl ThirdPlan {
             tail_us_max: 0,
             duplicate_permille: 0,
         };
+        let mut knobs = Draw::new(seed, Purpose::Knobs as u64);
         let cluster = ClusterPlan {
             starts_ms: vec![0; nodes],
             zones: if scenario == Scenario::ByZone { 3 } else { 1 },
@@ -92,6 +94,8 @@ impl ThirdPlan {
             early: 0,
             cache_bytes: plan::CACHE_BYTES,
             checkpoint_entries: 4_096,
+            newest_first_bytes: knobs.pick(&plan::NEWEST_FIRST_BYTES),
+            older_bytes: plan::OLDER_BYTES as u32,
             ..ClusterPlan::of_seed(seed, Some(nodes as u32), true)
         };
         Self {

@@ -17,7 +17,7 @@ use super::progress::{Progress, Stage};
 use super::replication::{Duty, Scene};
 use super::{Header, Record};
 use crate::cluster::message::Complaint;
-use crate::cluster::metadata::{Adjustment, Partition, REPLICAS_MAX};
+use crate::cluster::metadata::{Adjustment, Partition, REPLICAS_MAX, Standing};
 use crate::cluster::topic::Durability;
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{FollowerStatus, Time, Unreadable};
@@ -67,14 +67,17 @@ pub(super) struct Leader {
     own: (EntryIndex, Time),
     /// When to propose again, or to complain again, at the earliest.
     propose_at: Time,
+    /// From how many retained bytes on a new copy is given the state first.
+    newest_first_bytes: u64,
 }
 
 impl Leader {
-    /// A reign begins, with the entry `start`.
+    /// A reign begins, with the entry `start`. A new copy is given the state first from so many
+    /// retained bytes on.
     pub(super) fn begin(
         me: (DiskId, Boot),
         partition: &Partition,
-        start: EntryIndex,
+        (start, newest_first_bytes): (EntryIndex, u64),
         scene: &mut Scene<'_>,
     ) -> Self {
         let mut leader = Self {
@@ -96,6 +99,7 @@ impl Leader {
             rounds: 0,
             own: (scene.replica.persisted(), scene.now),
             propose_at: scene.now,
+            newest_first_bytes,
         };
         leader.adopt(partition, scene);
         leader
@@ -214,19 +218,26 @@ impl Leader {
     pub(super) fn match_answered(
         &mut self,
         (from, boot): (DiskId, Boot),
-        (round, matched): (u64, Matched),
+        round: u64,
+        (matched, lacks): (Matched, Option<EntryIndex>),
         scene: &mut Scene<'_>,
     ) {
         let (now, last) = (scene.now, scene.replica.last());
         let (counts, commit) = (self.counts(from), self.commit);
+        let is_large = scene.replica.retained_bytes() > self.newest_first_bytes;
         let Some(progress) = self.heard(from, boot, round, now) else { return };
         if progress.stage == Stage::Streaming {
             return;
         }
         let falls_short = match matched {
+            // It would have to have all of it before it counts.
+            Matched::At(EntryIndex(0)) if !counts && is_large && !progress.is_oldest_first => {
+                progress.loses_all(Stage::Lacking, now);
+                false
+            }
             Matched::At(at) if at <= last => {
-                progress.matched(at, commit, now);
-                at < commit
+                progress.matched((at, lacks), commit, now);
+                at < commit || lacks.is_some()
             }
             // What somebody has who counts is not replaced: it may be all that there is of it.
             Matched::Forgotten if !counts => {
@@ -249,8 +260,10 @@ impl Leader {
 
     /// Whether somebody may be relied on for what is committed, now or by what was proposed.
     fn counts(&self, disk: DiskId) -> bool {
-        let is_added =
-            |adjustment: &Adjustment| adjustment.added.iter().any(|one| one.disk == disk);
+        let is_added = |adjustment: &Adjustment| {
+            let mut added = adjustment.added.iter();
+            added.any(|one| one.disk == disk && one.standing == Standing::Whole)
+        };
         self.whole.contains(&disk) || self.proposed.iter().any(|(_, proposal)| is_added(proposal))
     }
 
@@ -275,6 +288,7 @@ impl Leader {
         (from, boot): (DiskId, Boot),
         round: u64,
         (durable, last, gap): (EntryIndex, EntryIndex, bool),
+        lacks: Option<EntryIndex>,
         scene: &mut Scene<'_>,
     ) {
         let (now, end) = (scene.now, scene.replica.last());
@@ -284,6 +298,7 @@ impl Leader {
         }
         progress.hold(durable, now);
         progress.arrive(last);
+        progress.lacks(lacks, now);
         if gap && last < progress.next && progress.may_go_back(last, now) {
             progress.go_back(last);
         }
@@ -336,13 +351,7 @@ impl Leader {
             (records, is_there)
         });
         match result {
-            // What it lacks was removed here.
-            Ok((_, false)) => {
-                let stage = if self.counts(to) { Stage::Apart } else { Stage::Lacking };
-                let progress = self.followers.get_mut(&to).expect("it was read for it");
-                progress.begin(stage, scene.now);
-                self.work(scene);
-            }
+            Ok((_, false)) => self.gone(to, scene),
             Ok((records, true)) => {
                 if from == progress.next && !records.is_empty() {
                     self.send_entries(to, records, scene);
@@ -353,6 +362,22 @@ impl Leader {
             // The disk did not read this time: it is asked again with whatever comes next.
             Err(_) => {}
         }
+    }
+
+    /// Whether a follower is known to lack what is from there on below the state it was given.
+    pub(super) fn knows_lack(&self, of: DiskId, from: EntryIndex) -> bool {
+        self.followers.get(&of).is_some_and(|progress| progress.first_lacked() == Some(from))
+    }
+
+    /// What a follower lacks was removed here. One that counts may be all that there is of it.
+    pub(super) fn gone(&mut self, to: DiskId, scene: &mut Scene<'_>) {
+        let counts = self.counts(to);
+        let Some(progress) = self.followers.get_mut(&to) else { return };
+        match counts {
+            true => progress.begin(Stage::Apart, scene.now),
+            false => progress.loses_all(Stage::Lacking, scene.now),
+        }
+        self.work(scene);
     }
 
     /// An entry of this log cannot be read: another one is to lead.
@@ -383,8 +408,9 @@ impl Leader {
                 Some(records) if !records.is_empty() => self.send_entries(to, records, scene),
                 Some(_) | None => {
                     progress.reading = Some(next);
-                    let (partition, bytes_max) = (self.id, APPEND_BYTES_MAX);
-                    scene.duties.push(Duty::Read { partition, to, from: next, bytes_max });
+                    let (partition, bytes_max, is_older) = (self.id, APPEND_BYTES_MAX, false);
+                    let from = next;
+                    scene.duties.push(Duty::Read { partition, to, from, bytes_max, is_older });
                 }
             }
         }
@@ -444,10 +470,13 @@ impl Leader {
     fn begin_install(&mut self, to: DiskId, scene: &mut Scene<'_>) {
         let now = scene.now;
         let progress = self.followers.get_mut(&to).expect("it is due");
-        let Some(place) = scene.images.to_send() else { return progress.sent(now) };
+        let Some(place) = scene.images.to_send() else { return progress.waits(now) };
         let image = scene.replica.image();
         if image.bytes.len() > IMAGE_BYTES_MAX {
-            return progress.begin(Stage::Apart, now);
+            // It may have all of the log, if all of it is there.
+            let stage = if progress.is_oldest_first { Stage::Apart } else { Stage::Matching };
+            progress.is_oldest_first = true;
+            return progress.begin(stage, now);
         }
         progress.install(Sending::begin(image, place, now), now);
         self.send_piece(to, scene);

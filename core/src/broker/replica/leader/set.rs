@@ -107,10 +107,19 @@ impl Leader {
         let mut ready = Vec::new();
         for (&disk, progress) in &self.followers {
             let Progress { boot, .. } = *progress;
-            let counts = partition.member(disk).is_some_and(|member| member.is_electable());
+            // Without what is older than its state it counts, and does not lead. Where one may have
+            // to be taken on trust, that has to be one that could lead.
+            let standing = match progress.first_lacked() {
+                None => Standing::Whole,
+                Some(_) if partition.early => continue,
+                Some(_) => Standing::Tail,
+            };
+            let stands = partition.member(disk).map(|member| member.standing);
+            let counts =
+                stands.is_some_and(|stands| stands == Standing::Whole || stands == standing);
             let known = scene.view.has_registered(disk, boot) && progress.is_up;
             if !counts && known && self.is_ready(progress, scene.now) {
-                ready.push(Addition { disk, boot, standing: Standing::Whole });
+                ready.push(Addition { disk, boot, standing });
             }
         }
         ready

@@ -92,7 +92,8 @@ impl Balance {
             return BTreeMap::new();
         }
         let comes = |partition: &&Arc<Partition>| {
-            let comes = |disk: &DiskId| judge.stays(*disk) && partition.member(*disk).is_none();
+            let is_whole = |disk| partition.member(disk).is_some_and(|one| one.is_electable());
+            let comes = |disk: &DiskId| judge.stays(*disk) && !is_whole(*disk);
             partition.replicas.iter().any(comes)
         };
         let moving = judge.view.partitions.values().filter(comes).take(MOVES_MAX).count();

@@ -48,14 +48,29 @@ impl Judge<'_> {
         partition.led_by().is_some_and(|leader| self.counts(partition, leader))
     }
 
-    /// Whoever may lead; where nobody is left who certainly holds everything, and that may happen,
-    /// whoever has a copy and runs.
+    /// Whether this node runs and counts, though not with all that was ever acknowledged, as far as
+    /// is known.
+    fn is_tail(&self, partition: &Partition, disk: DiskId) -> bool {
+        let member = partition.member(disk);
+        member.is_some_and(|one| self.view.is_live(&one) && !one.is_electable())
+    }
+
+    /// Whoever may lead, and is asked what it holds; where nobody is left who certainly holds
+    /// everything, and that may happen, whoever has a copy and runs; and where nobody who holds
+    /// everything runs, those who may by now.
     pub(super) fn candidates(&self, partition: &Partition) -> impl Iterator<Item = DiskId> {
         let is_forsaken = self.view.is_forsaken(partition);
-        partition.replicas.iter().copied().filter(move |disk| match is_forsaken {
-            true => self.view.is_up(*disk),
-            false => self.counts(partition, *disk),
+        let is_held = self.is_held(partition);
+        partition.replicas.iter().copied().filter(move |disk| match (is_forsaken, is_held) {
+            (true, _) => self.view.is_up(*disk),
+            (false, true) => self.counts(partition, *disk),
+            (false, false) => self.is_tail(partition, *disk),
         })
+    }
+
+    /// Whether somebody runs and counts with all that was ever acknowledged.
+    fn is_held(&self, partition: &Partition) -> bool {
+        partition.members().any(|disk| self.counts(partition, disk))
     }
 
     /// Who may be taken on trust, when every member of the set that is not gone for ever has said
@@ -155,6 +170,7 @@ impl Judge<'_> {
             None
         };
         let leads = leader.unwrap_or(partition.leader);
+        let filled = leader.filter(|disk| self.is_tail(partition, *disk)).into_iter().collect();
         let (mut removed, lost) = self.rid(partition, leads);
         let mut dropped = Vec::new();
         if !ends.contains_key(&leads) {
@@ -186,8 +202,17 @@ impl Judge<'_> {
                 placed.push(to);
             }
         }
-        let ruling =
-            Ruling { partition: id, epoch, version, leader, removed, lost, placed, dropped };
+        let ruling = Ruling {
+            partition: id,
+            epoch,
+            version,
+            leader,
+            filled,
+            removed,
+            lost,
+            placed,
+            dropped,
+        };
         let live = |member: &Member| self.view.is_live(member);
         let freezes = !partition.frozen && !partition.in_sync.iter().all(live);
         let says = ruling.leader.is_some()
@@ -208,7 +233,10 @@ impl Judge<'_> {
         if self.view.is_forsaken(partition) {
             return self.most_trusted(partition, ends);
         }
-        let best = self.candidates(partition).max_by_key(|disk| {
+        // A tail leads when it has said that it is none any more.
+        let is_whole = |disk: &DiskId| ends.get(disk).is_some_and(|end| !end.damaged);
+        let may = |disk: &DiskId| !self.is_tail(partition, *disk) || is_whole(disk);
+        let best = self.candidates(partition).filter(may).max_by_key(|disk| {
             let end = ends.get(disk).map(|end| (end.epoch, end.last));
             (Some(*disk) != complainer, end, std::cmp::Reverse(*disk))
         });
@@ -252,7 +280,7 @@ impl Judge<'_> {
         let all = those(&|one| is_damaged(one) || is_dead(one));
         let leads_on = partition.member(leader).filter(|one| is_damaged(one)).map(|one| one.disk);
         // Who is damaged and alone leads on: nobody holds more, and what is whole is still read.
-        let is_other = self.candidates(partition).next().is_some();
+        let is_other = self.view.is_forsaken(partition) || self.is_held(partition);
         let leads_on: Vec<DiskId> = leads_on.filter(|_| is_other).into_iter().collect();
         if leads_on.is_empty() && may_go(&all) {
             (all, Vec::new())
