@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::EntryPayload;
-use sprawl_core::cluster::metadata::View;
+use sprawl_core::cluster::metadata::{Change, View};
 use sprawl_core::cluster::raft::{self, RaftEvent, Recovered, Voters};
-use sprawl_core::ids::NodeId;
+use sprawl_core::ids::{DiskId, NodeId, PartitionId};
 use sprawl_core::machine::Digest;
 use sprawl_core::wire;
 
-use super::kinds::{Entry, LogId, SnapshotMeta, Vote};
+use super::kinds::{Agreed, Entry, LogId, SnapshotMeta, Vote};
 use super::stored::{self, Stored, StoredSnapshot};
 use crate::storage::{Cell, MetadataWrite};
 use crate::trace::Observer;
@@ -100,6 +100,26 @@ pub fn synced(step: &MetadataWrite) -> Option<RaftEvent> {
         }
         MetadataWrite::Cell(..) | MetadataWrite::Truncate(_) | MetadataWrite::Purge(_) => None,
     }
+}
+
+/// Whom a step of the metadata log takes out of which sets, once it is agreed on, or marks as lost.
+#[must_use]
+pub fn excluded(step: &MetadataWrite) -> Option<(raft::LogId, Vec<(PartitionId, DiskId)>)> {
+    let MetadataWrite::Entry(index, bytes) = step else { return None };
+    let entry = stored::read_entry(*index, bytes).ok()?;
+    let EntryPayload::Normal(Agreed(change)) = &entry.payload else { return None };
+    let mut excluded = Vec::new();
+    let mut exclude = |id, disks: &[DiskId]| excluded.extend(disks.iter().map(|disk| (id, *disk)));
+    if let Change::Fail { rulings, .. } | Change::Rule { rulings } = change {
+        for ruling in rulings {
+            exclude(ruling.partition, &ruling.removed);
+            exclude(ruling.partition, &ruling.lost);
+        }
+    }
+    if let Change::Adjust { adjustments, .. } = change {
+        adjustments.iter().for_each(|one| exclude(one.partition, &one.removed));
+    }
+    Some((of_log(entry.log_id), excluded))
 }
 
 /// What the disk holds when the process starts.

@@ -185,7 +185,8 @@ impl World {
             let node = self.watch.member(other.number).filter(|id| !self.destroyed.contains(id));
             let stays =
                 |disk: &DiskId| view.nodes.get(disk).is_some_and(|one| one.leaving.is_none());
-            let disk = node.and_then(|node| view.disk_of(node)).filter(stays);
+            let counts_on = |disk: &DiskId| !self.watch.is_leaving(partition, *disk);
+            let disk = node.and_then(|node| view.disk_of(node)).filter(stays).filter(counts_on);
             let member = disk.and_then(|disk| known.member(disk));
             other.number != machine
                 && other.standing() != Standing::Gone

@@ -415,7 +415,10 @@ fn empty(plan: &ClusterPlan, dice: &mut Draw, (watch, trap): (NodeTrace, Trap)) 
     let own = Draw::new(plan.seed, dice.range(1 << 20, 1 << 40));
     let disk = SimDisk::new(plan.disk.clone(), own, watch.findings()).one_of_many();
     disk.witnessed(move |moment, step| match moment {
-        Moment::Written => trap.written(step),
+        Moment::Written => {
+            watch.written(step);
+            trap.written(step);
+        }
         Moment::Synced => watch.synced(step),
     })
 }

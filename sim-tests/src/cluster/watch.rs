@@ -80,6 +80,10 @@ struct Watched {
     flipped: BTreeSet<(PartitionId, usize)>,
     /// Who votes by which entry of the log, with its term, from the newest committed one on.
     voters: BTreeMap<u64, (u64, Voters)>,
+    /// Who leaves which set by an entry that nobody has applied, by its index, with its term.
+    leaving: BTreeMap<u64, (u64, Vec<(PartitionId, DiskId)>)>,
+    /// The last entry that anybody has applied.
+    applied: u64,
     /// Which member of the group a machine is.
     members: BTreeMap<usize, NodeId>,
     /// Machines whose disks are not what the group knows: what they store and say counts nowhere.
@@ -104,6 +108,8 @@ impl Watch {
             wiped: 0,
             flipped: BTreeSet::new(),
             voters: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            applied: 0,
             members: BTreeMap::new(),
             ghosts: BTreeSet::new(),
         };
@@ -169,6 +175,12 @@ impl Watch {
     pub(super) fn flipped(&self, machine: usize, partition: PartitionId) {
         self.world(&format!("a bit of partition {partition} turns over on machine {machine}"));
         self.lock().flipped.insert((partition, machine));
+    }
+
+    /// Whether a change that nobody has applied takes somebody out of a partition's set.
+    pub(super) fn is_leaving(&self, partition: PartitionId, disk: DiskId) -> bool {
+        let watched = self.lock();
+        watched.leaving.values().any(|(_, some)| some.contains(&(partition, disk)))
     }
 
     /// Whether one has.
@@ -286,6 +298,7 @@ impl Watched {
                     let id = entry.id;
                     // Who lags appends what others have long had; only a later term takes back.
                     self.voters.retain(|at, (term, _)| *at < id.index || *term >= id.term);
+                    self.leaving.retain(|at, (term, _)| *at < id.index || *term >= id.term);
                     let oldest = self.voters.first_key_value().map(|(at, _)| *at);
                     if let Some(voters) = &entry.voters
                         && oldest.is_none_or(|oldest| id.index > oldest)
@@ -310,8 +323,11 @@ impl Watched {
             | RaftEvent::AppendAnswered(_)
             | RaftEvent::Truncated { .. }
             | RaftEvent::SnapshotStored { .. }
-            | RaftEvent::Purged { .. }
-            | RaftEvent::Applied { .. } => {}
+            | RaftEvent::Purged { .. } => {}
+            RaftEvent::Applied { index, .. } => {
+                self.applied = self.applied.max(*index);
+                self.leaving = self.leaving.split_off(&(self.applied + 1));
+            }
         }
         let checked = self.raft.observe(node, event);
         self.check(checked);
@@ -362,6 +378,17 @@ pub(super) struct NodeTrace {
 }
 
 impl NodeTrace {
+    /// The machine's process has written a step of the metadata log.
+    pub(super) fn written(&self, step: &MetadataWrite) {
+        let mut watched = self.watch.lock();
+        if let Some((id, leaving)) = raft::excluded(step)
+            && id.index > watched.applied
+            && !leaving.is_empty()
+        {
+            watched.leaving.insert(id.index, (id.term, leaving));
+        }
+    }
+
     /// The machine's disk has synced a step of the metadata log.
     pub(super) fn synced(&self, step: &MetadataWrite) {
         let mut watched = self.watch.lock();
