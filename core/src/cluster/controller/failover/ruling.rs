@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Ends, is_away};
 use crate::cluster::dht;
-use crate::cluster::metadata::{Member, Partition, REPLICAS_MAX, Ruling, View};
+use crate::cluster::metadata::{Member, Partition, REPLICAS_MAX, Ruling, Standing, View};
 use crate::cluster::placement::Candidates;
 use crate::ids::{DiskId, PartitionId};
 use crate::machine::WallTime;
@@ -52,7 +52,7 @@ impl Judge<'_> {
     /// is known.
     fn is_tail(&self, partition: &Partition, disk: DiskId) -> bool {
         let member = partition.member(disk);
-        member.is_some_and(|one| self.view.is_live(&one) && !one.is_electable())
+        member.is_some_and(|one| one.standing == Standing::Tail && self.view.is_live(&one))
     }
 
     /// Whoever may lead, and is asked what it holds; where nobody is left who certainly holds
