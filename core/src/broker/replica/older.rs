@@ -76,8 +76,10 @@ impl Replication {
 
     /// Asks for what is missing next, unless it is asked for, or is on its way to the disk.
     pub(super) fn ask_older(&mut self, scene: &mut Scene<'_>) {
-        if !scene.replica.is_filling() {
+        if !scene.replica.is_filling() || self.leads() {
+            // Whoever leads lacks nothing.
             self.older = Older::default();
+            return;
         }
         let Some(from) = missing(scene.replica).filter(|_| self.older.at <= scene.now) else {
             return;
