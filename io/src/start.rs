@@ -5,6 +5,7 @@ mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::{Arc, RwLock};
 
 use sprawl_core::broker::replica::{Recovery, Replica};
@@ -392,6 +393,7 @@ const WAITING_BYTES_MIN: usize = 32 << 20;
 
 /// Each shard's part of the node's budget.
 fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
+    let parts = NonZeroU64::new(shards.into()).unwrap_or(NonZeroU64::MIN);
     let shards = usize::from(shards);
     ShardOptions {
         cache_bytes: budget.cache_bytes / shards,
@@ -400,6 +402,7 @@ fn share(budget: ShardOptions, shards: u16) -> ShardOptions {
         // bound of its own.
         waiting_bytes: (budget.waiting_bytes / shards)
             .max(WAITING_BYTES_MIN.min(budget.waiting_bytes)),
+        older_rate: budget.older_rate.map(|rate| rate.div_ceil(parts)),
         ..budget
     }
 }

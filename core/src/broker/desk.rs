@@ -1,6 +1,7 @@
 //! What a shard lends to the partition that it works on: time, where effects go, the budgets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::delivery::{Burial, Moment};
@@ -36,12 +37,14 @@ pub struct ShardOptions {
     pub newest_first_bytes: u64,
     /// How many bytes of what is older such a copy asks for at a time.
     pub older_bytes: u32,
+    /// How many of these bytes all copies of the shard take a second; none for as many as come.
+    pub older_rate: Option<NonZeroU64>,
 }
 
 impl ShardOptions {
     pub(super) fn thresholds(&self) -> Thresholds {
-        let Self { checkpoint_entries, newest_first_bytes, older_bytes, .. } = *self;
-        Thresholds { checkpoint_entries, newest_first_bytes, older_bytes }
+        let Self { checkpoint_entries, newest_first_bytes, older_bytes, older_rate, .. } = *self;
+        Thresholds { checkpoint_entries, newest_first_bytes, older_bytes, older_rate }
     }
 }
 
@@ -54,6 +57,7 @@ impl Default for ShardOptions {
             checkpoint_entries: 4_096,
             newest_first_bytes: IN_FLIGHT_BYTES_MAX as u64,
             older_bytes: APPEND_BYTES_MAX as u32,
+            older_rate: NonZeroU64::new(64 << 20),
         }
     }
 }

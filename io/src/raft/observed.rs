@@ -4,11 +4,11 @@
 //! observes.
 
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use openraft::EntryPayload;
-use sprawl_core::cluster::metadata::{Change, View};
+use sprawl_core::cluster::metadata::{Change, Fingerprint, View};
 use sprawl_core::cluster::raft::{self, RaftEvent, Recovered, Voters};
 use sprawl_core::ids::{DiskId, NodeId, PartitionId};
 use sprawl_core::machine::Digest;
@@ -24,11 +24,12 @@ use crate::trace::Observer;
 pub(crate) struct Observed {
     member: Arc<AtomicU64>,
     observer: Observer,
+    shown: Arc<Mutex<Fingerprint>>,
 }
 
 impl Observed {
     pub(crate) fn new(observer: Observer) -> Self {
-        Self { member: Arc::default(), observer }
+        Self { member: Arc::default(), observer, shown: Arc::default() }
     }
 
     /// The member is known by this id from now on.
@@ -72,7 +73,10 @@ impl Observed {
 
     /// An entry is applied, and this is what it led to.
     pub(super) fn applied(&self, at: LogId, view: &View) {
-        self.tell(|| RaftEvent::Applied { index: of_log(at).index, digest: fingerprint(view) });
+        self.tell(|| {
+            let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            RaftEvent::Applied { index: of_log(at).index, digest: shown.of(view) }
+        });
     }
 
     pub(super) fn keeps(&self, snapshot: &StoredSnapshot, is_installed: bool) {
@@ -160,11 +164,4 @@ fn of_snapshot(meta: &SnapshotMeta) -> (raft::LogId, Voters) {
 
 fn of_sets(sets: &[std::collections::BTreeSet<u64>]) -> Voters {
     sets.iter().map(|set| set.iter().copied().map(NodeId).collect()).collect()
-}
-
-/// What tells one view from another.
-fn fingerprint(view: &View) -> u64 {
-    let mut hash = Digest::default();
-    view.digest(&mut hash);
-    hash.finish()
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use sprawl_core::broker::ShardOptions;
@@ -31,6 +32,8 @@ const DISK_BYTES_MAX: u64 = 1 << 50;
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// The most memory for readers.
 const MEMORY_BYTES_MAX: u64 = 1 << 40;
+/// The least bound of what new copies take a second.
+const COPY_RATE_MIN: NonZeroU64 = NonZeroU64::new(64 << 10).expect("not zero");
 /// The least that the limit of a body may be.
 const BODY_BYTES_MIN: u64 = 1 << 10;
 /// The most that it may be: a body holds little more than one payload.
@@ -63,6 +66,8 @@ pub struct Config {
     pub disk_max_bytes: Option<u64>,
     /// Bytes of messages kept in memory for readers.
     pub memory_max_bytes: usize,
+    /// Bytes a second of what is old that new copies are filled with; none for as many as come.
+    pub copy_rate: Option<NonZeroU64>,
     /// Bytes of a request's body.
     pub body_max_bytes: usize,
     /// How many shards the node has.
@@ -125,7 +130,7 @@ pub enum ConfigError {
     },
     /// An option of versions to come.
     #[error(
-        "{0}: this version runs a single node with disk storage and does not have this option; \
+        "{0}: this version keeps messages on disk and does not have this option; \
          leave it out"
     )]
     Absent(Source),
@@ -275,6 +280,9 @@ impl Given {
             disk_max_bytes,
             memory_max_bytes: memory_max_bytes
                 .map_or(ShardOptions::default().cache_bytes, |bytes| bytes as usize),
+            copy_rate: self
+                .take(Key::CopyRate, copy_rate)?
+                .unwrap_or(ShardOptions::default().older_rate),
             body_max_bytes: body_max_bytes.map_or(10 << 20, |bytes| bytes as usize),
             shards: self.take(Key::Shards, shards)?.unwrap_or_else(shards_default),
             log_level: self.take(Key::LogLevel, filter)?.unwrap_or_else(|| "info".to_owned()),
@@ -286,8 +294,18 @@ impl Given {
 fn storage_type(text: &str) -> Result<(), &'static str> {
     match text {
         "disk" => Ok(()),
-        "s3" | "memory" => Err("this version runs a single node with disk storage: say disk"),
+        "s3" | "memory" => Err("this version keeps messages on disk: say disk"),
         _ => Err("the storage type is disk"),
+    }
+}
+
+fn copy_rate(text: &str) -> Result<Option<NonZeroU64>, String> {
+    let rate = NonZeroU64::new(size::parse(text)?);
+    match rate {
+        Some(rate) if rate < COPY_RATE_MIN => {
+            Err(format!("it is at least {}, or 0 for no bound", size::render(COPY_RATE_MIN.get())))
+        }
+        Some(_) | None => Ok(rate),
     }
 }
 
@@ -437,7 +455,7 @@ mod tests {
             (&["--seeds", "a:0"], "'a:0' is no seed"),
             (&["--capacity", "0"], "a capacity is from 1"),
             (&["-s3Bucket=b"], "the flag --s3-bucket: this version runs a single node"),
-            (&["--storage-type", "memory"], "this version runs a single node with disk storage"),
+            (&["--storage-type", "memory"], "this version keeps messages on disk"),
             (&["-storageType=tape"], "the storage type is disk"),
             (&["--disk-max-size", "1KiB"], "'1KiB': it is from 64MiB"),
             (&["--body-max-size", "1TiB"], "'1TiB': it is from 1KiB to 64MiB"),

@@ -20,6 +20,7 @@ pub(super) enum Key {
     StorageType,
     DiskMaxSize,
     MemoryMaxSize,
+    CopyRate,
     BodyMaxSize,
     Shards,
     LogLevel,
@@ -214,6 +215,15 @@ pub(super) const OPTIONS: &[Choice] = &[
         "memory_max_size",
         "SIZE",
         "Memory for the newest messages, from which readers are served [default: 64MiB]",
+    ),
+    choice(
+        Key::CopyRate,
+        "copy-rate",
+        "SPRAWL_STORAGE_COPY_RATE",
+        "copy_rate",
+        "SIZE",
+        "Bytes a second of old messages that new copies take; 0 for as many as come \
+         [default: 64MiB]",
     ),
     choice(
         Key::BodyMaxSize,

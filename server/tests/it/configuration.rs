@@ -81,7 +81,7 @@ fn bare_nodes_share_a_folder_and_keep_their_names() {
 
 #[test]
 fn what_cannot_be_served_stops_the_start_in_one_line() {
-    let single = "this version runs a single node with disk storage";
+    let single = "this version keeps messages on disk";
     for flag in ["-s3Bucket=b", "--health-port=1"] {
         assert!(refuses(&[flag], &[]).contains(single), "{flag}");
     }

@@ -29,6 +29,7 @@ mod sprawlctl_bench;
 mod sprawlctl_test;
 mod sse;
 mod sync_before_answer;
+mod tails;
 mod tight_lips;
 mod under_load;
 mod websocket;

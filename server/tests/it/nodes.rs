@@ -195,8 +195,11 @@ pub(crate) fn all_healthy(shown: &Value, count: usize) -> bool {
 
 /// Whether so many nodes vote: a node that joins learns first.
 pub(crate) fn vote(shown: &Value, count: usize) -> bool {
-    let votes = |node: &&Value| node["role"] == "leader" || node["role"] == "voter";
-    nodes_of(shown).iter().filter(votes).count() == count
+    nodes_of(shown).iter().filter(|node| votes(node)).count() == count
+}
+
+pub(crate) fn votes(node: &Value) -> bool {
+    node["role"] == "leader" || node["role"] == "voter"
 }
 
 pub(crate) fn boot(shown: &Value, name: &str) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -393,6 +394,7 @@ impl Machine {
             checkpoint_entries: plan.checkpoint_entries,
             newest_first_bytes: plan.newest_first_bytes,
             older_bytes: plan.older_bytes,
+            older_rate: NonZeroU64::new(plan.older_rate),
             ..ShardOptions::default()
         };
         let options = Options { name, shards: 1, cluster, budget, entropy };

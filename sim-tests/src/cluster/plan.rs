@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 /// From how many retained bytes on a new copy is given the newest first.
 pub(super) const NEWEST_FIRST_BYTES: [u64; 3] = [0, 2_000, 4 << 20];
 /// How many bytes of what is older it asks for at a time by default.
@@ -56,6 +56,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) newest_first_bytes: u64,
     /// How many bytes of what is older it asks for at a time.
     pub(crate) older_bytes: u32,
+    /// How many of these a second; 0 for as many as come.
+    pub(crate) older_rate: u64,
     pub(crate) link: LinkPlan,
     pub(crate) disk: DiskPace,
     /// Who changes the metadata: how many at once, with what pause between two changes. Twice as
@@ -338,6 +340,7 @@ impl ClusterPlan {
             checkpoint_entries: knobs.pick(&[1, 10, 4_096, 4_096]),
             newest_first_bytes: knobs.pick(&NEWEST_FIRST_BYTES),
             older_bytes: knobs.pick(&[1, 1, 1_000, OLDER_BYTES]) as u32,
+            older_rate: knobs.pick(&[0, 0, 20_000]),
             link: link(&mut Draw::new(seed, Purpose::Net as u64), calm),
             disk: pace(&mut Draw::new(seed, Purpose::Disk as u64)),
             clients: work.range(1, 3) as u32,

@@ -96,9 +96,11 @@ impl Replicas {
             // Who is unsure holds it as well.
             let counts = member.is_some_and(|member| member.standing != Standing::Lost);
             let is_tail = member.is_some_and(|member| member.standing == Standing::Tail);
+            let is_as_written = !self.watch.has_flipped(machine.number, partition);
+            let is_read = is_tail || counts && is_as_written;
+            let held = if is_read { machine.cut_partition(partition) } else { None };
             // A tail holds what its state was made from, and what follows that.
-            let held = || machine.cut_partition(partition);
-            let given = if is_tail { held().map(|held| held.commit()) } else { None };
+            let given = held.as_ref().filter(|_| is_tail).map(Replica::commit);
             let end = machine.log_end(partition).max(given).unwrap_or_default();
             if counts && end < committed {
                 let number = machine.number;
@@ -108,10 +110,8 @@ impl Replicas {
                 );
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
-            let is_as_written = !self.watch.has_flipped(machine.number, partition);
-            let held = if counts && is_as_written { held() } else { None };
             let lacks = |held: &Replica| held.is_filling() && !is_tail || held.damaged().is_some();
-            if held.is_some_and(|held| lacks(&held)) {
+            if counts && is_as_written && held.is_some_and(|held| lacks(&held)) {
                 let number = machine.number;
                 let detail = format!(
                     "partition {partition}: machine {number} counts, and lacks some of what is \

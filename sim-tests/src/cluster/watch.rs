@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sprawl_core::broker::Shard;
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::gossip::Gossip;
-use sprawl_core::cluster::metadata::{Member, Standing, View};
+use sprawl_core::cluster::metadata::{Fingerprint, Member, Standing, View};
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
 use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId, PartitionId};
@@ -66,7 +66,8 @@ struct Watched {
     log: Log,
     findings: Findings,
     raft: RaftModel,
-    /// The fingerprint of each version of the metadata that a node has shown.
+    /// What each machine has shown last, and the fingerprint of each version that any has shown.
+    shown: BTreeMap<usize, Fingerprint>,
     views: BTreeMap<ChangeIndex, u64>,
     compared: u64,
     clusters: BTreeSet<ClusterId>,
@@ -98,6 +99,7 @@ impl Watch {
             log,
             findings,
             raft: RaftModel::default(),
+            shown: BTreeMap::new(),
             views: BTreeMap::new(),
             compared: 0,
             clusters: BTreeSet::new(),
@@ -334,10 +336,8 @@ impl Watched {
     }
 
     /// ViewsArePrefixes: one version is one view, on all nodes. OneClusterPerSeeds.
-    fn shown(&mut self, view: &Arc<View>) {
-        let mut hash = Digest::default();
-        view.digest(&mut hash);
-        let found = hash.finish();
+    fn shown(&mut self, machine: usize, view: &Arc<View>) {
+        let found = self.shown.entry(machine).or_default().of(view);
         let known = match self.views.insert(view.version, found) {
             None => {
                 BoundsHold::shown(view, &self.findings);
@@ -427,7 +427,9 @@ impl Trace<Control> for NodeTrace {
         watched.event(effects);
         for effect in effects {
             match effect {
-                ControlEffect::Show(view) | ControlEffect::Meet(view) => watched.shown(view),
+                ControlEffect::Show(view) | ControlEffect::Meet(view) => {
+                    watched.shown(self.machine, view);
+                }
                 ControlEffect::Halt(_)
                 | ControlEffect::Decide(_)
                 | ControlEffect::Reconfigure(_)

@@ -24,7 +24,7 @@ impl Partition {
         let led = self.replication.leads();
         let bench = &mut *desk.bench;
         let (now, view, replica) = (desk.now.since_start, &*bench.view, &mut self.replica);
-        let (duties, images) = (&mut bench.duties, &bench.images);
+        let (duties, images) = (&mut bench.duties, &mut bench.images);
         let mut scene = Scene { now, view, replica, duties, images };
         work(&mut self.replication, &mut scene);
         bench.ledger.cached -= self.replication.take_freed();

@@ -1,6 +1,7 @@
 //! The state of a partition on its way from a leader to a replica that lacks what was removed:
 //! what is sent, what has come, and how many of these a shard has at a time.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const FILLED_MAX: usize = 4;
 const COLLECTED_MAX: usize = 4;
 /// For how long a leader goes on with an image of which nothing arrives.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long what is older may come faster after a pause than it may in the long run.
+const BURST: Duration = Duration::from_millis(250);
 
 /// How many images, and pieces of what is older, a shard has under way: each holds its place as
 /// long as it is there.
@@ -30,6 +33,9 @@ pub struct Images {
     sent: Arc<()>,
     collected: Arc<()>,
     filled: Arc<()>,
+    /// When what has come of what is older will have taken its time, at the rate it may come at:
+    /// nothing is asked for before.
+    paid: Time,
 }
 
 /// The place of one of them.
@@ -43,8 +49,16 @@ impl Images {
     }
 
     /// A place for a piece of what is older than a state, if there may be one.
-    pub(super) fn to_fill(&self) -> Option<Place> {
-        Self::place(&self.filled, FILLED_MAX)
+    pub(super) fn to_fill(&self, now: Time) -> Option<Place> {
+        Self::place(&self.filled, FILLED_MAX).filter(|_| self.paid <= now + BURST)
+    }
+
+    /// Such a piece has come, of so many bytes, and so many a second may.
+    pub(super) fn filled(&mut self, bytes: usize, rate: Option<NonZeroU64>, now: Time) {
+        if let Some(rate) = rate {
+            let micros = bytes as u64 * 1_000_000 / rate;
+            self.paid = self.paid.max(now) + Duration::from_micros(micros);
+        }
     }
 
     fn to_collect(&self) -> Option<Place> {
@@ -180,5 +194,19 @@ mod tests {
         assert!(Collecting::begin(small, &images).is_some());
         let large = Image { bytes: IMAGE_BYTES_MAX as u64 + 1, ..small };
         assert!(Collecting::begin(large, &images).is_none());
+    }
+
+    #[test]
+    fn what_is_older_takes_its_time() {
+        let rate = NonZeroU64::new(1_000);
+        let mut images = Images::default();
+        assert!(images.to_fill(Time(0)).is_some());
+        images.filled(250, rate, Time(0));
+        assert!(images.to_fill(Time(0)).is_some(), "a burst");
+        images.filled(1_000, rate, Time(0));
+        let due = Time(1_000_000);
+        assert!(images.to_fill(Time(due.0 - 1)).is_none() && images.to_fill(due).is_some());
+        images.filled(usize::MAX / 2_000_000, None, due);
+        assert!(images.to_fill(due).is_some(), "where nothing bounds it");
     }
 }

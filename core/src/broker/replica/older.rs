@@ -1,6 +1,6 @@
 //! What a replica does for the entries that are older than the state it was given: it asks whoever
-//! has them for one piece after the other, the leader first. A shard asks for few at a time, so
-//! that what has just been published does not wait for what is old.
+//! has them for one piece after the other, the leader first. A shard asks for few at a time, and
+//! for so many bytes a second, so that what has just been published does not wait for what is old.
 //!
 //! An entry is what it is by its epoch and index, and of what was committed the state knows both:
 //! so it may come from any copy, also while nobody leads.
@@ -89,7 +89,7 @@ impl Replication {
             self.older.in_vain += 1;
             self.older.wait = (2 * self.older.wait).min(AGAIN.1);
         }
-        let (place, turn) = (scene.images.to_fill(), self.older.in_vain);
+        let (place, turn) = (scene.images.to_fill(scene.now), self.older.in_vain);
         let (Some(&to), Some(place)) = (sources.get(turn % sources.len().max(1)), place) else {
             self.older.at = scene.now + TURN;
             return;
@@ -171,6 +171,8 @@ impl Replication {
     pub(super) fn take_older(&mut self, from: DiskId, records: Vec<Bytes>, scene: &mut Scene<'_>) {
         let partition = scene.view.partitions.get(&self.id);
         let is_leader = partition.is_some_and(|one| one.led_by() == Some(from));
+        let bytes = records.iter().map(Bytes::len).sum();
+        scene.images.filled(bytes, self.thresholds.older_rate, scene.now);
         let fresh = self.admit(records, |record| {
             let is_wanted = scene.replica.is_wanted(record.header().index);
             if is_wanted { scene.replica.fill(record, is_leader).map(|()| true) } else { Ok(false) }

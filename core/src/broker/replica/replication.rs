@@ -5,6 +5,7 @@
 //! with one replica has it too: its leader waits for nobody else.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 
 use super::follower::{Follower, Stage, holds, match_answer};
 use super::install::Images;
@@ -66,8 +67,8 @@ pub struct Scene<'a> {
     pub replica: &'a mut Replica,
     /// What is to be done.
     pub duties: &'a mut Vec<Duty>,
-    /// How many images are under way.
-    pub images: &'a Images,
+    /// What is under way to other copies and this one.
+    pub images: &'a mut Images,
 }
 
 /// From when on a replica does what costs more the more there is of its log.
@@ -80,6 +81,8 @@ pub struct Thresholds {
     pub newest_first_bytes: u64,
     /// How many bytes of what is older it asks for at a time.
     pub older_bytes: u32,
+    /// How many of these bytes the shard's partitions take a second; none for as many as come.
+    pub older_rate: Option<NonZeroU64>,
 }
 
 /// A store that is on its way to the disk.

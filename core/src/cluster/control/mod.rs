@@ -339,8 +339,7 @@ impl Machine for Control {
     }
 
     fn digest(&self, hash: &mut Digest) {
-        self.view.digest(hash);
-        (self.tick_at, self.failed, self.subscribing.len()).hash(hash);
+        (self.view.fingerprint(), self.tick_at, self.failed, self.subscribing.len()).hash(hash);
         (self.controller.status(), self.clock, self.ignored).hash(hash);
     }
 

@@ -1,13 +1,11 @@
-//! What always holds of the metadata, and the hash by which nodes compare them.
+//! What always holds of the metadata.
 
 use std::collections::BTreeSet;
-use std::hash::Hash;
 
 use imbl::{OrdMap, OrdSet};
 
 use super::{NODES_MAX, RETIRED_MAX, View};
 use crate::ids::{DiskId, PartitionId, SubscriptionId, TopicName};
-use crate::machine::Digest;
 
 impl View {
     /// Checks the invariants that [`View`] lists.
@@ -81,16 +79,5 @@ impl View {
         } else {
             Err("(7) who subscribes to what is not what the subscriptions say".to_owned())
         }
-    }
-
-    /// Folds the view into a hash that nodes compare: all of it but what is derived.
-    pub fn digest(&self, hash: &mut Digest) {
-        self.version.hash(hash);
-        (self.cluster, self.level, self.last_partition).hash(hash);
-        self.nodes.iter().for_each(|node| node.hash(hash));
-        self.retired.iter().for_each(|retired| retired.hash(hash));
-        self.topics.iter().for_each(|topic| topic.hash(hash));
-        self.partitions.iter().for_each(|partition| partition.hash(hash));
-        self.subscriptions.iter().for_each(|subscription| subscription.hash(hash));
     }
 }

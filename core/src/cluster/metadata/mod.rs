@@ -5,6 +5,7 @@
 
 mod change;
 mod check;
+mod fingerprint;
 mod nodes;
 mod partitions;
 mod snapshot;
@@ -21,6 +22,7 @@ pub use change::{
     ADJUSTMENTS_MAX, Addition, Adjustment, CAPACITY_NORMAL, Change, FEATURE_LEVEL, Leaving,
     RULINGS_MAX, Registration, Ruling,
 };
+pub use fingerprint::Fingerprint;
 pub use snapshot::BadSnapshot;
 
 pub use nodes::{CAPACITY_MAX, NODES_MAX, Node, RETIRED_MAX, Retired, Unfit};

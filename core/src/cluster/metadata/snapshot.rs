@@ -7,7 +7,6 @@
 //! whoever reads it has to arrive at.
 
 use std::collections::BTreeMap;
-use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use imbl::OrdSet;
@@ -18,7 +17,7 @@ use crate::cluster::pattern::TopicPattern;
 use crate::cluster::subscription::{Delivery, StartFrom, Subscription};
 use crate::cluster::topic::Topic;
 use crate::ids::{ChangeIndex, ClusterId, DiskId, Epoch, PartitionId, SubscriptionId, TopicName};
-use crate::machine::{Digest, WallTime};
+use crate::machine::WallTime;
 use crate::wire::{self, BadFrame};
 
 /// How many nodes, topics or partitions one piece holds at most.
@@ -127,14 +126,6 @@ impl View {
                 return restoring.finish(digest, left);
             }
         }
-    }
-
-    /// The digest that nodes compare, as one number.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        let mut digest = Digest::default();
-        self.digest(&mut digest);
-        digest.finish()
     }
 }
 

@@ -34,9 +34,9 @@ impl PlacementWatch {
         for partition in view.partitions.values() {
             (partition.id, &partition.replicas, partition.leader).hash(&mut hash);
         }
+        let before = Candidates::of(view);
         for key in 0..KEYS {
-            let mut candidates = Candidates::of(view);
-            let before = candidates.clone();
+            let mut candidates = before.clone();
             let owners = candidates.choose(view.version.0 ^ key << 60, OWNERS_MAX);
             owners.hash(&mut hash);
             check_spread(before.nodes(), &owners)?;

@@ -215,7 +215,7 @@ impl Cluster {
         let Some(run) = &mut node.run else { return };
         let mut duties = Vec::new();
         let (now, view) = (node.now, &node.view);
-        let (replica, images) = (&mut run.replica, &run.images);
+        let (replica, images) = (&mut run.replica, &mut run.images);
         let mut scene = Scene { now, view, replica, duties: &mut duties, images };
         how(&mut run.replication, &mut scene);
         if run.replication.leads() {
@@ -342,8 +342,9 @@ impl Cluster {
         node.copies += 1;
         let (checkpoint_entries, newest_first_bytes) =
             (CHECKPOINT_ENTRIES, self.newest_first_bytes);
-        let older_bytes = 1;
-        let thresholds = Thresholds { checkpoint_entries, newest_first_bytes, older_bytes };
+        let (older_bytes, older_rate) = (1, None);
+        let thresholds =
+            Thresholds { checkpoint_entries, newest_first_bytes, older_bytes, older_rate };
         let replication = Replication::new(me, &replica, accepted, thresholds, first);
         node.run = Some(Run { replica, replication, images: Images::default() });
     }

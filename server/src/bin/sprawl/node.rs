@@ -218,7 +218,11 @@ async fn start_node(
         name,
         cluster,
         shards: config.shards,
-        budget: ShardOptions { cache_bytes: config.memory_max_bytes, ..Default::default() },
+        budget: ShardOptions {
+            cache_bytes: config.memory_max_bytes,
+            older_rate: config.copy_rate,
+            ..Default::default()
+        },
         entropy: entropy()?,
     };
     let started = start::start(disk, SystemClock::start(), Untraced, sockets, options).await;

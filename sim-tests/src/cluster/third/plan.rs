@@ -96,6 +96,7 @@ impl ThirdPlan {
             checkpoint_entries: 4_096,
             newest_first_bytes: knobs.pick(&plan::NEWEST_FIRST_BYTES),
             older_bytes: plan::OLDER_BYTES as u32,
+            older_rate: 0,
             ..ClusterPlan::of_seed(seed, Some(nodes as u32), true)
         };
         Self {
