@@ -230,7 +230,7 @@ fn each_message_between_replicas_has_its_bytes() {
         ("install", ReplicaMessage::Install { epoch, round, image, at: 4, piece }),
         ("install-answer", ReplicaMessage::InstallAnswer { epoch, round, have: 9 }),
         ("lacks", ReplicaMessage::Lacks { from: last, bytes_max: 500 }),
-        ("older", ReplicaMessage::Older { records }),
+        ("older", ReplicaMessage::Older { from: last, records }),
         ("unmatched", ReplicaMessage::Unmatched { epoch, round }),
         ("stale", ReplicaMessage::Stale { epoch, accepted: Epoch(301) }),
     ] {

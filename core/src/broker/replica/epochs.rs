@@ -46,6 +46,11 @@ impl Epochs {
         after.checked_sub(1).map(|at| self.starts[at].0)
     }
 
+    /// The first entry whose epoch is remembered.
+    pub(crate) fn first(&self) -> Option<EntryIndex> {
+        self.starts.front().map(|&(_, start)| start)
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<(Epoch, EntryIndex)> {
         self.starts.iter().copied().collect()
     }

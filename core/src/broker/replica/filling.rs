@@ -146,3 +146,46 @@ impl Replica {
         self.checkpointed.due = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::replica::entry::{Body, Header, Note, Timing};
+    use crate::broker::replica::recovery::Recovery;
+
+    const PARTITION: PartitionId = PartitionId(7);
+
+    /// A note of the first epoch.
+    fn note(index: u64, note: Note) -> Record {
+        let header = Header {
+            epoch: Epoch(1),
+            index: EntryIndex(index),
+            offset: Offset(0),
+            time: WallTime(5),
+            is_message: false,
+            timing: Timing::default(),
+        };
+        Record::seal(PARTITION, header, &Body::Note(note))
+    }
+
+    #[test]
+    fn what_fills_its_log_owes_no_state() {
+        let trim = || Note::Trim { below: Offset(0) };
+        let mut first = Recovery::begin(PARTITION, None);
+        assert!((1..4).all(|at| first.feed(EntryIndex(at), note(at, trim()).bytes().clone())));
+        let mut given = first.finish();
+        given.apply_to(EntryIndex(3));
+        assert!(given.store_due(), "something was removed");
+        let mut replica = Replica::installed(PARTITION, given.state, EntryIndex(2));
+        replica.take(&note(4, trim())).expect("it follows");
+        replica.persist(EntryIndex(4));
+        replica.apply_to(EntryIndex(4));
+        // It could store none: this would be asked again and again.
+        assert!(replica.is_filling() && !replica.store_due());
+        for at in [2, 3] {
+            replica.fill(&note(at, trim()), true).expect("it follows");
+        }
+        replica.filled_to(EntryIndex(3));
+        assert!(!replica.is_filling() && replica.store_due());
+    }
+}

@@ -10,6 +10,7 @@ use super::replication::{Duty, Part, Replication, Scene};
 use super::state::State;
 use super::{BadEntry, Checkpoint, EPOCHS_MAX, Record, Replica};
 use crate::cluster::message::Complaint;
+use crate::cluster::metadata::Standing;
 use crate::cluster::topic::Durability;
 use crate::ids::{DiskId, EntryIndex, Epoch};
 use crate::machine::Store;
@@ -185,6 +186,9 @@ impl Replication {
     ) {
         let partition = self.id;
         let commit = scene.replica.commit();
+        let known = scene.view.partitions.get(&partition);
+        let member = known.and_then(|partition| partition.member(self.me.0));
+        let counts = member.is_some_and(|member| member.standing != Standing::Lost);
         let mut tell = |message| scene.duties.push(Duty::Send { partition, to: from, message });
         let follower = match self.follower_in(from, (epoch, round)) {
             Some(Some(follower)) => follower,
@@ -194,8 +198,10 @@ impl Replication {
         if round > follower.round {
             // A state that ends below what is known to be committed would undo that, where what is
             // known is whole.
-            let would_undo = image.applied < commit && scene.replica.damaged().is_none();
-            let is_late = would_undo || matches!(follower.stage, Stage::Damaged);
+            let verifies = scene.replica.damaged().is_none();
+            let would_undo = image.applied < commit && verifies;
+            let is_late =
+                would_undo || verifies && counts || matches!(follower.stage, Stage::Damaged);
             // With no room for it the leader asks again.
             let Some(collecting) = Collecting::begin(image, scene.images).filter(|_| !is_late)
             else {

@@ -27,7 +27,7 @@ struct Head {
 #[must_use]
 pub fn bytes_about(message: &ReplicaMessage) -> usize {
     match message {
-        ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records } => {
+        ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records, .. } => {
             32 + records.iter().map(|record| record.len() + 4).sum::<usize>()
         }
         ReplicaMessage::Match { starts, .. } => 16 + 18 * starts.len(),
@@ -47,7 +47,7 @@ pub fn encode(messages: Vec<(PartitionId, ReplicaMessage)>) -> Bytes {
     let (mut heads, mut bodies) = (Vec::with_capacity(messages.len()), Vec::new());
     for (partition, mut message) in messages {
         let mut lengths = Vec::new();
-        if let ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records } =
+        if let ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records, .. } =
             &mut message
         {
             lengths.extend(records.iter().map(|record| record.len() as u32));
@@ -82,7 +82,7 @@ pub fn decode(mut frame: Bytes) -> Result<Vec<(PartitionId, ReplicaMessage)>, Ba
     let mut messages = Vec::with_capacity(heads.len());
     for Head { partition, mut message, lengths } in heads {
         match &mut message {
-            ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records }
+            ReplicaMessage::Append { records, .. } | ReplicaMessage::Older { records, .. }
                 if records.is_empty() =>
             {
                 for length in lengths {
@@ -131,7 +131,7 @@ mod tests {
 
     fn older(records: &[&'static [u8]]) -> ReplicaMessage {
         let records = records.iter().map(|record| Bytes::from_static(record)).collect();
-        ReplicaMessage::Older { records }
+        ReplicaMessage::Older { from: EntryIndex(4), records }
     }
 
     #[test]

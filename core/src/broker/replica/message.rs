@@ -100,6 +100,8 @@ pub enum ReplicaMessage {
     },
     /// The answer: entries from there on; none where there are none to be had.
     Older {
+        /// The first entry that was asked for.
+        from: EntryIndex,
         /// The entries, consecutive, as they are stored.
         records: Vec<Bytes>,
     },

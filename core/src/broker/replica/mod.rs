@@ -420,7 +420,7 @@ impl Replica {
 
     /// Whether the state is to be stored.
     pub(crate) fn store_due(&self) -> bool {
-        self.checkpointed.due
+        self.checkpointed.due && !self.is_filling()
     }
 
     /// The first entry that reads may want.

@@ -17,42 +17,70 @@ use super::{Record, Replica};
 use crate::ids::{DiskId, EntryIndex};
 use crate::machine::{Store, Time, Unreadable};
 
-/// How long it is from one look to the next whether it is this replica's turn to ask.
-const TURN: Duration = Duration::from_millis(50);
+/// How long it is from one look to the next whether it is this replica's turn to ask, at first and
+/// at most.
+const TURN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(1_600));
 /// After what silence somebody else is asked, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(5));
 
-/// The question that is under way, if one is.
+/// What this replica asks for.
 #[derive(Debug)]
 pub(super) struct Older {
+    /// What is asked for now: the first entry of it.
+    asked: Option<EntryIndex>,
     /// When to ask next, if nothing comes before.
     at: Time,
+    /// How long an answer is waited for.
     wait: Duration,
+    /// Whether none has come in time since the last piece.
+    is_late: bool,
+    /// How long it is to the next look whether it is its turn.
+    turn: Duration,
     /// How many have been asked in vain: the next in turn is asked then.
     in_vain: usize,
-    /// Held while a question is under way.
+    /// Held from the question on until what came is durable.
     place: Option<Place>,
 }
 
 impl Default for Older {
     fn default() -> Self {
-        Self { at: Time(0), wait: AGAIN.0, in_vain: 0, place: None }
+        let (asked, at, is_late, in_vain, place) = (None, Time(0), false, 0, None);
+        Self { asked, at, wait: AGAIN.0, is_late, turn: TURN.0, in_vain, place }
     }
 }
 
 impl Older {
-    /// A piece came, and what comes next may be asked for when it is durable.
+    /// A piece came, and what comes next may be asked for when it is durable. Whoever is slow is
+    /// waited for longer from now on.
     fn came(&mut self, now: Time) {
-        *self = Self { at: now, in_vain: self.in_vain, ..Self::default() };
+        let wait = if self.is_late { self.wait } else { AGAIN.0.max(self.wait / 2) };
+        (self.asked, self.at, self.wait, self.is_late) = (None, now, wait, false);
     }
 
-    /// Nothing came of it: the next one is asked, at once as long as there is one that has not
+    /// It came to nothing: the next one is asked, at once as long as there is one that has not
     /// been.
     fn failed(&mut self, others: usize, now: Time) {
+        (self.asked, self.place) = (None, None);
         self.in_vain += 1;
-        self.place = None;
         let is_new = !self.in_vain.is_multiple_of(others.max(1));
         self.at = if is_new { now } else { now + self.wait };
+        if !is_new {
+            self.wait = (2 * self.wait).min(AGAIN.1);
+        }
+    }
+
+    /// Nobody has answered: others have their turn before the next one is asked.
+    fn nobody_answered(&mut self, now: Time) {
+        (self.asked, self.place, self.is_late) = (None, None, true);
+        self.in_vain += 1;
+        self.wait = (2 * self.wait).min(AGAIN.1);
+        self.at = now + TURN.0;
+    }
+
+    /// It is not its turn. The longer that is so, the less often it looks.
+    fn waits(&mut self, now: Time) {
+        self.at = now + self.turn;
+        self.turn = (2 * self.turn).min(TURN.1);
     }
 }
 
@@ -76,25 +104,25 @@ impl Replication {
 
     /// Asks for what is missing next, unless it is asked for, or is on its way to the disk.
     pub(super) fn ask_older(&mut self, scene: &mut Scene<'_>) {
-        if !scene.replica.is_filling() || self.leads() {
-            // Whoever leads lacks nothing.
+        let replica = &*scene.replica;
+        if !replica.is_filling() || replica.damaged().is_some() || self.leads() {
+            // Whoever leads lacks nothing; and nothing goes behind what is damaged.
             self.older = Older::default();
             return;
         }
-        let Some(from) = missing(scene.replica).filter(|_| self.older.at <= scene.now) else {
-            return;
-        };
-        let sources = self.sources(scene);
-        if self.older.place.take().is_some() {
-            self.older.in_vain += 1;
-            self.older.wait = (2 * self.older.wait).min(AGAIN.1);
+        let Some(from) = missing(replica).filter(|_| self.older.at <= scene.now) else { return };
+        if self.older.asked.is_some() {
+            return self.older.nobody_answered(scene.now);
         }
+        self.older.place = None;
+        let sources = self.sources(scene);
         let (place, turn) = (scene.images.to_fill(scene.now), self.older.in_vain);
         let (Some(&to), Some(place)) = (sources.get(turn % sources.len().max(1)), place) else {
-            self.older.at = scene.now + TURN;
-            return;
+            return self.older.waits(scene.now);
         };
-        (self.older.at, self.older.place) = (scene.now + self.older.wait, Some(place));
+        let at = scene.now + self.older.wait;
+        (self.older.asked, self.older.at, self.older.turn) = (Some(from), at, TURN.0);
+        self.older.place = Some(place);
         let bytes_max = self.thresholds.older_bytes;
         let (partition, message) = (self.id, ReplicaMessage::Lacks { from, bytes_max });
         scene.duties.push(Duty::Send { partition, to, message });
@@ -119,7 +147,7 @@ impl Replication {
             return;
         }
         if !is_whole || from > replica.persisted() {
-            return self.give_older(to, Vec::new(), scene);
+            return self.give_older(to, from, Vec::new(), scene);
         }
         self.older_reads.insert(to, from);
         let bytes_max = APPEND_BYTES_MAX.min(bytes_max as usize);
@@ -140,20 +168,17 @@ impl Replication {
         match result {
             Ok(records) => {
                 let is_there = records.first().is_some_and(|one| one.header().index == from);
-                match &mut self.part {
-                    // What it lacks was removed here.
-                    Part::Leader(leader) if !is_there && leader.knows_lack(to, from) => {
-                        leader.gone(to, scene);
-                    }
-                    Part::Leader(_) | Part::Follower(_) | Part::None => {
-                        let records = records.iter().filter(|_| is_there);
-                        let records = records.map(|record| record.bytes().clone());
-                        self.give_older(to, records.collect(), scene);
-                    }
+                let records = records.iter().filter(|_| is_there);
+                self.give_older(to, from, records.map(|one| one.bytes().clone()).collect(), scene);
+                if let Part::Leader(leader) = &mut self.part
+                    && !is_there
+                    && leader.knows_lack(to, from)
+                {
+                    leader.older_gone(to, scene);
                 }
             }
             Err(damage) => {
-                self.give_older(to, Vec::new(), scene);
+                self.give_older(to, from, Vec::new(), scene);
                 if damage.index > EntryIndex(0) {
                     self.finds_damage(damage.clone(), scene);
                 }
@@ -162,28 +187,37 @@ impl Replication {
         true
     }
 
-    fn give_older(&self, to: DiskId, records: Vec<Bytes>, scene: &mut Scene<'_>) {
-        let (partition, message) = (self.id, ReplicaMessage::Older { records });
+    fn give_older(&self, to: DiskId, from: EntryIndex, records: Vec<Bytes>, scene: &mut Scene<'_>) {
+        let (partition, message) = (self.id, ReplicaMessage::Older { from, records });
         scene.duties.push(Duty::Send { partition, to, message });
     }
 
-    /// Another replica's answer to what this one lacks.
-    pub(super) fn take_older(&mut self, from: DiskId, records: Vec<Bytes>, scene: &mut Scene<'_>) {
+    /// Another replica's answer to what this one lacks, from some entry on.
+    pub(super) fn take_older(
+        &mut self,
+        by: DiskId,
+        (from, records): (EntryIndex, Vec<Bytes>),
+        scene: &mut Scene<'_>,
+    ) {
+        if self.older.asked != Some(from) {
+            // Somebody was slow, and another one has answered meanwhile.
+            return;
+        }
         let partition = scene.view.partitions.get(&self.id);
-        let is_leader = partition.is_some_and(|one| one.led_by() == Some(from));
+        let is_leader = partition.is_some_and(|one| one.led_by() == Some(by));
         let bytes = records.iter().map(Bytes::len).sum();
         scene.images.filled(bytes, self.thresholds.older_rate, scene.now);
         let fresh = self.admit(records, |record| {
             let is_wanted = scene.replica.is_wanted(record.header().index);
             if is_wanted { scene.replica.fill(record, is_leader).map(|()| true) } else { Ok(false) }
         });
-        if !fresh.is_empty() {
-            self.older.came(scene.now);
-            self.store(Store::of(self.id), fresh, scene);
-        } else if self.older.place.is_some() {
+        if fresh.is_empty() {
             let others = self.sources(scene).len();
             self.older.failed(others, scene.now);
             self.ask_older(scene);
+        } else {
+            self.older.came(scene.now);
+            self.store(Store::of(self.id), fresh, scene);
         }
     }
 }

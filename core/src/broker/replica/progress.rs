@@ -53,6 +53,12 @@ pub(super) struct Progress {
     pub(super) sending: Option<Sending>,
     /// The first entry that it lacks below the state that it was given, and since when it is that.
     lacks: Option<(EntryIndex, Time)>,
+    /// The same, as it was known before it was asked anew.
+    lacked: Option<(EntryIndex, Time)>,
+    /// What it lacks there was removed here: it needs a newer state.
+    pub(super) is_outdated: bool,
+    /// When it last said anything that counts.
+    spoke: Time,
     /// Its log is not to begin with a state: that is too large.
     pub(super) is_oldest_first: bool,
     /// What was committed when it was matched: while it has less, the log stays as it is for it.
@@ -94,6 +100,9 @@ impl Progress {
             round: None,
             sending: None,
             lacks: None,
+            lacked: None,
+            is_outdated: false,
+            spoke: now,
             is_oldest_first: false,
             fills_to: EntryIndex(0),
             held: EntryIndex(0),
@@ -121,6 +130,7 @@ impl Progress {
             self.boot = boot;
             self.held_by_run = EntryIndex(0);
             self.rematch(now);
+            self.lacked = None;
         }
         boot == self.boot
     }
@@ -132,7 +142,8 @@ impl Progress {
 
     /// Something else begins, at once. What is said of what was before says nothing from now on.
     pub(super) fn begin(&mut self, stage: Stage, now: Time) {
-        (self.stage, self.round, self.sending, self.lacks) = (stage, None, None, None);
+        self.lacked = self.lacks.take().or(self.lacked);
+        (self.stage, self.round, self.sending) = (stage, None, None);
         self.arrived = EntryIndex(0);
         self.forget_flight();
         (self.again, self.wait) = (now, AGAIN.0);
@@ -142,6 +153,7 @@ impl Progress {
     pub(super) fn loses_all(&mut self, stage: Stage, now: Time) {
         (self.held, self.held_by_run) = (EntryIndex(0), EntryIndex(0));
         self.begin(stage, now);
+        (self.lacked, self.is_outdated) = (None, false);
     }
 
     /// The number of what is said to it, the `next` one where it has none.
@@ -155,6 +167,11 @@ impl Progress {
     /// The number of what it is sent.
     pub(super) fn round(&self) -> u64 {
         self.round.unwrap_or_default()
+    }
+
+    /// It said something of what it is at.
+    pub(super) fn spoke(&mut self, now: Time) {
+        self.spoke = now;
     }
 
     /// It is given the state.
@@ -204,7 +221,9 @@ impl Progress {
         commit: EntryIndex,
         now: Time,
     ) {
-        self.lacks = lacks.map(|first| (first, now));
+        let known = self.lacked.take().filter(|(first, _)| lacks == Some(*first));
+        self.lacks = known.or(lacks.map(|first| (first, now)));
+        self.is_outdated &= lacks.is_some();
         (self.stage, self.sending) = (Stage::Streaming, None);
         self.forget_flight();
         self.fills_to = commit;
@@ -223,6 +242,7 @@ impl Progress {
         // An answer may be of before.
         if first.is_none_or(|first| first > known) {
             self.lacks = first.map(|first| (first, now));
+            self.is_outdated = false;
         }
     }
 
@@ -308,12 +328,16 @@ impl Progress {
 
     /// When to say again what was said; `None` where there is nothing to say.
     pub(super) fn again(&self) -> Option<Time> {
-        let waits = match self.stage {
-            Stage::Matching | Stage::Lacking | Stage::Installing => true,
-            Stage::Streaming => !self.in_flight.is_empty(),
-            Stage::Apart => false,
+        let at = match self.stage {
+            Stage::Matching | Stage::Lacking | Stage::Installing => Some(self.again),
+            Stage::Streaming if !self.is_quiet() => {
+                (!self.in_flight.is_empty()).then_some(self.again)
+            }
+            // Of what it lacks it speaks when it has more of it; what it said may be lost.
+            Stage::Streaming => self.lacks.map(|_| self.spoke + AGAIN.1),
+            Stage::Apart => None,
         };
-        (waits && self.is_up).then_some(self.again)
+        at.filter(|_| self.is_up)
     }
 
     /// When its pause ends, if it is not over.

@@ -6,7 +6,7 @@ use super::Replica;
 use super::entry::{BadEntry, Header, Record};
 use super::filling::{Filling, Reached};
 use super::producers::Producers;
-use super::state::{State, Step, What};
+use super::state::{State, Step, What, seems_hollow};
 use crate::ids::{EntryIndex, IdHash, PartitionId};
 use crate::machine::Unreadable;
 use crate::zoo::{Bug, planted};
@@ -32,13 +32,22 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    /// Begins with the stored state. A state that does not verify is replaced by the whole log.
+    /// Begins with the stored state. One that does not verify is replaced by the whole log, where
+    /// that was not given the state first: then nothing else knows what it lacks.
     #[must_use]
     pub fn begin(partition: PartitionId, checkpoint: Option<&[u8]>) -> Self {
-        let stored = checkpoint.and_then(|bytes| State::open(partition, bytes).ok());
+        let opened = checkpoint.map(|bytes| (State::open(partition, bytes), seems_hollow(bytes)));
+        let (stored, damaged) = match opened {
+            None | Some((Err(_), false)) => (None, None),
+            Some((Ok(stored), _)) => (Some(stored), None),
+            Some((Err(error), true)) => {
+                let (index, reason) = (EntryIndex(1), format!("the state before it: {error}"));
+                (None, Some(Unreadable { partition, index, reason }))
+            }
+        };
         let (state, next) = stored.unwrap_or((State::default(), EntryIndex(1)));
         let follows = (state.epoch, state.end, state.time);
-        let (filled, lacks, steps, damaged) = (None, None, Vec::new(), None);
+        let (filled, lacks, steps) = (None, None, Vec::new());
         Self { partition, state, next, follows, filled, lacks, steps, damaged }
     }
 
@@ -184,5 +193,23 @@ mod tests {
             assert!(damage(bad).is_some_and(|why| why.contains("after")), "{bad:?}");
         }
         assert!(damage([(1, 0, 5), (1, 0, 4)]).is_some());
+    }
+
+    #[test]
+    fn a_state_that_does_not_verify_is_replaced_by_a_log_that_is_whole() {
+        let recovered =
+            |bytes: &[u8]| Recovery::begin(PARTITION, Some(bytes)).finish().damaged().is_none();
+        let whole = State::default().checkpoint(PARTITION).bytes;
+        let hollow = State::default().hollow(PARTITION).bytes;
+        assert!(recovered(&whole) && recovered(&hollow));
+        for at in 0..8 * whole.len() {
+            let flipped = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                bytes[at / 8] ^= 1 << (at % 8);
+                bytes
+            };
+            assert!(recovered(&flipped(&whole)), "bit {at}");
+            assert!(!recovered(&flipped(&hollow)), "bit {at}");
+        }
     }
 }

@@ -212,7 +212,7 @@ impl Replication {
         let epoch = replica.epoch_at(last).unwrap_or_default();
         if replica.is_filling() && !planted(Bug::TailMayLead) {
             // It holds not all that its log ends with.
-            return LogEnd { damaged: true, ..LogEnd::default() };
+            return LogEnd { commit, damaged: true, ..LogEnd::default() };
         }
         let is_apart = match &self.part {
             Part::None | Part::Leader(_) => false,
@@ -411,7 +411,9 @@ impl Replication {
             ReplicaMessage::Lacks { from: first, bytes_max } => {
                 self.lacked(from.0, (first, bytes_max), scene);
             }
-            ReplicaMessage::Older { records } => self.take_older(from.0, records, scene),
+            ReplicaMessage::Older { from: first, records } => {
+                self.take_older(from.0, (first, records), scene);
+            }
             ReplicaMessage::MatchAnswer { epoch, round, matched, lacks } => {
                 if let Some(leader) = self.leader_in(epoch) {
                     leader.match_answered(from, round, (matched, lacks), scene);

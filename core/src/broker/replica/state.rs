@@ -133,7 +133,25 @@ struct Stored {
     delayed: BTreeSet<(WallTime, Offset)>,
     ranked: BTreeMap<Offset, Priority>,
     blocks: Blocks,
-    is_hollow: bool,
+}
+
+/// What stands behind a stored state: whether its log may lack entries that it was made from. The
+/// log alone does not say, so this is to be read even where the state does not verify.
+const MARK_WHOLE: [u8; 8] = [0; 8];
+const MARK_HOLLOW: [u8; 8] = [0xff; 8];
+
+/// Splits a stored state into what its checksum is of, the mark at its end, and the checksum.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8; 8], u32)> {
+    let (sealed, checksum) = bytes.split_last_chunk::<4>()?;
+    let (_, mark) = sealed.split_last_chunk::<8>()?;
+    Some((sealed, mark, u32::from_le_bytes(*checksum)))
+}
+
+/// Whether a state that does not verify was most likely stored as a hollow one, by most of the bits
+/// of its mark.
+pub(super) fn seems_hollow(bytes: &[u8]) -> bool {
+    let ones = |mark: &[u8; 8]| u64::from_le_bytes(*mark).count_ones();
+    split(bytes).is_none_or(|(_, mark, _)| ones(mark) > 32)
 }
 
 impl Stored {
@@ -144,9 +162,11 @@ impl Stored {
 
     /// Checks what the rest of the program relies on and would end at, were it not so.
     fn check(&self) -> Result<(), String> {
-        if self.start > self.end || self.from() > self.applied.next() {
+        let begins = [self.window_first, self.blocks.first(), self.epochs.first()];
+        let is_there = |index: &EntryIndex| (EntryIndex(1)..=self.applied).contains(index);
+        if self.start > self.end || !begins.iter().flatten().all(is_there) {
             let Self { start, end, applied, .. } = self;
-            return Err(format!("{start}..{end}, from entry {} to {applied}", self.from()));
+            return Err(format!("{start}..{end}, from entries {begins:?} to {applied}"));
         }
         let offsets = self.producers.values().map(|newest| newest.offset);
         let distinct: BTreeSet<Offset> = offsets.filter(|offset| *offset < self.end).collect();
@@ -284,10 +304,10 @@ impl State {
             delayed: self.delayed.clone(),
             ranked: self.ranked.clone(),
             blocks: self.blocks.clone(),
-            is_hollow,
         };
         let from = stored.from();
         let mut bytes = wire::encode(&stored);
+        bytes.extend_from_slice(if is_hollow { &MARK_HOLLOW } else { &MARK_WHOLE });
         let checksum = checksum(partition, &bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         Checkpoint { applied: self.applied, from, bytes: bytes.into() }
@@ -299,13 +319,18 @@ impl State {
         partition: PartitionId,
         bytes: &[u8],
     ) -> Result<(Self, EntryIndex), BadCheckpoint> {
-        let (frame, sealed) = bytes.split_last_chunk::<4>().ok_or(BadCheckpoint::Checksum)?;
-        if u32::from_le_bytes(*sealed) != checksum(partition, frame) {
+        let (sealed, mark, sum) = split(bytes).ok_or(BadCheckpoint::Checksum)?;
+        if sum != checksum(partition, sealed) {
             return Err(BadCheckpoint::Checksum);
         }
-        let stored: Stored = wire::decode(frame)?;
+        let is_hollow = match *mark {
+            MARK_HOLLOW => true,
+            MARK_WHOLE => false,
+            mark => return Err(BadCheckpoint::Contradiction(format!("the mark {mark:?}"))),
+        };
+        let stored: Stored = wire::decode(&sealed[..sealed.len() - mark.len()])?;
         stored.check().map_err(BadCheckpoint::Contradiction)?;
-        let retained = stored.blocks.first().filter(|_| stored.is_hollow);
+        let retained = stored.blocks.first().filter(|_| is_hollow);
         let from = retained.map_or(stored.from(), |retained| retained.min(stored.from()));
         let state = Self {
             applied: stored.applied,
@@ -321,7 +346,7 @@ impl State {
             delayed: stored.delayed,
             ranked: stored.ranked,
             blocks: stored.blocks,
-            is_hollow: stored.is_hollow,
+            is_hollow,
         };
         Ok((state, from))
     }

@@ -126,6 +126,8 @@ pub(crate) struct Cluster {
     pub(crate) failing_reads: usize,
     /// What is older than a state is not read for who was given that.
     pub(crate) withholds_older: bool,
+    /// Of what this one says, nothing arrives but what it asks for.
+    pub(crate) muted: Option<DiskId>,
     newest_first_bytes: u64,
     pub(crate) proposals: Vec<Change>,
     /// The metadata, as they are agreed on.
@@ -163,6 +165,7 @@ impl Cluster {
             reads: Vec::new(),
             failing_reads: 0,
             withholds_older: false,
+            muted: None,
             newest_first_bytes,
             proposals: Vec::new(),
             view: View::default(),
@@ -225,6 +228,9 @@ impl Cluster {
         let from = (node.disk, node.boot);
         for duty in duties {
             match duty {
+                Duty::Send { ref message, .. }
+                    if self.muted == Some(from.0)
+                        && !matches!(message, ReplicaMessage::Lacks { .. }) => {}
                 Duty::Send { to, message, .. } => self.packets.push(Packet { from, to, message }),
                 Duty::Store(store) => {
                     self.laws.written(&store);

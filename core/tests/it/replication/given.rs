@@ -150,7 +150,7 @@ fn a_tail_counts_and_does_not_lead() {
     // Back, it goes on, and gives what is missing.
     cluster.withholds_older = false;
     cluster.restart(leader);
-    cluster.work(Duration::from_secs(5));
+    cluster.work(Duration::from_secs(10));
     assert_eq!(cluster.partition().member(tail), Some(Member::whole(tail)));
     let logs = [leader, at].map(|at| cluster.nodes[at].hard.log.clone());
     assert_eq!(logs[0], logs[1]);
@@ -206,4 +206,48 @@ fn who_was_replaced_by_a_tail_makes_it_whole() {
     cluster.expect_progress().expect("it goes on");
     let at = cluster.position(tail);
     assert!(!fills(&cluster, at) && cluster.nodes[at].hard.log.contains_key(&1));
+}
+
+#[test]
+fn a_tail_keeps_what_it_has_when_what_it_lacks_is_removed() {
+    let (mut cluster, leader, tail) = a_tail();
+    assert!((0..9).all(|_| cluster.publish(leader).is_some()));
+    // For so long the log stays as it is for who does not come on.
+    cluster.work(Duration::from_secs(61));
+    cluster.trim(leader, 1);
+    cluster.work(Duration::from_secs(1));
+    assert!((0..9).all(|_| cluster.publish(leader).is_some()));
+    cluster.work(Duration::from_secs(1));
+    let at = cluster.position(tail);
+    assert!(cluster.nodes[leader].hard.begins > 2 && fills(&cluster, at));
+    assert_eq!(cluster.partition().member(tail).map(|one| one.standing), Some(Standing::Tail));
+    // It asks, and is given a newer state: not before it counts no more, as the laws have it.
+    cluster.withholds_older = false;
+    cluster.work(Duration::from_secs(20));
+    assert_eq!(cluster.partition().member(tail), Some(Member::whole(tail)));
+    assert!(!fills(&cluster, at));
+    cluster.expect_progress().expect("it goes on");
+}
+
+#[test]
+fn that_a_tail_is_whole_is_said_again() {
+    let (mut cluster, _, tail) = a_tail();
+    cluster.withholds_older = false;
+    // Nothing arrives of what it says to who leads.
+    cluster.muted = Some(tail);
+    let at = cluster.position(tail);
+    for _ in 0..400 {
+        if !fills(&cluster, at) {
+            break;
+        }
+        cluster.flow();
+        cluster.pass(at, Duration::from_millis(50));
+    }
+    assert!(!fills(&cluster, at));
+    cluster.flow();
+    assert_eq!(cluster.partition().member(tail).map(|one| one.standing), Some(Standing::Tail));
+    cluster.muted = None;
+    // Nothing is published.
+    cluster.work(Duration::from_secs(8));
+    assert_eq!(cluster.partition().member(tail), Some(Member::whole(tail)));
 }

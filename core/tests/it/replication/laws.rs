@@ -21,6 +21,9 @@ pub(crate) struct Laws {
     received: BTreeMap<u64, Bytes>,
     /// How far each run has known the log to be committed.
     commits: BTreeMap<(DiskId, Boot), EntryIndex>,
+    /// From which entry on each member holds everything that came to the set as a tail, as long as
+    /// it is one.
+    tails: BTreeMap<DiskId, u64>,
     /// What the state was at each commit.
     states: BTreeMap<EntryIndex, u64>,
     broken: Vec<String>,
@@ -122,13 +125,18 @@ impl Cluster {
     }
 
     /// InSyncHoldsCommitted: every member of the agreed set that may lead or answer has on its disk
-    /// what was ever committed; one that is a tail, what follows the state that it was given.
+    /// what was ever committed; one that is a tail, what follows the state that it came with.
     fn check_in_sync(&mut self) {
         let partition = self.partition();
+        let is_tail = |disk: DiskId| {
+            partition.member(disk).is_some_and(|member| member.standing == Standing::Tail)
+        };
+        self.laws.tails.retain(|disk, _| is_tail(*disk));
         for member in partition.in_sync.iter().filter(|one| one.standing != Standing::Lost) {
             let hard = &self.nodes[self.position(member.disk)].hard;
             let replica = hard.recover();
-            let tail = (member.standing == Standing::Tail).then(|| replica.commit().next().0);
+            let tail = is_tail(member.disk)
+                .then(|| *self.laws.tails.entry(member.disk).or_insert(replica.commit().next().0));
             // What was removed is not missed.
             let begins = hard.begins.max(tail.unwrap_or_default());
             let differs = |(index, bytes): &(&u64, &Bytes)| {

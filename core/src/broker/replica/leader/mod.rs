@@ -57,6 +57,8 @@ pub(super) struct Leader {
     agreed: BTreeSet<DiskId>,
     /// Those of them that hold all that was ever committed, as far as the metadata know.
     whole: BTreeSet<DiskId>,
+    /// Those of them that hold of it what nobody else may: all but those that are marked as lost.
+    relied: BTreeSet<DiskId>,
     /// The sets that were proposed by that version, and how; which is agreed on, nobody knows.
     proposed: Vec<(BTreeSet<DiskId>, Adjustment)>,
     followers: BTreeMap<DiskId, Progress>,
@@ -94,6 +96,7 @@ impl Leader {
             version: 0,
             agreed: BTreeSet::new(),
             whole: BTreeSet::new(),
+            relied: BTreeSet::new(),
             proposed: Vec::new(),
             followers: BTreeMap::new(),
             rounds: 0,
@@ -129,6 +132,8 @@ impl Leader {
             self.agreed = partition.members().collect();
             let whole = partition.in_sync.iter().filter(|member| member.holds_committed());
             self.whole = whole.map(|member| member.disk).collect();
+            let relied = partition.in_sync.iter().filter(|one| one.standing != Standing::Lost);
+            self.relied = relied.map(|member| member.disk).collect();
             self.proposed.clear();
             self.propose_at = scene.now;
             // Who does not count any more may be given the state, and who was begun anew answers.
@@ -150,6 +155,7 @@ impl Leader {
             // A new run has forgotten that it follows, and does not say so before it is spoken to.
             node.map(|node| progress.hear(node.boot, scene.now));
         }
+        self.renew(scene);
         self.work(scene);
     }
 
@@ -224,6 +230,7 @@ impl Leader {
     ) {
         let (now, last) = (scene.now, scene.replica.last());
         let (counts, commit) = (self.counts(from), self.commit);
+        let is_whole = self.whole.contains(&from);
         let is_large = scene.replica.retained_bytes() > self.newest_first_bytes;
         let Some(progress) = self.heard(from, boot, round, now) else { return };
         if progress.stage == Stage::Streaming {
@@ -237,7 +244,7 @@ impl Leader {
             }
             Matched::At(at) if at <= last => {
                 progress.matched((at, lacks), commit, now);
-                at < commit || lacks.is_some()
+                at < commit || lacks.is_some() && is_whole
             }
             // What somebody has who counts is not replaced: it may be all that there is of it.
             Matched::Forgotten if !counts => {
@@ -250,7 +257,7 @@ impl Leader {
             }
         };
         // It must not lead before it has everything again.
-        if falls_short && self.whole.contains(&from) {
+        if falls_short && self.relied.contains(&from) {
             let (partition, epoch) = (self.id, self.epoch);
             let complaint = Complaint::Damaged { partition, epoch, member: from };
             scene.duties.push(Duty::Complain(complaint));
@@ -258,13 +265,10 @@ impl Leader {
         self.work(scene);
     }
 
-    /// Whether somebody may be relied on for what is committed, now or by what was proposed.
+    /// Whether somebody is relied on for what is committed, now or by what was proposed.
     fn counts(&self, disk: DiskId) -> bool {
-        let is_added = |adjustment: &Adjustment| {
-            let mut added = adjustment.added.iter();
-            added.any(|one| one.disk == disk && one.standing == Standing::Whole)
-        };
-        self.whole.contains(&disk) || self.proposed.iter().any(|(_, proposal)| is_added(proposal))
+        let adds = |(_, one): &(_, Adjustment)| one.added.iter().any(|one| one.disk == disk);
+        self.relied.contains(&disk) || self.proposed.iter().any(adds)
     }
 
     /// So much of the state has arrived.
@@ -324,7 +328,8 @@ impl Leader {
     /// How far a follower is that says something in this round, if that counts.
     fn heard(&mut self, from: DiskId, boot: Boot, round: u64, now: Time) -> Option<&mut Progress> {
         let progress = self.followers.get_mut(&from)?;
-        (progress.hear(boot, now) && progress.round() == round).then_some(progress)
+        let is_of_now = progress.hear(boot, now) && progress.round() == round;
+        is_of_now.then(|| progress.spoke(now)).map(|()| &mut *progress)
     }
 
     /// Entries that were read for a follower.
@@ -369,8 +374,9 @@ impl Leader {
         self.followers.get(&of).is_some_and(|progress| progress.first_lacked() == Some(from))
     }
 
-    /// What a follower lacks was removed here. One that counts may be all that there is of it.
-    pub(super) fn gone(&mut self, to: DiskId, scene: &mut Scene<'_>) {
+    /// What comes next in a follower's log was removed here. One that counts may be all that there
+    /// is of what it has.
+    fn gone(&mut self, to: DiskId, scene: &mut Scene<'_>) {
         let counts = self.counts(to);
         let Some(progress) = self.followers.get_mut(&to) else { return };
         match counts {
@@ -378,6 +384,27 @@ impl Leader {
             false => progress.loses_all(Stage::Lacking, scene.now),
         }
         self.work(scene);
+    }
+
+    /// What a follower lacks of what is older was removed here: it needs a newer state, and is
+    /// given one when it does not count; before, what it has may be all that there is.
+    pub(super) fn older_gone(&mut self, to: DiskId, scene: &mut Scene<'_>) {
+        if let Some(progress) = self.followers.get_mut(&to) {
+            progress.is_outdated = true;
+        }
+        self.renew(scene);
+        self.work(scene);
+    }
+
+    /// Gives a new state to those who need one and do not count, or not any more.
+    fn renew(&mut self, scene: &Scene<'_>) {
+        let needs = |(disk, one): &(&DiskId, &Progress)| one.is_outdated && !self.counts(**disk);
+        let those = self.followers.iter().filter(needs);
+        let those: Vec<DiskId> = those.map(|(disk, _)| *disk).collect();
+        for disk in those {
+            let progress = self.followers.get_mut(&disk).expect("it is outdated");
+            progress.loses_all(Stage::Lacking, scene.now);
+        }
     }
 
     /// An entry of this log cannot be read: another one is to lead.
@@ -454,6 +481,8 @@ impl Leader {
                 }
                 Stage::Lacking => self.begin_install(to, scene),
                 Stage::Installing => self.send_piece(to, scene),
+                // It may have become whole, and what it said of that was lost.
+                Stage::Streaming if progress.is_quiet() => progress.rematch(scene.now),
                 Stage::Streaming => {
                     let held = progress.held;
                     progress.go_back(held);

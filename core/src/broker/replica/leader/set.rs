@@ -58,17 +58,20 @@ impl Leader {
             others.filter(|one| !comes(&one.disk)).partition(|one| !scene.view.is_live(one));
         let apart = |disk| self.followers.get(&disk).is_some_and(|one| one.stage == Stage::Apart);
         let mut slow: Vec<DiskId> = here.iter().map(|member| member.disk).collect();
+        let outdated = self.outdated(&slow);
         slow.retain(|&disk| self.is_slow(disk, scene) || apart(disk));
         let gone: Vec<DiskId> = gone.iter().map(|member| member.disk).collect();
-        if added.is_empty() && gone.is_empty() && slow.is_empty() {
+        if added.is_empty() && gone.is_empty() && slow.is_empty() && outdated.is_empty() {
             return self.settle(scene);
         }
         let all: Vec<DiskId> = gone.iter().chain(&slow).copied().collect();
+        let beside = |some: &[DiskId]| all.iter().chain(some).copied().collect::<Vec<DiskId>>();
+        let (more, one) = (beside(&outdated), beside(&outdated[..outdated.len().min(1)]));
         let is_enough = |removed: &[DiskId]| {
             let set = set_after(partition, &added, removed);
             removed.is_empty() || scene.view.is_enough(&set, partition.min_in_sync)
         };
-        let removed = [all, gone].into_iter().find(|removed| is_enough(removed));
+        let removed = [more, one, all, gone].into_iter().find(|removed| is_enough(removed));
         let removed = removed.unwrap_or_default();
         for &disk in &slow {
             let is_proposed = self.proposed.iter().any(|(set, _)| !set.contains(&disk));
@@ -88,6 +91,14 @@ impl Leader {
         } else {
             self.propose(partition, added, removed, scene);
         }
+    }
+
+    /// Those of them that can be made whole by nothing but a newer state, which they are not given
+    /// while they count.
+    fn outdated(&self, members: &[DiskId]) -> Vec<DiskId> {
+        let is_outdated =
+            |disk: &&DiskId| self.followers.get(disk).is_some_and(|progress| progress.is_outdated);
+        members.iter().filter(is_outdated).copied().collect()
     }
 
     /// Has decided what was proposed and is not wanted any more: what is agreed on by the same
@@ -118,7 +129,7 @@ impl Leader {
             let counts =
                 stands.is_some_and(|stands| stands == Standing::Whole || stands == standing);
             let known = scene.view.has_registered(disk, boot) && progress.is_up;
-            if !counts && known && self.is_ready(progress, scene.now) {
+            if !counts && known && !progress.is_outdated && self.is_ready(progress, scene.now) {
                 ready.push(Addition { disk, boot, standing });
             }
         }
