@@ -218,6 +218,7 @@ fn each_message_between_replicas_has_its_bytes() {
     let starts = vec![(Epoch(1), EntryIndex(1)), (epoch, EntryIndex(7))];
     let (durable, last, gap, round) = (EntryIndex(8), EntryIndex(9), true, 400);
     let lacks = None;
+    let held = ReplicaMessage::AppendAnswer { epoch, round, durable, last, commit, gap, lacks };
     let answer = |matched| ReplicaMessage::MatchAnswer { epoch, round, matched, lacks };
     let (image, piece) = (Image { applied: EntryIndex(6), bytes: 9 }, Bytes::from_static(b"piece"));
     for (name, message) in [
@@ -226,7 +227,7 @@ fn each_message_between_replicas_has_its_bytes() {
         ("match-forgotten", answer(Matched::Forgotten)),
         ("match-damaged", answer(Matched::Damaged { commit })),
         ("append", ReplicaMessage::Append { epoch, round, previous, records: given, commit }),
-        ("append-answer", ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap, lacks }),
+        ("append-answer", held),
         ("install", ReplicaMessage::Install { epoch, round, image, at: 4, piece }),
         ("install-answer", ReplicaMessage::InstallAnswer { epoch, round, have: 9 }),
         ("lacks", ReplicaMessage::Lacks { from: last, bytes_max: 500 }),

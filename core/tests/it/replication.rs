@@ -461,6 +461,26 @@ fn a_member_that_lost_what_it_held_is_said_to_and_holds_it_again() {
 }
 
 #[test]
+fn how_far_it_is_committed_is_said_until_it_is_heard() {
+    let mut cluster = Cluster::new(3, 3);
+    cluster.work(Duration::from_secs(1));
+    let leader = cluster.position(cluster.partition().leader);
+    cluster.loses_commits = true;
+    let last = cluster.publish(leader).expect("it leads");
+    cluster.work(Duration::from_secs(1));
+    let commits = |cluster: &Cluster| {
+        let commit = |at: usize| cluster.nodes[at].run.as_ref().map(|run| run.replica.commit());
+        [commit(leader), commit((leader + 1) % 3), commit((leader + 2) % 3)]
+    };
+    let before = commits(&cluster);
+    assert!(before[0] == Some(last) && before[1] < Some(last), "{before:?}");
+    cluster.loses_commits = false;
+    // Nothing more is published.
+    cluster.work(Duration::from_secs(5));
+    assert_eq!(commits(&cluster), [Some(last); 3]);
+}
+
+#[test]
 fn a_disk_that_does_not_read_once_is_asked_again() {
     let mut cluster = Cluster::new(3, 3);
     cluster.work(Duration::from_secs(1));

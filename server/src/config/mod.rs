@@ -454,7 +454,7 @@ mod tests {
             (&["--seeds", "a:1,::1:7946"], "'::1:7946' is no seed"),
             (&["--seeds", "a:0"], "'a:0' is no seed"),
             (&["--capacity", "0"], "a capacity is from 1"),
-            (&["-s3Bucket=b"], "the flag --s3-bucket: this version runs a single node"),
+            (&["-s3Bucket=b"], "the flag --s3-bucket: this version keeps messages on disk"),
             (&["--storage-type", "memory"], "this version keeps messages on disk"),
             (&["-storageType=tape"], "the storage type is disk"),
             (&["--disk-max-size", "1KiB"], "'1KiB': it is from 64MiB"),

@@ -65,9 +65,9 @@ pub(super) fn holds(follower: &Follower, gap: bool, replica: &Replica) -> Replic
     if planted(Bug::ReplicaAnsweredEarly) {
         durable = last;
     }
-    let (Follower { epoch, round, .. }, lacks) = (follower, replica.lacks());
-    let (epoch, round) = (*epoch, *round);
-    ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap, lacks }
+    let (Follower { epoch, round, commit, .. }, lacks) = (follower, replica.lacks());
+    let (epoch, round, commit) = (*epoch, *round, *commit);
+    ReplicaMessage::AppendAnswer { epoch, round, durable, last, commit, gap, lacks }
 }
 
 impl Replication {
@@ -291,7 +291,8 @@ impl Replication {
             let is_known = record.header().index <= scene.replica.last();
             if is_known { Ok(false) } else { scene.replica.take(record).map(|()| true) }
         });
-        let is_answered = fresh.is_empty() && !is_empty;
+        // Nothing new, or nothing but how far it is committed.
+        let is_answered = fresh.is_empty();
         if !fresh.is_empty() {
             self.store(Store::of(partition), fresh, scene);
         }

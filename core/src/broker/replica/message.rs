@@ -85,6 +85,8 @@ pub enum ReplicaMessage {
         durable: EntryIndex,
         /// The last entry that has arrived here.
         last: EntryIndex,
+        /// How far the leader's log is committed, as far as it has said.
+        commit: EntryIndex,
         /// Whether what came did not follow it.
         gap: bool,
         /// The first entry that is not durable here below the state that was given.

@@ -78,8 +78,9 @@ pub(super) struct Progress {
     pub(super) reading: Option<EntryIndex>,
     /// Which gap was found last, and when: each of many messages behind it finds it.
     gap: Option<(EntryIndex, Time)>,
-    /// The last commit index that it was told.
+    /// The last commit index that it was told, and the last that it is known to have heard.
     pub(super) told: EntryIndex,
+    pub(super) knows: EntryIndex,
     /// When it last came forward, or last had nothing to wait for.
     pub(super) moved: Time,
     /// When to say again what was said.
@@ -114,6 +115,7 @@ impl Progress {
             reading: None,
             gap: None,
             told: EntryIndex(0),
+            knows: EntryIndex(0),
             moved: now,
             again: now,
             wait: AGAIN.0,
@@ -232,8 +234,19 @@ impl Progress {
         }
         self.next = at.next();
         (self.held, self.held_by_run) = (self.held.min(at), self.held_by_run.min(at));
-        self.told = EntryIndex(0);
+        (self.told, self.knows) = (EntryIndex(0), EntryIndex(0));
         self.hold(at, now);
+    }
+
+    /// It is told how far the log is committed, and nothing else.
+    pub(super) fn is_told(&mut self, now: Time) {
+        self.wait = AGAIN.0;
+        self.sent(now);
+    }
+
+    /// Whether it may not have heard how far the log is committed.
+    pub(super) fn is_untold(&self) -> bool {
+        self.knows < self.told
     }
 
     /// What it lacks below the state that it was given.
@@ -333,6 +346,7 @@ impl Progress {
             Stage::Streaming if !self.is_quiet() => {
                 (!self.in_flight.is_empty()).then_some(self.again)
             }
+            Stage::Streaming if self.is_untold() => Some(self.again),
             // Of what it lacks it speaks when it has more of it; what it said may be lost.
             Stage::Streaming => self.lacks.map(|_| self.spoke + AGAIN.1),
             Stage::Apart => None,

@@ -419,9 +419,10 @@ impl Replication {
                     leader.match_answered(from, round, (matched, lacks), scene);
                 }
             }
-            ReplicaMessage::AppendAnswer { epoch, round, durable, last, gap, lacks } => {
+            ReplicaMessage::AppendAnswer { epoch, round, durable, last, commit, gap, lacks } => {
                 if let Some(leader) = self.leader_in(epoch) {
-                    leader.append_answered(from, round, (durable, last, gap), lacks, scene);
+                    let holds = (durable, last, gap);
+                    leader.append_answered(from, round, holds, (commit, lacks), scene);
                 }
             }
             ReplicaMessage::InstallAnswer { epoch, round, have } => {

@@ -128,6 +128,8 @@ pub(crate) struct Cluster {
     pub(crate) withholds_older: bool,
     /// Of what this one says, nothing arrives but what it asks for.
     pub(crate) muted: Option<DiskId>,
+    /// Nor what leaders say without entries: how far these are committed.
+    pub(crate) loses_commits: bool,
     newest_first_bytes: u64,
     pub(crate) proposals: Vec<Change>,
     /// The metadata, as they are agreed on.
@@ -166,6 +168,7 @@ impl Cluster {
             failing_reads: 0,
             withholds_older: false,
             muted: None,
+            loses_commits: false,
             newest_first_bytes,
             proposals: Vec::new(),
             view: View::default(),
@@ -198,6 +201,16 @@ impl Cluster {
         cluster
     }
 
+    fn is_lost(&self, from: DiskId, message: &ReplicaMessage) -> bool {
+        let says_commit = if let ReplicaMessage::Append { records, .. } = message {
+            records.is_empty()
+        } else {
+            false
+        };
+        let asks = matches!(message, ReplicaMessage::Lacks { .. });
+        self.muted == Some(from) && !asks || self.loses_commits && says_commit
+    }
+
     pub(crate) fn partition(&self) -> Partition {
         Partition::clone(&self.view.partitions[&PARTITION])
     }
@@ -228,9 +241,7 @@ impl Cluster {
         let from = (node.disk, node.boot);
         for duty in duties {
             match duty {
-                Duty::Send { ref message, .. }
-                    if self.muted == Some(from.0)
-                        && !matches!(message, ReplicaMessage::Lacks { .. }) => {}
+                Duty::Send { ref message, .. } if self.is_lost(from.0, message) => {}
                 Duty::Send { to, message, .. } => self.packets.push(Packet { from, to, message }),
                 Duty::Store(store) => {
                     self.laws.written(&store);

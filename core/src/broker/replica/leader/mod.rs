@@ -292,7 +292,7 @@ impl Leader {
         (from, boot): (DiskId, Boot),
         round: u64,
         (durable, last, gap): (EntryIndex, EntryIndex, bool),
-        lacks: Option<EntryIndex>,
+        (commit, lacks): (EntryIndex, Option<EntryIndex>),
         scene: &mut Scene<'_>,
     ) {
         let (now, end) = (scene.now, scene.replica.last());
@@ -302,6 +302,7 @@ impl Leader {
         }
         progress.hold(durable, now);
         progress.arrive(last);
+        progress.knows = progress.knows.max(commit);
         progress.lacks(lacks, now);
         if gap && last < progress.next && progress.may_go_back(last, now) {
             progress.go_back(last);
@@ -427,6 +428,7 @@ impl Leader {
             let next = progress.next;
             if next > scene.replica.last() {
                 if progress.is_quiet() && progress.told < self.commit {
+                    progress.is_told(scene.now);
                     self.send_append(to, Vec::new(), scene);
                 }
                 return;
@@ -481,8 +483,15 @@ impl Leader {
                 }
                 Stage::Lacking => self.begin_install(to, scene),
                 Stage::Installing => self.send_piece(to, scene),
-                // It may have become whole, and what it said of that was lost.
-                Stage::Streaming if progress.is_quiet() => progress.rematch(scene.now),
+                Stage::Streaming if progress.is_quiet() => {
+                    if progress.is_untold() {
+                        progress.sent(scene.now);
+                        self.send_append(to, Vec::new(), scene);
+                    } else {
+                        // It may have become whole, and what it said of that was lost.
+                        progress.rematch(scene.now);
+                    }
+                }
                 Stage::Streaming => {
                     let held = progress.held;
                     progress.go_back(held);
