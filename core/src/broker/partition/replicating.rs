@@ -113,7 +113,8 @@ impl Partition {
         let time = desk.cluster_time;
         self.replicate(desk, |replication, scene| replication.adopt(time, scene));
         let is_led_here = self.view.led_by() == Some(me) && self.view.replicas.len() > 1;
-        if is_led_here && (self.replica.damaged.is_some() || self.replica.is_filling()) {
+        let fills = self.replica.is_filling() && !planted(Bug::TailMayLead);
+        if is_led_here && (self.replica.damaged.is_some() || fills) {
             let (partition, epoch) = (self.view.id, self.view.epoch);
             let complaint = Complaint::Damaged { partition, epoch, member: me };
             desk.effects.push(ShardEffect::Report(Report::Complaint(complaint)));
