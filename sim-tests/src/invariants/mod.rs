@@ -52,6 +52,10 @@ pub(crate) fn is_liveness(name: &str) -> bool {
         "Converges",
         "ProposalsAgreed",
         "NoOscillation",
+        "ServesOnWithin",
+        "ServesAgainWithin",
+        "CopiesAreMade",
+        "CopiesAreSpread",
     ]
     .contains(&name)
 }
