@@ -26,7 +26,7 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_
 /// What this replica asks for.
 #[derive(Debug)]
 pub(super) struct Older {
-    /// What is asked for now: the first entry of it.
+    /// The first entry of the piece that is asked for, while a question is under way.
     asked: Option<EntryIndex>,
     /// When to ask next, if nothing comes before.
     at: Time,

@@ -58,7 +58,7 @@ pub(super) struct Progress {
     /// What it lacks there was removed here: it needs a newer state.
     pub(super) is_outdated: bool,
     /// When it last said anything that counts.
-    spoke: Time,
+    pub(super) spoke: Time,
     /// Its log is not to begin with a state: that is too large.
     pub(super) is_oldest_first: bool,
     /// What was committed when it was matched: while it has less, the log stays as it is for it.
@@ -171,11 +171,6 @@ impl Progress {
         self.round.unwrap_or_default()
     }
 
-    /// It said something of what it is at.
-    pub(super) fn spoke(&mut self, now: Time) {
-        self.spoke = now;
-    }
-
     /// It is given the state.
     pub(super) fn install(&mut self, sending: Sending, now: Time) {
         self.begin(Stage::Installing, now);
@@ -239,7 +234,7 @@ impl Progress {
     }
 
     /// It is told how far the log is committed, and nothing else.
-    pub(super) fn is_told(&mut self, now: Time) {
+    pub(super) fn tell(&mut self, now: Time) {
         self.wait = AGAIN.0;
         self.sent(now);
     }
@@ -343,9 +338,9 @@ impl Progress {
     pub(super) fn again(&self) -> Option<Time> {
         let at = match self.stage {
             Stage::Matching | Stage::Lacking | Stage::Installing => Some(self.again),
-            Stage::Streaming if !self.is_quiet() => {
-                (!self.in_flight.is_empty()).then_some(self.again)
-            }
+            Stage::Streaming if !self.in_flight.is_empty() => Some(self.again),
+            // What is being read for it is sent when it is there.
+            Stage::Streaming if self.reading.is_some() => None,
             Stage::Streaming if self.is_untold() => Some(self.again),
             // Of what it lacks it speaks when it has more of it; what it said may be lost.
             Stage::Streaming => self.lacks.map(|_| self.spoke + AGAIN.1),

@@ -330,7 +330,10 @@ impl Leader {
     fn heard(&mut self, from: DiskId, boot: Boot, round: u64, now: Time) -> Option<&mut Progress> {
         let progress = self.followers.get_mut(&from)?;
         let is_of_now = progress.hear(boot, now) && progress.round() == round;
-        is_of_now.then(|| progress.spoke(now)).map(|()| &mut *progress)
+        if is_of_now {
+            progress.spoke = now;
+        }
+        is_of_now.then_some(progress)
     }
 
     /// Entries that were read for a follower.
@@ -428,7 +431,7 @@ impl Leader {
             let next = progress.next;
             if next > scene.replica.last() {
                 if progress.is_quiet() && progress.told < self.commit {
-                    progress.is_told(scene.now);
+                    progress.tell(scene.now);
                     self.send_append(to, Vec::new(), scene);
                 }
                 return;
