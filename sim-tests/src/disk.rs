@@ -134,6 +134,12 @@ impl SimDisk {
         state.platters.log.range(all).next_back().map(|(&(_, index), _)| index)
     }
 
+    /// The reign of a synced entry; nothing where it is not there, or not as it was written.
+    pub(crate) fn epoch_at(&self, partition: PartitionId, index: EntryIndex) -> Option<Epoch> {
+        let record = self.lock().platters.entry(partition, index).ok()?;
+        Some(record.header().epoch)
+    }
+
     /// What a start would find of a partition whose log has lost its beginning; nothing of others.
     pub(crate) fn cut_partition(&self, partition: PartitionId) -> Option<Replica> {
         let state = self.lock();

@@ -300,3 +300,22 @@ fn many_partitions_are_one_question_a_node_and_as_few_changes_as_may_be() {
     let gone = |one: &Partition| one.member(DiskId(1)).is_none() && one.leader != DiskId(1);
     assert!(world.view.partitions.values().all(|one| gone(one)));
 }
+
+#[test]
+fn a_topic_that_is_made_while_a_node_is_down_goes_on_with_those_who_live() {
+    let mut world = World::new(3, 1);
+    [1, 2].into_iter().for_each(|disk| world.ends(DiskId(disk), 1, 0, 0));
+    world.fail(&[DiskId(3)]);
+    (0..3).for_each(|_| world.look(Duration::from_millis(10)));
+    assert!(!world.view.is_up(DiskId(3)));
+    let name = "later".parse().expect("a name");
+    world.agree(&Change::CreateTopic { name, config: TopicConfig::default() });
+    let later = |world: &World| {
+        let later = world.view.partitions.values().next_back().expect("it was made");
+        (later.members().collect::<Vec<_>>(), later.frozen)
+    };
+    assert_eq!(later(&world).0.len(), 3, "whoever is down holds all that there is");
+    (0..2).for_each(|_| world.look(Duration::from_millis(10)));
+    let (members, frozen) = later(&world);
+    assert!(!members.contains(&DiskId(3)) && !frozen, "{members:?}, frozen {frozen}");
+}

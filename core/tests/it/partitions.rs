@@ -77,6 +77,22 @@ fn a_set_keeps_half_of_its_copies() {
 }
 
 #[test]
+fn what_is_made_while_too_few_live_keeps_as_many_as_ever_and_waits_for_them() {
+    let mut view = cluster(3, 3);
+    fail(&mut view, &[DiskId(2), DiskId(3)], Vec::new());
+    apply(
+        &mut view,
+        Change::CreateTopic {
+            name: "later".parse().expect("a good name"),
+            config: TopicConfig { replication: 3, ..TopicConfig::default() },
+        },
+    );
+    let later = view.partitions.values().next_back().expect("it was made");
+    assert_eq!(later.leader, DiskId(1), "who lives leads");
+    assert_eq!((later.in_sync.len(), later.min_in_sync, later.frozen), (3, 2, true));
+}
+
+#[test]
 fn before_every_node_knows_replication_there_is_one_copy() {
     let mut view = View::default();
     apply(&mut view, Change::Found { cluster: ClusterId(7) });

@@ -102,6 +102,26 @@ fn a_node_that_goes_is_shared_among_the_others() {
 }
 
 #[test]
+fn copies_that_share_a_zone_part_where_another_zone_has_a_node() {
+    // Two zones of three nodes each, and then a node in a third one: it gets a copy of everything,
+    // far more than its share.
+    let mut all = nodes(7, 3);
+    let zones = ["a", "a", "a", "b", "b", "b", "c"];
+    all.iter_mut().zip(zones).for_each(|(node, zone)| node.zone = zone.to_owned());
+    let mut owners = place(&all[..6], 60, 3);
+    let crowded = |owners: &Owners| {
+        let places = Candidates::new(all.clone());
+        owners.iter().filter(|(_, _, disks)| places.neglected(disks).is_some()).count()
+    };
+    assert_eq!(crowded(&owners), 60);
+    let found = moves_again(&all, &owners);
+    assert_eq!(found.len(), 60, "each is moved once");
+    carry(&mut owners, &found);
+    assert_eq!(crowded(&owners), 0, "{:?}", loads(&owners));
+    assert!(moves_again(&all, &owners).iter().all(|step| step.to != all[6].disk));
+}
+
+#[test]
 fn of_too_many_owners_whoever_shares_a_zone_goes_first_and_then_the_fullest() {
     let mut all = nodes(4, 2);
     all.iter_mut().zip([5, 9, 1, 2]).for_each(|(node, held)| node.held = held);

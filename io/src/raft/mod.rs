@@ -33,7 +33,7 @@ pub(crate) use self::machine::Decision;
 use self::machine::Metadata;
 pub(crate) use self::member::{Member, Reached};
 pub(crate) use self::observed::Observed;
-pub use self::observed::{excluded, synced};
+pub use self::observed::{Pending, pending, synced};
 pub use self::stored::BadMetadata;
 pub(crate) use self::stored::{Applied, Stored};
 use crate::peer::Answerer;

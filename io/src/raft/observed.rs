@@ -106,9 +106,18 @@ pub fn synced(step: &MetadataWrite) -> Option<RaftEvent> {
     }
 }
 
-/// Whom a step of the metadata log takes out of which sets, once it is agreed on, or marks as lost.
+/// What an entry of the metadata log does to copies of partitions, once it is agreed on.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// Whom it takes out of which sets, or marks as lost.
+    pub excluded: Vec<(PartitionId, DiskId)>,
+    /// Whether it may make partitions, of which whoever is up then holds the only copies.
+    pub creates: bool,
+}
+
+/// What a step of the metadata log will do to copies, if it is an entry.
 #[must_use]
-pub fn excluded(step: &MetadataWrite) -> Option<(raft::LogId, Vec<(PartitionId, DiskId)>)> {
+pub fn pending(step: &MetadataWrite) -> Option<(raft::LogId, Pending)> {
     let MetadataWrite::Entry(index, bytes) = step else { return None };
     let entry = stored::read_entry(*index, bytes).ok()?;
     let EntryPayload::Normal(Agreed(change)) = &entry.payload else { return None };
@@ -123,7 +132,11 @@ pub fn excluded(step: &MetadataWrite) -> Option<(raft::LogId, Vec<(PartitionId, 
     if let Change::Adjust { adjustments, .. } = change {
         adjustments.iter().for_each(|one| exclude(one.partition, &one.removed));
     }
-    Some((of_log(entry.log_id), excluded))
+    let creates = matches!(
+        change,
+        Change::CreateTopic { .. } | Change::ConfigureTopic { .. } | Change::Subscribe { .. }
+    );
+    Some((of_log(entry.log_id), Pending { excluded, creates }))
 }
 
 /// What the disk holds when the process starts.

@@ -118,6 +118,7 @@ pub(super) struct Sum {
     violations: BTreeMap<&'static str, u64>,
     led_after: Vec<Duration>,
     settled_after: Vec<Duration>,
+    writable_after: Vec<Duration>,
     led_again_after: Vec<Duration>,
     served_on_after: Vec<Duration>,
     served_again_after: Vec<Duration>,
@@ -132,6 +133,7 @@ impl Sum {
         self.forbidden += outcome.forbidden;
         self.led_after.push(outcome.led_after);
         self.settled_after.push(outcome.settled_after);
+        self.writable_after.push(outcome.writable_after);
         self.led_again_after.extend(outcome.led_again_after);
         self.served_on_after.extend(outcome.served_on_after);
         self.served_again_after.extend(outcome.served_again_after);
@@ -194,6 +196,7 @@ impl Sum {
         for (what, all) in [
             ("led after healing", &mut self.led_after),
             ("settled after healing", &mut self.settled_after),
+            ("written after healing", &mut self.writable_after),
             ("led again after a leader's death", &mut self.led_again_after),
             ("served on after one was told to end", &mut self.served_on_after),
             ("served again after a third's death", &mut self.served_again_after),

@@ -2,12 +2,13 @@
 //! survive is dropped and counted.
 //!
 //! The disks of a minority of voters may be destroyed, in every set of voters whose majority may
-//! matter; while that minority is not replaced, no other.
+//! matter; while that minority is not replaced, no other. And no disk is destroyed, and no node
+//! told to leave at once, with which the last copy of a partition would go that may lead.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use sprawl_core::cluster::metadata::Leaving;
+use sprawl_core::cluster::metadata::{Leaving, Partition};
 use sprawl_core::ids::{DiskId, PartitionId};
 use sprawl_core::machine::ControlRequest;
 
@@ -20,6 +21,9 @@ use crate::net::{Knobs, Net};
 const NODES_MIN: usize = 3;
 /// Nor does it grow beyond so many by joining.
 const NODES_MAX: usize = 15;
+/// For how long a grey disk answers nothing, of each turn.
+const GREY_STALL: Duration = Duration::from_millis(1_400);
+const GREY_TURN: Duration = Duration::from_secs(2);
 
 impl World {
     pub(super) fn strike(&mut self, what: &Event) {
@@ -32,6 +36,7 @@ impl World {
             self.outcome.forbidden += 1;
             self.watch.world("the atlas forbids it");
         }
+        self.replicas.check_disks(&self.machines);
     }
 
     fn allowed_and_done(&mut self, what: &Event) -> Option<()> {
@@ -54,6 +59,20 @@ impl World {
             Event::PowerAt { node, point, passes, down_ms } => {
                 power_at(self.pick(node)?, (point, passes), ms(down_ms));
             }
+            Event::PowerAgain { times, each_ms } => self.power_again(times, ms(each_ms)),
+            Event::PowerMeanwhile { draw, node, for_ms } => {
+                let mut others = self.some(draw);
+                let struck = self.pick(node)?;
+                others.retain(|other| other.number != struck.number);
+                others.into_iter().for_each(|other| pause(other, ms(for_ms)));
+                struck.restart(true, ms(for_ms) / 2);
+            }
+            Event::AllAtOnce { draw, for_ms } => {
+                self.pick(draw)?.restart(false, ms(for_ms) / 2);
+                let alone = ip(self.pick(draw >> 8)?.number);
+                self.part(&[alone], ms(for_ms), (true, true));
+                self.leave(&self.pick(draw >> 16)?, false)?;
+            }
             Event::Pause { node, for_ms } => pause(self.pick(node)?, ms(for_ms)),
             Event::Wipe { node, down_ms } => {
                 let machine = self.pick(node)?;
@@ -72,6 +91,10 @@ impl World {
                 machine.start_after(Duration::from_millis(50));
             }
             Event::Flip { node, pick } => self.flip(&self.pick(node)?, pick)?,
+            Event::SyncError { node } => self.pick(node)?.disk().lock().fail_next_sync = true,
+            Event::NoSpace { node, for_ms } => self.no_space(&self.pick(node)?, ms(for_ms)),
+            Event::Grey { node, times } => self.grey(self.pick(node)?, times),
+            Event::CutLeader { pick, for_ms } => self.cut_leader(pick, ms(for_ms))?,
             Event::ClockJump { node, by_ms } => self.jump(&self.pick(node)?, by_ms)?,
             Event::Halves { draw, for_ms } => {
                 let some: Vec<IpAddr> = self.some(draw).iter().map(|m| ip(m.number)).collect();
@@ -109,6 +132,62 @@ impl World {
                 machine.restart(true, Duration::from_millis(down_ms + 97 * machine.number as u64));
             }
         });
+    }
+
+    /// Cuts the power of all that run, each time when they have had it for a while.
+    fn power_again(&mut self, times: u64, each: Duration) {
+        let crowd = self.crowd.clone();
+        self.until_healed(async move {
+            for _ in 0..times {
+                let up = |machine: &Machine| {
+                    machine.standing() == Standing::Up && machine.condemned().is_none()
+                };
+                for machine in crowd.all().into_iter().filter(up) {
+                    machine.restart(true, each / 2);
+                }
+                tokio::time::sleep(each * 2).await;
+            }
+        });
+    }
+
+    fn no_space(&mut self, machine: &Machine, span: Duration) {
+        let disk = machine.disk();
+        disk.lock().full = true;
+        self.until_healed(async move {
+            tokio::time::sleep(span).await;
+            disk.lock().full = false;
+        });
+    }
+
+    fn grey(&mut self, machine: Machine, times: u64) {
+        self.until_healed(async move {
+            for _ in 0..times {
+                let until = tokio::time::Instant::now() + GREY_STALL;
+                machine.disk().lock().stalled_until = Some(until);
+                tokio::time::sleep(GREY_TURN).await;
+            }
+        });
+    }
+
+    /// Cuts who leads a partition off from those who hold copies of it, and from nobody else.
+    fn cut_leader(&mut self, pick: u64, span: Duration) -> Option<()> {
+        let view = self.watch.newest();
+        let at = (pick as usize).checked_rem(view.partitions.len())?;
+        let partition = view.partitions.values().nth(at)?;
+        let leader = partition.led_by()?;
+        let on = |disk: DiskId| {
+            let is_its = |machine: &&Machine| {
+                let member = self.watch.member(machine.number);
+                member.is_some_and(|member| view.disk_of(member) == Some(disk))
+            };
+            self.machines.iter().find(is_its).map(|machine| ip(machine.number))
+        };
+        let one = on(leader)?;
+        let others = partition.replicas.iter().filter(|disk| **disk != leader);
+        let links =
+            others.filter_map(|disk| on(*disk)).flat_map(|other| [(one, other), (other, one)]);
+        let links: Vec<_> = links.collect();
+        (!links.is_empty()).then(|| self.cut(links, span))
     }
 
     /// Those that run and may be struck. Whoever has an older disk is told first: it does not take
@@ -196,10 +275,16 @@ impl World {
         self.machines.iter().any(holds)
     }
 
-    /// Whether nothing that was damaged elsewhere is lost with a machine.
+    /// Whether all that a machine holds, and all that was damaged elsewhere, is held beside it. Who
+    /// holds a partition that is just being made is not known yet.
     fn may_go(&self, machine: usize) -> bool {
-        let damaged = self.watch.damaged();
-        damaged.into_iter().all(|partition| self.is_held_beside(partition, machine))
+        let (view, damaged) = (self.watch.newest(), self.watch.damaged());
+        let disk = self.watch.member(machine).and_then(|member| view.disk_of(member));
+        let counts = |one: &Partition| disk.is_some_and(|disk| one.member(disk).is_some());
+        let mut held = view.partitions.values().filter(|one| counts(one));
+        !self.watch.are_made()
+            && held.all(|one| self.is_held_beside(one.id, machine))
+            && damaged.into_iter().all(|partition| self.is_held_beside(partition, machine))
     }
 
     /// Cuts the power of a machine and damages its metadata, if enough others are whole.

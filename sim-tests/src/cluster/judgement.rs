@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use sprawl_core::cluster::metadata::{Partition, View};
+use sprawl_core::cluster::placement::Candidates;
 use sprawl_core::ids::TopicName;
 use sprawl_io::handle::NodeHandle;
 
 use super::clients::Fate;
 use super::machine::{Machine, Standing};
-use super::mail;
+use super::mail::{self, Probe};
 use super::world::World;
 
 /// How long it may take until somebody leads.
@@ -22,6 +22,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_secs(8);
 /// How long it may take until a copy of a directory ends.
 const COPY_LIMIT: Duration = Duration::from_secs(15);
+/// How long it may take until every topic takes a message.
+const WRITABLE_LIMIT: Duration = Duration::from_secs(15);
 /// How long it may take until all is published again when a third of the machines is dead.
 const SERVES_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take from when one is told to end: nobody has to notice its silence.
@@ -31,6 +33,7 @@ const TRIES: u32 = 3;
 
 pub(super) async fn judge(world: &mut World) {
     let healed = world.began.elapsed();
+    let probe = world.mail.probe("all-healed", world.plan.seed);
     let led = until(world, healed + LEADER_LIMIT, |world| leads(world).then_some(())).await;
     world.outcome.led_after = world.began.elapsed() - healed;
     if led.is_none() {
@@ -46,6 +49,9 @@ pub(super) async fn judge(world: &mut World) {
         world.findings.violated("Converges", format!("after {SETTLE_LIMIT:?}: {why}"));
         return;
     }
+    if !takes_messages(world, &probe).await {
+        return;
+    }
     stay_calm(world).await;
     lose_the_leader(world).await;
     end_one(world).await;
@@ -53,11 +59,31 @@ pub(super) async fn judge(world: &mut World) {
     lose_a_third(world).await;
     propose_everywhere(world).await;
     world.flip_again();
-    world.mail.judge(&live(world), SETTLE_LIMIT).await;
+    world.mail.judge(&live(world), &BTreeSet::new(), SETTLE_LIMIT).await;
     for (machine, node) in live(world) {
         world.replicas.look(machine.number, &node).await;
         world.book.check(machine.number, &node);
     }
+}
+
+/// WritableWithin: every partition takes messages soon after healing.
+async fn takes_messages(world: &mut World, probe: &Probe) -> bool {
+    let limit = world.began.elapsed() + SETTLE_LIMIT;
+    let took = until(world, limit, |_| probe.took()).await;
+    if took.is_none_or(|took| took > WRITABLE_LIMIT) {
+        let view = live(world).first().map(|(_, node)| node.view());
+        let unled = |view: &View| {
+            let mut all = view.partitions.values();
+            all.find(|one| one.led_by().is_none()).map(|one| Partition::clone(one))
+        };
+        let stands = match view.and_then(|view| unled(&view)) {
+            Some(partition) => mail::standing(&live(world), &partition).await,
+            None => "every partition is led".to_owned(),
+        };
+        world.findings.violated("WritableWithin", format!("it took {took:?}; {stands}"));
+    }
+    world.outcome.writable_after = took.unwrap_or(SETTLE_LIMIT);
+    took.is_some()
 }
 
 /// NoOscillation: where links are good and nothing happens nobody is declared down or back,
@@ -107,10 +133,10 @@ async fn lose_the_leader(world: &mut World) {
 /// through the others at once.
 async fn end_one(world: &mut World) {
     let all = live(world);
-    let Some((machine, node)) = all.get((world.plan.seed as usize + 1) % all.len().max(1)) else {
+    let Some((machine, _)) = all.get((world.plan.seed as usize + 1) % all.len().max(1)) else {
         return;
     };
-    if all.len() < 2 || !is_led(node) || !has_copies(world).await {
+    if all.len() < 2 || !has_copies(world).await {
         return;
     }
     // Who has just come serves by now.
@@ -129,9 +155,9 @@ async fn end_one(world: &mut World) {
         world.findings.violated("ServesOnWithin", detail);
     }
     machine.kill(false);
-    let left = world.mail.probe("one-ended", world.plan.seed);
+    let probe = world.mail.probe("one-ended", world.plan.seed);
     let limit = world.began.elapsed() + SERVES_LIMIT;
-    let served = until(world, limit, |_| (left.load(SeqCst) == 0).then_some(()));
+    let served = until(world, limit, |_| probe.took());
     let is_served = served.await.is_some();
     let took = world.began.elapsed() - told;
     if !is_served || took > SERVES_ON_LIMIT {
@@ -144,8 +170,9 @@ async fn end_one(world: &mut World) {
     until(world, limit, |world| differs(world).is_none().then_some(())).await;
 }
 
-/// CopiesAreMade, CopiesAreSpread: waits until each partition has as many copies as it wants, and
-/// no node holds two more than another one. Where zones do not allow that nothing is said of it.
+/// CopiesAreMade, CopiesAreSpread: waits until each partition has as many copies as it wants, no
+/// zone has two of them where another one could have one more, and no node holds two more than
+/// another one. Where zones do not allow the last nothing is said of it.
 async fn has_copies(world: &mut World) -> bool {
     let limit = world.began.elapsed() + SETTLE_LIMIT;
     let ready = |world: &World| lacks(world).is_none() && is_uneven(world).is_none();
@@ -166,7 +193,15 @@ fn is_uneven(world: &World) -> Option<String> {
     let all = live(world);
     let view = all.first()?.1.view();
     let held: Vec<usize> = view.nodes.keys().map(|disk| view.partitions_held(*disk)).collect();
-    let uneven = held.iter().max()? - held.iter().min()? > 1 && world.plan.zones == 1;
+    if world.plan.zones > 1 {
+        let places = Candidates::of(&view);
+        return view.partitions.values().find_map(|one| {
+            let (zone, has, most) = places.neglected(&one.replicas)?;
+            let (id, topic) = (one.id, &one.topic);
+            Some(format!("{has} copies of '{topic}', {id}, in zone '{zone}', {most} in another"))
+        });
+    }
+    let uneven = held.iter().max()? - held.iter().min()? > 1;
     uneven.then(|| format!("nodes hold {held:?} copies"))
 }
 
@@ -174,11 +209,7 @@ fn is_uneven(world: &World) -> Option<String> {
 /// that counts is left takes messages again through the others.
 async fn lose_a_third(world: &mut World) {
     let all = live(world);
-    let readable = |world: &World| live(world).first().is_some_and(|(_, node)| is_led(node));
-    if all.len() < 3 || !readable(world) {
-        return;
-    }
-    if !has_copies(world).await {
+    if all.len() < 3 || !has_copies(world).await {
         return;
     }
     let struck = a_third(&all, world);
@@ -187,8 +218,8 @@ async fn lose_a_third(world: &mut World) {
         machine.stands(Standing::Struck);
         machine.kill(true);
     }
-    let (lost, left) = (world.began.elapsed(), world.mail.probe("third-died", world.plan.seed));
-    let served = until(world, lost + SERVES_LIMIT, |_| (left.load(SeqCst) == 0).then_some(()));
+    let (lost, probe) = (world.began.elapsed(), world.mail.probe("third-died", world.plan.seed));
+    let served = until(world, lost + SERVES_LIMIT, |_| probe.took());
     if served.await.is_none() {
         let detail = format!("{SERVES_LIMIT:?} after {third} of {} machines died", all.len());
         world.findings.violated("ServesAgainWithin", detail);
@@ -200,7 +231,8 @@ async fn lose_a_third(world: &mut World) {
 }
 
 /// A third of the machines, with each seed from another one on, but so that each partition keeps
-/// one of those that count, on a disk that has it as it was written.
+/// one of those that count, on a disk that has it as it was written; and as many as its set is to
+/// keep, where it acknowledges early: there no copy counts before it has everything.
 fn a_third(all: &[(Machine, NodeHandle)], world: &World) -> Vec<Machine> {
     let (view, seed) = (all[0].1.view(), world.plan.seed);
     let (mut struck, mut disks) = (Vec::new(), BTreeSet::new());
@@ -208,11 +240,12 @@ fn a_third(all: &[(Machine, NodeHandle)], world: &World) -> Vec<Machine> {
         let (machine, node) = &all[(seed as usize + at) % all.len()];
         disks.insert(node.identity().disk);
         let keeps = |partition: &Partition| {
-            all.iter().any(|(other, node)| {
+            let kept = all.iter().filter(|(other, node)| {
                 let disk = node.identity().disk;
                 let counts = partition.member(disk).is_some() && !disks.contains(&disk);
                 counts && !world.watch.has_flipped(other.number, partition.id)
-            })
+            });
+            kept.count() >= if partition.early { partition.min_in_sync as usize } else { 1 }
         };
         if view.partitions.values().all(|partition| keeps(partition)) {
             struck.push(machine.clone());

@@ -69,6 +69,8 @@ pub(crate) struct Outcome {
     /// How long it took from healing until there was a leader, and until all agreed.
     pub(crate) led_after: Duration,
     pub(crate) settled_after: Duration,
+    /// How long it took from healing until every topic took a message.
+    pub(crate) writable_after: Duration,
     /// How long it took until there was another leader when one was killed in calm.
     pub(crate) led_again_after: Option<Duration>,
 }

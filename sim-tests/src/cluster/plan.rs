@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-const VERSION: u32 = 9;
+const VERSION: u32 = 10;
 /// From how many retained bytes on a new copy is given the newest first.
 pub(super) const NEWEST_FIRST_BYTES: [u64; 3] = [0, 2_000, 4 << 20];
 /// How many bytes of what is older it asks for at a time by default.
@@ -111,6 +111,14 @@ pub(crate) enum Event {
     /// A machine loses power when its disk has been handed such a step and has not synced it,
     /// after so many that pass.
     PowerAt { node: u64, point: Point, passes: u64, down_ms: u64 },
+    /// All machines lose power again and again, each time for so long.
+    PowerAgain { times: u64, each_ms: u64 },
+    /// Some processes stand still, one of the others loses power, and they go on with what they
+    /// knew.
+    PowerMeanwhile { draw: u64, node: u64, for_ms: u64 },
+    /// A process is killed, another node reaches nobody for a while, and a third one is told to
+    /// leave when others have what it holds: all within a moment.
+    AllAtOnce { draw: u64, for_ms: u64 },
     /// A process stands still.
     Pause { node: u64, for_ms: u64 },
     /// A node's disk is replaced by an empty one; it comes back under its name.
@@ -123,6 +131,14 @@ pub(crate) enum Event {
     WipeFirst { for_ms: u64 },
     /// A bit of an entry or a state on a node's disk turns over.
     Flip { node: u64, pick: u64 },
+    /// A disk says of its next sync that it failed.
+    SyncError { node: u64 },
+    /// A disk takes nothing for a while.
+    NoSpace { node: u64, for_ms: u64 },
+    /// A disk answers nothing for most of every two seconds, so often.
+    Grey { node: u64, times: u64 },
+    /// Who leads a partition and those who hold copies of it do not reach one another.
+    CutLeader { pick: u64, for_ms: u64 },
     /// A wall clock jumps.
     ClockJump { node: u64, by_ms: i64 },
     /// Two parts do not reach one another.
@@ -170,12 +186,19 @@ impl Event {
             Event::PowerAll { .. } => "power failure of all",
             Event::PowerAnswered { .. } => "power failure at an answer",
             Event::PowerAt { .. } => "power failure at a write",
+            Event::PowerAgain { .. } => "power failure of all, again and again",
+            Event::PowerMeanwhile { .. } => "power failure while others stand still",
+            Event::AllAtOnce { .. } => "kill, cut and leave at once",
             Event::Pause { .. } => "pause",
             Event::Wipe { .. } => "wipe",
             Event::Spoil { .. } => "damaged metadata",
             Event::RollBack { .. } => "rolled back",
             Event::WipeFirst { .. } => "first wiped and alone",
             Event::Flip { .. } => "bit flip",
+            Event::SyncError { .. } => "sync error",
+            Event::NoSpace { .. } => "no space",
+            Event::Grey { .. } => "grey disk",
+            Event::CutLeader { .. } => "leader cut from its followers",
             Event::ClockJump { .. } => "clock jump",
             Event::Halves { .. } => "halves",
             Event::Isolate { .. } => "isolated",
@@ -212,7 +235,7 @@ fn any(dice: &mut Draw) -> u64 {
     dice.range(0, 1 << 32)
 }
 
-const CLASSES: [Class<Event>; 23] = [
+const CLASSES: [Class<Event>; 30] = [
     Class {
         most: 10,
         draw: |dice| Event::Crash { node: any(dice), down_ms: dice.log_range(10, 8_000) },
@@ -272,6 +295,28 @@ const CLASSES: [Class<Event>; 23] = [
     Class { most: 2, draw: |dice| Event::Leave { node: any(dice), at_once: false } },
     Class { most: 8, draw: flip },
     Class { most: 3, draw: power_answered },
+    Class {
+        most: 1,
+        draw: |dice| Event::PowerAgain {
+            times: dice.range(2, 6),
+            each_ms: dice.log_range(100, 4_000),
+        },
+    },
+    Class { most: 3, draw: power_meanwhile },
+    Class {
+        most: 1,
+        draw: |dice| Event::AllAtOnce { draw: any(dice), for_ms: dice.log_range(500, 15_000) },
+    },
+    Class { most: 3, draw: |dice| Event::SyncError { node: any(dice) } },
+    Class {
+        most: 2,
+        draw: |dice| Event::NoSpace { node: any(dice), for_ms: dice.log_range(100, 10_000) },
+    },
+    Class { most: 2, draw: |dice| Event::Grey { node: any(dice), times: dice.range(1, 8) } },
+    Class {
+        most: 4,
+        draw: |dice| Event::CutLeader { pick: any(dice), for_ms: dice.log_range(200, 15_000) },
+    },
 ];
 
 /// The names of all classes.
@@ -293,6 +338,11 @@ fn flip(dice: &mut Draw) -> Event {
 fn power_answered(dice: &mut Draw) -> Event {
     let draw = if dice.percent(50) { u64::MAX } else { any(dice) };
     Event::PowerAnswered { draw, down_ms: dice.log_range(50, 5_000) }
+}
+
+fn power_meanwhile(dice: &mut Draw) -> Event {
+    let (draw, node) = (any(dice), any(dice));
+    Event::PowerMeanwhile { draw, node, for_ms: dice.log_range(500, 10_000) }
 }
 
 fn power_at(dice: &mut Draw) -> Event {

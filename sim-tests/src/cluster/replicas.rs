@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sprawl_core::broker::replica::Replica;
 use sprawl_core::cluster::metadata::Standing;
-use sprawl_core::ids::{EntryIndex, PartitionId};
+use sprawl_core::ids::{EntryIndex, Epoch, PartitionId};
 use sprawl_core::machine::PartitionStatus;
 use sprawl_io::handle::NodeHandle;
 
@@ -37,6 +37,8 @@ struct Applied {
     chains: Chains,
     /// The last entry of each partition that somebody has applied.
     committed: BTreeMap<PartitionId, EntryIndex>,
+    /// Which entry stands there, and on whose disk that was seen.
+    reigns: BTreeMap<PartitionId, (EntryIndex, Epoch, usize)>,
 }
 
 impl Replicas {
@@ -58,15 +60,20 @@ impl Replicas {
                     self.look(machine.number, &node).await;
                 }
             }
-            machines.iter().for_each(|machine| self.check_disk(machine));
+            self.check_disks(&machines);
         }
+    }
+
+    /// Compares all disks with what was committed, as far as that is known.
+    pub(super) fn check_disks(&self, machines: &[Machine]) {
+        machines.iter().for_each(|machine| self.check_disk(machine));
     }
 
     /// Looks at one.
     pub(super) async fn look(&self, machine: usize, node: &NodeHandle) {
         let Ok(Some(shards)) = tokio::time::timeout(WAIT, node.describe()).await else { return };
         let mut applied = self.lock();
-        let Applied { chains, committed } = &mut *applied;
+        let Applied { chains, committed, .. } = &mut *applied;
         for held in shards.iter().flat_map(|shard| &shard.partitions) {
             let PartitionStatus { partition, commit, chain, .. } = held;
             let known = committed.entry(*partition).or_default();
@@ -90,7 +97,9 @@ impl Replicas {
         let view = self.watch.newest();
         let member = self.watch.member(machine.number);
         let Some(disk) = member.and_then(|member| view.disk_of(member)) else { return };
-        for (&partition, &committed) in &self.lock().committed {
+        let mut applied = self.lock();
+        let Applied { committed, reigns, .. } = &mut *applied;
+        for (&partition, &committed) in &*committed {
             let known = view.partitions.get(&partition);
             let member = known.and_then(|partition| partition.member(disk));
             // Who is unsure holds it as well.
@@ -110,6 +119,9 @@ impl Replicas {
                 );
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
+            if counts && is_as_written {
+                self.compare((partition, committed), machine, reigns);
+            }
             let lacks = |held: &Replica| held.is_filling() && !is_tail || held.damaged().is_some();
             if counts && is_as_written && held.is_some_and(|held| lacks(&held)) {
                 let number = machine.number;
@@ -119,6 +131,30 @@ impl Replicas {
                 );
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
+        }
+    }
+
+    /// Who counts has the same entry where something was committed.
+    fn compare(
+        &self,
+        (partition, committed): (PartitionId, EntryIndex),
+        machine: &Machine,
+        reigns: &mut BTreeMap<PartitionId, (EntryIndex, Epoch, usize)>,
+    ) {
+        let Some(reign) = machine.epoch_at(partition, committed) else { return };
+        let own = (committed, reign, machine.number);
+        let seen = reigns.entry(partition).or_insert(own);
+        if seen.0 != committed {
+            *seen = own;
+        }
+        let (_, known, other) = *seen;
+        if known != reign {
+            let number = machine.number;
+            let detail = format!(
+                "partition {partition} at {committed}: machine {number} counts and has an entry \
+                 of epoch {reign}, machine {other} one of {known}"
+            );
+            self.findings.violated("InSyncHoldsCommitted", detail);
         }
     }
 }

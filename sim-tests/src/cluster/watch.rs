@@ -16,9 +16,10 @@ use sprawl_core::machine::{
     Broken, ControlEffect, ControlInput, Digest, GossipEffect, GossipInput, Now, ShardEffect,
     ShardInput,
 };
-use sprawl_io::raft;
+use sprawl_io::raft::{self, Pending};
 use sprawl_io::storage::MetadataWrite;
 use sprawl_io::trace::{Observer, Trace, TraceRaft};
+use tokio::time::Instant;
 
 use super::plan::Point;
 use crate::invariants::{BoundsHold, Findings};
@@ -75,14 +76,15 @@ struct Watched {
     /// The newest view that was shown, who is down by it, and how often that has changed.
     newest: (Arc<View>, BTreeSet<DiskId>, u64),
     moves: Moves,
+    /// When a copy of a partition was last taken on trust, as far as was shown.
+    trusted: BTreeMap<PartitionId, Instant>,
     sprung: u64,
-    wiped: u64,
     /// Copies of which a bit has turned over, on which machines.
     flipped: BTreeSet<(PartitionId, usize)>,
     /// Who votes by which entry of the log, with its term, from the newest committed one on.
     voters: BTreeMap<u64, (u64, Voters)>,
-    /// Who leaves which set by an entry that nobody has applied, by its index, with its term.
-    leaving: BTreeMap<u64, (u64, Vec<(PartitionId, DiskId)>)>,
+    /// What entries will do to copies that nobody has applied, by their index, with their term.
+    pending: BTreeMap<u64, (u64, Pending)>,
     /// The last entry that anybody has applied.
     applied: u64,
     /// Which member of the group a machine is.
@@ -106,11 +108,11 @@ impl Watch {
             placement: PlacementWatch::default(),
             newest: Default::default(),
             moves: Moves::default(),
+            trusted: BTreeMap::new(),
             sprung: 0,
-            wiped: 0,
             flipped: BTreeSet::new(),
             voters: BTreeMap::new(),
-            leaving: BTreeMap::new(),
+            pending: BTreeMap::new(),
             applied: 0,
             members: BTreeMap::new(),
             ghosts: BTreeSet::new(),
@@ -168,9 +170,9 @@ impl Watch {
         (watched.raft.counts(), watched.compared)
     }
 
-    /// How many disks were destroyed.
-    pub(super) fn wipes(&self) -> u64 {
-        self.lock().wiped
+    /// When a copy of a partition was last taken on trust.
+    pub(super) fn trusted(&self, partition: PartitionId) -> Option<Instant> {
+        self.lock().trusted.get(&partition).copied()
     }
 
     /// A bit of a partition has turned over on a machine's disk.
@@ -182,7 +184,13 @@ impl Watch {
     /// Whether a change that nobody has applied takes somebody out of a partition's set.
     pub(super) fn is_leaving(&self, partition: PartitionId, disk: DiskId) -> bool {
         let watched = self.lock();
-        watched.leaving.values().any(|(_, some)| some.contains(&(partition, disk)))
+        let mut pending = watched.pending.values();
+        pending.any(|(_, pending)| pending.excluded.contains(&(partition, disk)))
+    }
+
+    /// Whether a change that nobody has applied makes partitions.
+    pub(super) fn are_made(&self) -> bool {
+        self.lock().pending.values().any(|(_, pending)| pending.creates)
     }
 
     /// Whether one has.
@@ -229,7 +237,6 @@ impl Watch {
     /// A machine has an empty disk.
     pub(super) fn wiped(&self, machine: usize) {
         let mut watched = self.lock();
-        watched.wiped += 1;
         watched.flipped.retain(|(_, other)| *other != machine);
         watched.members.remove(&machine);
         watched.ghosts.remove(&machine);
@@ -300,7 +307,7 @@ impl Watched {
                     let id = entry.id;
                     // Who lags appends what others have long had; only a later term takes back.
                     self.voters.retain(|at, (term, _)| *at < id.index || *term >= id.term);
-                    self.leaving.retain(|at, (term, _)| *at < id.index || *term >= id.term);
+                    self.pending.retain(|at, (term, _)| *at < id.index || *term >= id.term);
                     let oldest = self.voters.first_key_value().map(|(at, _)| *at);
                     if let Some(voters) = &entry.voters
                         && oldest.is_none_or(|oldest| id.index > oldest)
@@ -328,7 +335,7 @@ impl Watched {
             | RaftEvent::Purged { .. } => {}
             RaftEvent::Applied { index, .. } => {
                 self.applied = self.applied.max(*index);
-                self.leaving = self.leaving.split_off(&(self.applied + 1));
+                self.pending = self.pending.split_off(&(self.applied + 1));
             }
         }
         let checked = self.raft.observe(node, event);
@@ -365,6 +372,12 @@ impl Watched {
             let found: BTreeSet<DiskId> = found.map(|(disk, _)| *disk).collect();
             *verdicts += found.symmetric_difference(down).count() as u64;
             self.moves.note(newest, view);
+            for (id, new) in &view.partitions {
+                let before = newest.partitions.get(id).map_or(0, |old| old.trusted);
+                if new.trusted > before {
+                    self.trusted.insert(*id, Instant::now());
+                }
+            }
             (*newest, *down) = (view.clone(), found);
         }
     }
@@ -381,11 +394,11 @@ impl NodeTrace {
     /// The machine's process has written a step of the metadata log.
     pub(super) fn written(&self, step: &MetadataWrite) {
         let mut watched = self.watch.lock();
-        if let Some((id, leaving)) = raft::excluded(step)
+        if let Some((id, pending)) = raft::pending(step)
             && id.index > watched.applied
-            && !leaving.is_empty()
+            && (pending.creates || !pending.excluded.is_empty())
         {
-            watched.leaving.insert(id.index, (id.term, leaving));
+            watched.pending.insert(id.index, (id.term, pending));
         }
     }
 

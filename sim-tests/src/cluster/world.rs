@@ -200,6 +200,7 @@ impl World {
         self.net.heal();
         for machine in &self.machines {
             machine.trap.disarm();
+            machine.disk().heal();
             match machine.standing() {
                 // It is paused, or its process is dead.
                 Standing::Struck if machine.handle().is_some() => {

@@ -89,6 +89,12 @@ impl SimDisk {
         }
     }
 
+    /// It fails no more, and is as fast as ever.
+    pub(crate) fn heal(&self) {
+        let mut state = self.lock();
+        (state.full, state.fail_next_sync, state.stalled_until) = (false, false, None);
+    }
+
     /// Turns a bit of a stored entry or state over, if that may happen to its partition; says what
     /// partition it is of.
     pub(crate) fn flip(

@@ -279,12 +279,7 @@ impl World {
     /// Ends every fault, and finds out how long the node takes to be itself again.
     async fn heal(&mut self) {
         self.shared.trace.world("all heals");
-        {
-            let mut disk = self.disk.lock();
-            disk.full = false;
-            disk.fail_next_sync = false;
-            disk.stalled_until = None;
-        }
+        self.disk.heal();
         madsim::net::NetSim::current().unclog_node(self.node.id());
         self.pass_until(self.began.elapsed() + Duration::from_millis(200)).await;
         self.shared.enter(Phase::Drain);

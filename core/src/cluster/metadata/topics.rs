@@ -18,6 +18,9 @@ impl View {
             return;
         }
         let mut candidates = Candidates::of(self);
+        // They hold all that there is as well as those who live.
+        let mut down =
+            Candidates::which(self, |node| node.leaving.is_none() && node.down.is_some());
         let shared = Arc::new(config.clone());
         let (wanted, min_in_sync) = (self.replicas_wanted(config), self.min_in_sync_wanted(config));
         let mut ranges = Vec::new();
@@ -25,7 +28,10 @@ impl View {
             self.last_partition = self.last_partition.next();
             let id = self.last_partition;
             let key = dht::key(name, number as u32).slot();
-            let replicas = candidates.choose(key, wanted);
+            let mut replicas = candidates.choose(key, wanted);
+            let missing = wanted.saturating_sub(replicas.len());
+            replicas.extend(down.choose_beside(key, &replicas, missing));
+            let live = replicas.iter().filter(|disk| self.is_up(**disk)).count();
             let leader = *replicas.first().expect("there are candidates");
             let slot = ((u128::from(number) << 64) / u128::from(count)) as u64;
             ranges.push(Range { slot, partition: id });
@@ -39,10 +45,10 @@ impl View {
                 version: 1,
                 leader,
                 in_sync: replicas.iter().copied().map(Member::whole).collect(),
-                // Of nodes that are down none is chosen; then there may be fewer to keep.
                 min_in_sync: min_in_sync.min(replicas.len() as u32),
+                // Enough who live go on without the others as soon as somebody rules so.
+                frozen: live < min_in_sync as usize,
                 replicas,
-                frozen: false,
                 early: config.durability != Durability::Fsync,
                 trusted: 0,
             };

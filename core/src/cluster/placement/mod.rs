@@ -11,11 +11,12 @@ mod watch;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub use moves::{Move, moves};
 pub use watch::PlacementWatch;
 
-use super::metadata::View;
+use super::metadata::{Node, View};
 use crate::ids::DiskId;
 
 /// How much more than its share a node holds at most, in hundredths.
@@ -91,8 +92,14 @@ impl Candidates {
     #[must_use]
     pub fn of(view: &View) -> Self {
         let some = view.nodes.values().any(|node| node.takes_partitions());
-        let nodes = view.nodes.iter().filter(|(_, node)| !some || node.takes_partitions());
-        let candidate = |(disk, node): (&DiskId, &std::sync::Arc<super::metadata::Node>)| {
+        Self::which(view, |node| !some || node.takes_partitions())
+    }
+
+    /// The nodes of which this holds.
+    #[must_use]
+    pub fn which(view: &View, holds: impl Fn(&Node) -> bool) -> Self {
+        let nodes = view.nodes.iter().filter(|(_, node)| holds(node));
+        let candidate = |(disk, node): (&DiskId, &Arc<Node>)| {
             let (disk, zone, weight) = (*disk, node.zone.clone(), node.capacity);
             Candidate { disk, zone, weight, held: view.partitions_held(disk) as u64 }
         };
@@ -116,6 +123,27 @@ impl Candidates {
             crowd(&a.zone).cmp(&crowd(&b.zone)).then_with(|| a.fill().compare(&b.fill()))
         });
         most.map(|(at, _)| at)
+    }
+
+    /// Whether they are in more than one zone.
+    #[must_use]
+    pub fn have_zones(&self) -> bool {
+        self.nodes.windows(2).any(|pair| pair[0].zone != pair[1].zone)
+    }
+
+    /// A zone that has a node to spare, and two fewer of these owners than another zone: its name,
+    /// how many of them it has, and how many the other one.
+    #[must_use]
+    pub fn neglected(&self, owners: &[DiskId]) -> Option<(&str, usize, usize)> {
+        let mut zones: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for node in &self.nodes {
+            let (used, spare) = zones.entry(&node.zone).or_default();
+            *(if owners.contains(&node.disk) { used } else { spare }) += 1;
+        }
+        let most = zones.values().map(|(used, _)| *used).max()?;
+        let mut zones = zones.into_iter();
+        let found = zones.find(|(_, (used, spare))| *spare > 0 && used + 1 < most);
+        found.map(|(zone, (used, _))| (zone, used, most))
     }
 
     /// One copy more is held there.

@@ -27,11 +27,11 @@ struct Plan<'a> {
     most: usize,
 }
 
-/// The moves that bring copies of nodes that are gone to others, and then even the load out: each
-/// node ends between the whole numbers around its share, as far as zones allow. A copy is moved at
-/// most once, to a node that holds none of its partition and, as long as there is one, in a zone
-/// that has none. Partitions that may not be moved count as load only. At most so many; the same
-/// question again, after these, gives the rest.
+/// The moves that bring copies of nodes that are gone to others, then those that share a zone into
+/// zones that lack one, and then even the load out: each node ends between the whole numbers around
+/// its share, as far as zones allow. A copy is moved at most once, to a node that holds none of its
+/// partition and, as long as there is one, in a zone that has none. Partitions that may not be
+/// moved count as load only. At most so many; the same question again, after these, gives the rest.
 #[must_use]
 pub fn moves(
     candidates: &Candidates,
@@ -51,6 +51,7 @@ pub fn moves(
     let mut plan = Plan { nodes, held, owners, moves: Vec::new(), may, most };
     if !plan.nodes.is_empty() {
         plan.rescue();
+        plan.spread();
         plan.even_out();
     }
     plan.moves
@@ -75,6 +76,45 @@ impl Plan<'_> {
                 self.carry(Move { partition, from, to });
             }
         }
+    }
+
+    /// Copies that share a zone go to where one is lacking.
+    fn spread(&mut self) {
+        let partitions: Vec<PartitionId> = self.owners.keys().copied().collect();
+        for partition in partitions {
+            if let Some(next) = self.next_spread(partition) {
+                self.carry(next);
+            }
+        }
+    }
+
+    /// One of a partition's copies that shares a zone with most others, for whoever has the most
+    /// room where fewer are.
+    fn next_spread(&self, partition: PartitionId) -> Option<Move> {
+        if self.moves.len() >= self.most || self.is_fixed(partition) {
+            return None;
+        }
+        let owners = self.owners[&partition].iter().filter_map(|disk| self.nodes.get(disk));
+        let from = owners.max_by(|a, b| {
+            let crowd = |node: &Candidate| self.crowd(partition, node.disk, node);
+            crowd(a).cmp(&crowd(b)).then(self.fill(a.disk).compare(&self.fill(b.disk)))
+        })?;
+        let crowd = |node: &Candidate| self.crowd(partition, from.disk, node);
+        if crowd(from) == 0 {
+            return None;
+        }
+        let takers = self.nodes.values().filter(|node| self.fits(partition, from.disk, node));
+        let takers = takers.filter(|node| crowd(node) < crowd(from));
+        let to = takers.min_by(|a, b| {
+            let load = self.fill(a.disk).compare(&self.fill(b.disk));
+            crowd(a).cmp(&crowd(b)).then(load)
+        })?;
+        Some(Move { partition, from: from.disk, to: to.disk })
+    }
+
+    /// Whether a partition may not be moved, or is already.
+    fn is_fixed(&self, partition: PartitionId) -> bool {
+        !(self.may)(partition) || self.moves.iter().any(|done| done.partition == partition)
     }
 
     /// Fills the emptiest node from the fullest, until a move would not even anything out.
@@ -105,13 +145,10 @@ impl Plan<'_> {
     /// The copy of `from` that `to` is wanted for most.
     fn best(&self, from: DiskId, to: DiskId) -> Option<Move> {
         let node = self.nodes[&to];
-        let is_fixed = |partition| {
-            !(self.may)(partition) || self.moves.iter().any(|done| done.partition == partition)
-        };
         let fitting = self.held[&from].iter().filter(|&(&partition, _)| {
             let better =
                 self.crowd(partition, from, node) <= self.crowd(partition, from, self.nodes[&from]);
-            better && self.fits(partition, from, node) && !is_fixed(partition)
+            better && self.fits(partition, from, node) && !self.is_fixed(partition)
         });
         let ranked = fitting.min_by(|a, b| rank::rank(*a.1, node).compare(&rank::rank(*b.1, node)));
         ranked.map(|(&partition, _)| Move { partition, from, to })

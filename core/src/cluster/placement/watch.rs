@@ -39,7 +39,7 @@ impl PlacementWatch {
             let mut candidates = before.clone();
             let owners = candidates.choose(view.version.0 ^ key << 60, OWNERS_MAX);
             owners.hash(&mut hash);
-            check_spread(before.nodes(), &owners)?;
+            check_spread(&before, &owners)?;
             check_load(&before, &owners)?;
         }
         let found = hash.finish();
@@ -57,15 +57,9 @@ impl PlacementWatch {
 }
 
 /// No zone has two owners more than another one with a node to spare.
-fn check_spread(nodes: &[Candidate], owners: &[DiskId]) -> Result<(), Broken> {
-    let mut zones: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for node in nodes {
-        let (used, spare) = zones.entry(&node.zone).or_default();
-        *(if owners.contains(&node.disk) { used } else { spare }) += 1;
-    }
-    let most = zones.values().map(|(used, _)| *used).max().unwrap_or(0);
-    match zones.iter().find(|(_, (used, spare))| *spare > 0 && used + 1 < most) {
-        Some((zone, (used, _))) => {
+fn check_spread(nodes: &Candidates, owners: &[DiskId]) -> Result<(), Broken> {
+    match nodes.neglected(owners) {
+        Some((zone, used, most)) => {
             let detail = format!("{used} of {owners:?} in zone '{zone}', {most} in another");
             Err(Broken { invariant: "ReplicasSpread", detail })
         }
@@ -102,7 +96,7 @@ mod tests {
 
     #[test]
     fn owners_that_share_a_zone_without_need_are_noticed() {
-        let nodes = [node(1, "a", 0), node(2, "a", 0), node(3, "b", 0)];
+        let nodes = Candidates::new(vec![node(1, "a", 0), node(2, "a", 0), node(3, "b", 0)]);
         let check = |owners: &[u128]| {
             let owners: Vec<DiskId> = owners.iter().copied().map(DiskId).collect();
             check_spread(&nodes, &owners).is_ok()

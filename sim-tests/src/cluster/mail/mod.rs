@@ -6,7 +6,6 @@
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use sprawl_core::cluster::topic::{ConfigPatch, Durability};
 use sprawl_core::ids::{Offset, Source, TopicName};
 use sprawl_core::machine::{ControlRequest, ControlResponse, Response};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 pub(super) use reading::{fetch, standing};
 
@@ -67,8 +67,8 @@ struct Sent {
     /// How many publishers have something under way.
     busy: usize,
     tried: BTreeSet<String>,
-    /// Acknowledged, and where.
-    stored: BTreeMap<String, Place>,
+    /// Acknowledged, where, and when that was asked for.
+    stored: BTreeMap<String, (Place, Instant)>,
     /// Refused at every try.
     refused: BTreeSet<String>,
     unknown: BTreeSet<String>,
@@ -78,7 +78,6 @@ struct Sent {
     read: u64,
     /// Acknowledged by a disk that is not there any more.
     lost: u64,
-    lost_of: BTreeSet<TopicName>,
     /// Removed, because their topics keep little.
     removed: u64,
     /// Whether some topics do.
@@ -87,6 +86,25 @@ struct Sent {
     early: BTreeSet<TopicName>,
     /// Lost, because whoever had received it crashed before it was synced.
     forgotten: u64,
+}
+
+/// One message to every topic, each tried until it is acknowledged.
+pub(super) struct Probe {
+    begun: Instant,
+    /// How long it took, for each that was.
+    took: Mutex<Vec<Duration>>,
+}
+
+impl Probe {
+    fn lock(&self) -> MutexGuard<'_, Vec<Duration>> {
+        self.took.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long it took until all were acknowledged, if they are.
+    pub(super) fn took(&self) -> Option<Duration> {
+        let took = self.lock();
+        (took.len() as u64 == TOPICS).then(|| took.iter().copied().max().unwrap_or_default())
+    }
 }
 
 impl Mail {
@@ -109,11 +127,6 @@ impl Mail {
         (sent.stored.len() as u64, sent.read, sent.lost)
     }
 
-    /// The topics of which messages were lost with all disks that held them.
-    pub(super) fn lost_of(&self) -> BTreeSet<TopicName> {
-        self.lock().lost_of.clone()
-    }
-
     /// How many acknowledged messages were removed, and lost before they were synced.
     pub(super) fn removed(&self) -> (u64, u64) {
         let sent = self.lock();
@@ -123,7 +136,7 @@ impl Mail {
     /// Has some topics keep little, and publishes to them for a while.
     pub(super) async fn grow_old(self, age: Duration, seed: u64) {
         let mut dice = Draw::new(seed, AGING);
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         self.lock().aged = true;
         let keep_little = ConfigPatch { retention_bytes: Some(Some(1)), ..ConfigPatch::default() };
         let mut wanted: BTreeSet<TopicName> = (0..AGED).map(topic).collect();
@@ -217,7 +230,7 @@ impl Mail {
         doubtful: &mut BTreeSet<String>,
     ) {
         let Some(node) = machine.handle() else { return };
-        let touched = machine.touched();
+        let (touched, asked) = (machine.touched(), Instant::now());
         let items = open.iter().map(|(id, topic)| submission(client, id, topic));
         let answered = node.publish_batch(items.collect());
         let outcomes = match tokio::time::timeout(ANSWER_WAIT, answered).await {
@@ -239,7 +252,7 @@ impl Mail {
                     if sent.early.contains(&topic) {
                         self.early.notify_waiters();
                     }
-                    sent.stored.insert(id, (topic, partition, offset));
+                    sent.stored.insert(id, ((topic, partition, offset), asked));
                 }
                 Response::Refused(_) => open.push((id, topic)),
                 Response::Unknown
@@ -257,12 +270,11 @@ impl Mail {
         }
     }
 
-    /// Publishes to every topic until that is acknowledged, through whichever machine is picked;
-    /// says how many topics are left.
-    pub(super) fn probe(&self, name: &'static str, seed: u64) -> Arc<AtomicU64> {
-        let left = Arc::new(AtomicU64::new(TOPICS));
+    /// Publishes to every topic until that is acknowledged, through whichever machine is picked.
+    pub(super) fn probe(&self, name: &'static str, seed: u64) -> Arc<Probe> {
+        let probe = Arc::new(Probe { begun: Instant::now(), took: Mutex::default() });
         for number in 0..TOPICS {
-            let (mail, left) = (self.clone(), left.clone());
+            let (mail, probe) = (self.clone(), probe.clone());
             let mut dice = Draw::new(seed, PROBES + number);
             tokio::spawn(async move {
                 let mut open = vec![(format!("{name}-{number}"), topic(number))];
@@ -274,10 +286,10 @@ impl Mail {
                     mail.attempt(machine, PROBES, &mut open, &mut doubtful).await;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                left.fetch_sub(1, Ordering::SeqCst);
+                probe.lock().push(probe.begun.elapsed());
             });
         }
-        left
+        probe
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sprawl_core::broker::replica::{Body, Draft, Record};
-use sprawl_core::cluster::metadata::{Member, Partition, Standing};
+use sprawl_core::cluster::metadata::Partition;
 use sprawl_core::ids::{Offset, TopicName};
 use sprawl_core::machine::{FetchFrom, PartitionStatus, Refused, Request, Response};
 use sprawl_io::handle::NodeHandle;
+use tokio::time::Instant;
 
 use super::{AGED, ANSWER_WAIT, Mail, TOPICS, topic};
 use crate::cluster::machine::Machine;
@@ -63,22 +64,23 @@ impl Mail {
         }
     }
 
-    /// Reads everything back, each partition through two nodes, and judges it.
-    pub(in crate::cluster) async fn judge(&self, live: &[(Machine, NodeHandle)], limit: Duration) {
+    /// Reads everything back, each partition through two nodes, and judges it; but for topics of
+    /// which every copy was destroyed.
+    pub(in crate::cluster) async fn judge(
+        &self,
+        live: &[(Machine, NodeHandle)],
+        gone: &BTreeSet<TopicName>,
+        limit: Duration,
+    ) {
         while self.lock().busy > 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let Some((_, any)) = live.first() else { return };
         let view = any.view();
-        let disks: BTreeSet<_> = live.iter().map(|(_, node)| node.identity().disk).collect();
         let mut found: BTreeMap<(TopicName, u32), Found> = BTreeMap::new();
-        let mut trusted = BTreeSet::new();
+        let mut trusted = BTreeMap::new();
         for (turn, partition) in view.partitions.values().enumerate() {
-            // A tail alone does not lead.
-            let holds = |one: &&Member| one.standing != Standing::Tail;
-            let mut holders = partition.in_sync.iter().filter(holds);
-            let is_left = holders.any(|one| disks.contains(&one.disk));
-            if !partition.topic.as_str().starts_with("mail.") || !is_left {
+            if !partition.topic.as_str().starts_with("mail.") || gone.contains(&partition.topic) {
                 continue;
             }
             let mut reads = Vec::new();
@@ -98,33 +100,30 @@ impl Mail {
                 self.findings.violated("NothingAckedIsLost", detail);
             }
             let place = (partition.topic.clone(), partition.number);
-            if partition.trusted > 0 {
-                trusted.insert(place.clone());
-            }
+            trusted.extend(self.watch.trusted(partition.id).map(|at| (place.clone(), at)));
             found.insert(place, reads.swap_remove(0));
         }
-        self.compare(&found, &trusted);
+        self.compare(&found, &trusted, gone);
     }
 
-    /// The history against what was read. What was acknowledged early may be lost where a copy was
-    /// taken on trust.
+    /// The history against what was read. What was acknowledged early, and asked for before a copy
+    /// was taken on trust, may be lost.
     fn compare(
         &self,
         found: &BTreeMap<(TopicName, u32), Found>,
-        trusted: &BTreeSet<(TopicName, u32)>,
+        trusted: &BTreeMap<(TopicName, u32), Instant>,
+        gone: &BTreeSet<TopicName>,
     ) {
         let mut sent = self.lock();
         let violated = |invariant, detail| self.findings.violated(invariant, detail);
         let (mut read, mut lost, mut removed, mut forgotten) = (0, 0, 0, 0);
-        let mut lost_of = BTreeSet::new();
         let aged: BTreeSet<TopicName> = (0..AGED).filter(|_| sent.aged).map(topic).collect();
-        for (id, (topic, number, offset)) in &sent.stored {
+        for (id, ((topic, number, offset), asked)) in &sent.stored {
             let place = (topic.clone(), *number);
+            let is_trusted = || trusted.get(&place).is_some_and(|at| asked < at);
             match found.get(&place) {
-                None => {
-                    lost += 1;
-                    lost_of.insert(topic.clone());
-                }
+                None if gone.contains(topic) => lost += 1,
+                None => violated("NothingAckedIsLost", format!("{id}: there is no '{topic}'")),
                 Some(messages) if messages.get(id) == Some(offset) => read += 1,
                 // The newest ones stay.
                 Some(messages)
@@ -133,7 +132,7 @@ impl Mail {
                 {
                     removed += 1;
                 }
-                Some(_) if sent.early.contains(topic) && trusted.contains(&place) => forgotten += 1,
+                Some(_) if sent.early.contains(topic) && is_trusted() => forgotten += 1,
                 Some(messages) => {
                     let stands = messages.get(id);
                     let detail = format!("{id} was stored in '{topic}' at {offset}: {stands:?}");
@@ -143,8 +142,8 @@ impl Mail {
         }
         for ((topic, number, offset), id) in &sent.seen {
             let Some(messages) = found.get(&(topic.clone(), *number)) else {
-                if self.watch.wipes() == 0 {
-                    let detail = format!("{id} of '{topic}', and every disk is there");
+                if !gone.contains(topic) {
+                    let detail = format!("{id} was read in '{topic}', which is not there");
                     violated("NothingObservedIsLost", detail);
                 }
                 continue;
@@ -163,11 +162,7 @@ impl Mail {
                 violated("NoPhantom", format!("nobody published {id}"));
             }
         }
-        if lost > 0 && self.watch.wipes() == 0 {
-            violated("NothingAckedIsLost", format!("{lost} messages, and every disk is there"));
-        }
         (sent.read, sent.lost, sent.removed, sent.forgotten) = (read, lost, removed, forgotten);
-        sent.lost_of = lost_of;
     }
 
     /// A partition's messages, read through a node; nothing when that does not answer in time.
@@ -178,7 +173,7 @@ impl Mail {
         partition: u32,
         limit: Duration,
     ) -> Option<Found> {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let (mut all, mut from) = (Found::new(), Offset(0));
         while began.elapsed() < limit {
             let request = fetch(topic, partition, from, PAGE, Duration::ZERO);
@@ -189,6 +184,7 @@ impl Mail {
                     }
                     from = next;
                     if next >= end {
+                        self.are_dense(topic, &all);
                         return Some(all);
                     }
                 }
@@ -215,6 +211,17 @@ impl Mail {
             }
         }
         None
+    }
+
+    /// OffsetsDense: between the first and the last message none is left out.
+    fn are_dense(&self, topic: &TopicName, all: &Found) {
+        let mut offsets: Vec<Offset> = all.values().copied().collect();
+        offsets.sort();
+        let next = |at: &Offset| Offset(at.0 + 1);
+        if let Some(pair) = offsets.windows(2).find(|pair| pair[1] != next(&pair[0])) {
+            let detail = format!("'{topic}' has nothing between {} and {}", pair[0], pair[1]);
+            self.findings.violated("OffsetsDense", detail);
+        }
     }
 
     fn note(&self, record: &Record, all: &mut Found) {

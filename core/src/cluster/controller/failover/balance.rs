@@ -45,6 +45,7 @@ impl Balance {
     /// Nodes come or go: what that leads to comes first.
     pub(super) fn wait(&mut self, now: Time) {
         self.at = now + BALANCE_AFTER;
+        self.stuck.clear();
     }
 
     /// Looks at the next occasion.
@@ -83,12 +84,12 @@ impl Balance {
         wishes
     }
 
-    /// Copies for nodes that hold fewer than others, as many as may be under way.
+    /// Copies for zones that lack one, and for nodes that hold fewer than others, as many as may be
+    /// under way.
     fn copies(&mut self, judge: &Judge<'_>, places: &Candidates) -> BTreeMap<PartitionId, Wish> {
         let held = places.nodes().iter().map(|node| (node.disk, node.held));
-        if placement::are_even(places.nodes().iter().map(Candidate::fill))
-            || held.clone().eq(self.stuck.iter().copied())
-        {
+        let is_even = placement::are_even(places.nodes().iter().map(Candidate::fill));
+        if is_even && !places.have_zones() || held.clone().eq(self.stuck.iter().copied()) {
             return BTreeMap::new();
         }
         let comes = |partition: &&Arc<Partition>| {
