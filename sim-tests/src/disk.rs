@@ -134,10 +134,9 @@ impl SimDisk {
         state.platters.log.range(all).next_back().map(|(&(_, index), _)| index)
     }
 
-    /// The reign of a synced entry; nothing where it is not there, or not as it was written.
-    pub(crate) fn epoch_at(&self, partition: PartitionId, index: EntryIndex) -> Option<Epoch> {
-        let record = self.lock().platters.entry(partition, index).ok()?;
-        Some(record.header().epoch)
+    /// A synced entry of a partition's log, if it is there.
+    pub(crate) fn entry(&self, partition: PartitionId, at: EntryIndex) -> Option<Bytes> {
+        self.lock().platters.log.get(&(partition, at)).cloned()
     }
 
     /// What a start would find of a partition whose log has lost its beginning; nothing of others.

@@ -13,6 +13,7 @@ use super::clients::Fate;
 use super::machine::{Machine, Standing};
 use super::mail::{self, Probe};
 use super::world::World;
+use super::{backlog, goodput};
 
 /// How long it may take until somebody leads.
 const LEADER_LIMIT: Duration = Duration::from_secs(10);
@@ -53,6 +54,7 @@ pub(super) async fn judge(world: &mut World) {
         return;
     }
     stay_calm(world).await;
+    goodput::returns(world).await;
     lose_the_leader(world).await;
     end_one(world).await;
     copy_one(world).await;
@@ -214,6 +216,8 @@ async fn lose_a_third(world: &mut World) {
     }
     let struck = a_third(&all, world);
     let third = struck.len();
+    let disks = struck.iter().filter_map(|one| Some(one.handle()?.identity().disk));
+    let disks: Vec<_> = disks.collect();
     for machine in &struck {
         machine.stands(Standing::Struck);
         machine.kill(true);
@@ -225,6 +229,7 @@ async fn lose_a_third(world: &mut World) {
         world.findings.violated("ServesAgainWithin", detail);
     }
     world.outcome.served_again_after = Some(world.began.elapsed() - lost);
+    backlog::grow(world, &disks).await;
     struck.iter().for_each(Machine::start);
     let limit = world.began.elapsed() + SETTLE_LIMIT;
     until(world, limit, |world| differs(world).is_none().then_some(())).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use madsim::runtime::Handle;
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::Replica;
-use sprawl_core::ids::{EntryIndex, Epoch, PartitionId};
+use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_io::data_dir::Name;
 use sprawl_io::handle::{Ended, NodeHandle};
 use sprawl_io::start::{Cluster, Options, start};
@@ -168,11 +168,6 @@ impl Machine {
     /// The last entry of a partition that is synced on its disk, if it has any.
     pub(super) fn log_end(&self, partition: PartitionId) -> Option<EntryIndex> {
         self.lock().disk.log_end(partition)
-    }
-
-    /// The reign of an entry that is synced on its disk as it was written.
-    pub(super) fn epoch_at(&self, partition: PartitionId, index: EntryIndex) -> Option<Epoch> {
-        self.lock().disk.epoch_at(partition, index)
     }
 
     /// What a start would find of a partition whose log has lost its beginning.

@@ -3,9 +3,11 @@
 //! What subscriptions receive, and all that one node does by itself, is the other world's matter
 //! (`world/`).
 
+mod backlog;
 mod clients;
 mod crowd;
 mod faults;
+mod goodput;
 mod judgement;
 mod machine;
 mod mail;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use sprawl_core::broker::replica::Replica;
 use sprawl_core::cluster::metadata::Standing;
-use sprawl_core::ids::{EntryIndex, Epoch, PartitionId};
+use sprawl_core::ids::{EntryIndex, PartitionId};
 use sprawl_core::machine::PartitionStatus;
 use sprawl_io::handle::NodeHandle;
 
@@ -37,8 +38,8 @@ struct Applied {
     chains: Chains,
     /// The last entry of each partition that somebody has applied.
     committed: BTreeMap<PartitionId, EntryIndex>,
-    /// Which entry stands there, and on whose disk that was seen.
-    reigns: BTreeMap<PartitionId, (EntryIndex, Epoch, usize)>,
+    /// What stands there on the disk of the one who was first seen to have applied it.
+    entries: BTreeMap<(PartitionId, EntryIndex), Bytes>,
 }
 
 impl Replicas {
@@ -58,6 +59,7 @@ impl Replicas {
             for machine in &machines {
                 if let Some(node) = machine.handle() {
                     self.look(machine.number, &node).await;
+                    self.note_entries(machine);
                 }
             }
             self.check_disks(&machines);
@@ -90,6 +92,25 @@ impl Replicas {
         }
     }
 
+    /// Takes the last committed entries from the disk of a machine that has applied them, if it was
+    /// the first that was seen to.
+    fn note_entries(&self, machine: &Machine) {
+        let mut applied = self.lock();
+        let Applied { chains, committed, entries } = &mut *applied;
+        if machine.handle().is_none() || machine.condemned().is_some() {
+            return;
+        }
+        for (&partition, &at) in &*committed {
+            let is_first =
+                chains.get(&(partition, at)).is_some_and(|seen| seen.1 == machine.number);
+            let is_as_written = !self.watch.has_flipped(machine.number, partition);
+            if is_first && is_as_written && !entries.contains_key(&(partition, at)) {
+                let entry = machine.disk().entry(partition, at);
+                entry.into_iter().for_each(|entry| drop(entries.insert((partition, at), entry)));
+            }
+        }
+    }
+
     /// Compares a machine's disk, whether something runs on it or not, with what was committed. The
     /// metadata are as new as any that a leader has counted by: whoever is in a set of theirs, and
     /// has not lost what it had, was in every set before or held all when it came.
@@ -97,9 +118,8 @@ impl Replicas {
         let view = self.watch.newest();
         let member = self.watch.member(machine.number);
         let Some(disk) = member.and_then(|member| view.disk_of(member)) else { return };
-        let mut applied = self.lock();
-        let Applied { committed, reigns, .. } = &mut *applied;
-        for (&partition, &committed) in &*committed {
+        let applied = self.lock();
+        for (&partition, &committed) in &applied.committed {
             let known = view.partitions.get(&partition);
             let member = known.and_then(|partition| partition.member(disk));
             // Who is unsure holds it as well.
@@ -119,8 +139,15 @@ impl Replicas {
                 );
                 self.findings.violated("InSyncHoldsCommitted", detail);
             }
-            if counts && is_as_written {
-                self.compare((partition, committed), machine, reigns);
+            let known = applied.entries.get(&(partition, committed)).filter(|_| is_as_written);
+            let found = machine.disk().entry(partition, committed);
+            if counts && is_another(known, found.as_ref()) {
+                let number = machine.number;
+                let detail = format!(
+                    "partition {partition}: machine {number} counts, and has another entry at \
+                     {committed} than was committed"
+                );
+                self.findings.violated("InSyncHoldsCommitted", detail);
             }
             let lacks = |held: &Replica| held.is_filling() && !is_tail || held.damaged().is_some();
             if counts && is_as_written && held.is_some_and(|held| lacks(&held)) {
@@ -133,28 +160,23 @@ impl Replicas {
             }
         }
     }
+}
 
-    /// Who counts has the same entry where something was committed.
-    fn compare(
-        &self,
-        (partition, committed): (PartitionId, EntryIndex),
-        machine: &Machine,
-        reigns: &mut BTreeMap<PartitionId, (EntryIndex, Epoch, usize)>,
-    ) {
-        let Some(reign) = machine.epoch_at(partition, committed) else { return };
-        let own = (committed, reign, machine.number);
-        let seen = reigns.entry(partition).or_insert(own);
-        if seen.0 != committed {
-            *seen = own;
-        }
-        let (_, known, other) = *seen;
-        if known != reign {
-            let number = machine.number;
-            let detail = format!(
-                "partition {partition} at {committed}: machine {number} counts and has an entry \
-                 of epoch {reign}, machine {other} one of {known}"
-            );
-            self.findings.violated("InSyncHoldsCommitted", detail);
-        }
+/// Whether something else is found where something is known to stand.
+fn is_another(known: Option<&Bytes>, found: Option<&Bytes>) -> bool {
+    known.zip(found).is_some_and(|(known, found)| known != found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_entry_is_noticed_and_none_is_not_judged_here() {
+        let (one, other) = (Bytes::from_static(b"one"), Bytes::from_static(b"other"));
+        assert!(is_another(Some(&one), Some(&other)));
+        assert!(!is_another(Some(&one), Some(&one)));
+        assert!(!is_another(Some(&one), None), "it may have been removed");
+        assert!(!is_another(None, Some(&other)), "nobody knows what was there");
     }
 }

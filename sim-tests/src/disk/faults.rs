@@ -129,6 +129,24 @@ impl SimDisk {
         }
         Some(of)
     }
+
+    /// Puts an entry where another one stands, as if its write had gone there: at the same index
+    /// of another partition, mostly, or elsewhere in its own. Says whose entry is gone.
+    pub(crate) fn misdirect(&self, pick: u64) -> Option<PartitionId> {
+        let mut state = self.lock();
+        let log = &state.platters.log;
+        let at = (pick as usize).checked_rem(log.len())?;
+        let (&(from, index), bytes) = log.iter().nth(at).expect("it was counted");
+        let others = log.keys().filter(|(partition, at)| *partition != from && *at == index);
+        let own = log.keys().filter(|(partition, at)| *partition == from && *at != index);
+        let others: Vec<_> = others.copied().collect();
+        let places = if others.is_empty() { own.copied().collect() } else { others };
+        let at = (pick.rotate_left(17) as usize).checked_rem(places.len())?;
+        let (place, bytes) = (places[at], bytes.clone());
+        state.atlas.damage(place.0);
+        state.platters.log.insert(place, bytes);
+        Some(place.0)
+    }
 }
 
 impl SimDisk {

@@ -12,7 +12,9 @@ pub(crate) struct BoundsHold;
 impl BoundsHold {
     pub(crate) fn stepped<M: Machine>(machine: &M, findings: &Findings) {
         if let Err(broken) = machine.check() {
-            findings.violated("BoundsHold", format!("{}: {}", broken.invariant, broken.detail));
+            let of_hops = broken.invariant == "HopBound";
+            let invariant = if of_hops { "HopBound" } else { "BoundsHold" };
+            findings.violated(invariant, format!("{}: {}", broken.invariant, broken.detail));
         }
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn is_liveness(name: &str) -> bool {
         "Converges",
         "ProposalsAgreed",
         "NoOscillation",
+        "GoodputReturns",
         "ServesOnWithin",
         "ServesAgainWithin",
         "CopiesAreMade",

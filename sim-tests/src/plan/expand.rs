@@ -20,7 +20,7 @@ enum Purpose {
     Faults = 16,
 }
 
-const CLASSES: [Class<What>; 9] = [
+const CLASSES: [Class<What>; 10] = [
     Class { most: 8, draw: |dice| What::Crash { down_ms: dice.log_range(10, 4_000) } },
     Class { most: 8, draw: |dice| What::PowerFailure { down_ms: dice.log_range(50, 6_000) } },
     Class { most: 5, draw: |dice| What::Pause { for_ms: dice.log_range(20, 8_000) } },
@@ -30,6 +30,7 @@ const CLASSES: [Class<What>; 9] = [
     Class { most: 12, draw: |dice| What::Stall { for_ms: dice.log_range(20, 5_000) } },
     Class { most: 4, draw: |dice| What::BitFlip { pick: dice.range(0, u64::MAX) } },
     Class { most: 5, draw: |dice| What::Cut { for_ms: dice.log_range(20, 5_000) } },
+    Class { most: 3, draw: |dice| What::Misdirect { pick: dice.range(0, u64::MAX) } },
 ];
 
 fn jump(dice: &mut Draw) -> What {

@@ -228,6 +228,8 @@ pub(crate) enum What {
     Stall { for_ms: u64 },
     /// A bit of a stored entry or state turns over, if the atlas allows it.
     BitFlip { pick: u64 },
+    /// An entry lies where another one is to stand, if the atlas allows it.
+    Misdirect { pick: u64 },
     /// Nothing passes between the node and its clients for a while.
     Cut { for_ms: u64 },
 }
@@ -244,6 +246,7 @@ impl What {
             What::NoSpace { .. } => "no space",
             What::Stall { .. } => "stall",
             What::BitFlip { .. } => "bit flip",
+            What::Misdirect { .. } => "misdirected write",
             What::Cut { .. } => "cut",
         }
     }

@@ -250,6 +250,7 @@ impl World {
             What::BitFlip { pick } => {
                 allowed = self.disk.flip(pick, |_| true).is_some();
             }
+            What::Misdirect { pick } => allowed = self.disk.misdirect(pick).is_some(),
             What::Cut { for_ms } => {
                 net.clog_node(id);
                 after(for_ms, move || madsim::net::NetSim::current().unclog_node(id));
