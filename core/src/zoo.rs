@@ -98,6 +98,22 @@ pub enum Bug {
     JoinToldOnce,
     /// A node that hands on what another one handed to it does not count that.
     HopsCountedAtTheOriginOnly,
+    /// What a follower holds of an earlier reign counts in the next one, without a look at where
+    /// its log parts from the leader's.
+    EarlierReignCounts,
+    /// A leader counts answers and not followers: one that says the same twice is two.
+    AnswersCounted,
+    /// Who leads no more acknowledges what it appended when its place is committed, whatever now
+    /// stands there.
+    DeposedAcknowledges,
+    /// As much is sent to a follower as there is, whether it answers or not.
+    FlightWithoutBound,
+    /// The checksum of an entry is of its content alone: neither partition nor index is in it.
+    PlaceNotSealed,
+    /// Followers are sent to in the order of a hash map.
+    SentInHashOrder,
+    /// A breaker that was opened once is never closed again.
+    BreakerNeverCloses,
 }
 
 #[cfg(zoo)]
@@ -126,6 +142,75 @@ pub fn planted(bug: Bug) -> bool {
 pub const fn planted(_: Bug) -> bool {
     false
 }
+
+/// How many answers there were for each entry, whoever gave them, where that is planted.
+#[cfg(zoo)]
+#[derive(Debug, Default)]
+pub struct Tally(std::collections::BTreeMap<crate::ids::EntryIndex, usize>);
+
+/// Nothing: answers are not counted.
+#[cfg(not(zoo))]
+#[derive(Debug, Default)]
+pub struct Tally;
+
+#[cfg(zoo)]
+impl Tally {
+    /// Somebody has answered that he holds all up to this entry.
+    pub fn count(&mut self, held: crate::ids::EntryIndex) {
+        *self.0.entry(held).or_insert(0) += 1;
+    }
+
+    /// The last entry for which there were so many answers; none where that is not planted.
+    #[must_use]
+    pub fn reached(&self, answers: usize) -> crate::ids::EntryIndex {
+        let enough = |(_, count): &(_, &usize)| **count >= answers;
+        let last = self.0.iter().rev().find(enough).map(|(index, _)| *index);
+        last.filter(|_| planted(Bug::AnswersCounted)).unwrap_or_default()
+    }
+
+    /// What was answered before this entry says nothing any more.
+    pub fn forget(&mut self, before: crate::ids::EntryIndex) {
+        self.0 = self.0.split_off(&before);
+    }
+}
+
+#[cfg(not(zoo))]
+impl Tally {
+    /// Somebody has answered.
+    #[inline]
+    pub const fn count(&mut self, _: crate::ids::EntryIndex) {}
+
+    /// None.
+    #[must_use]
+    #[inline]
+    pub const fn reached(&self, _: usize) -> crate::ids::EntryIndex {
+        crate::ids::EntryIndex(0)
+    }
+
+    /// Nothing is remembered.
+    #[inline]
+    pub const fn forget(&mut self, _: crate::ids::EntryIndex) {}
+}
+
+/// Puts these into the order of a hash map whose seed is an address, and so differs from process to
+/// process, where this bug is planted.
+#[cfg(zoo)]
+pub fn jumble(bug: Bug, some: &mut [crate::ids::DiskId]) {
+    use std::hash::{Hash, Hasher};
+    let seed = PLANTED.with(|cell| std::ptr::from_ref(cell).addr());
+    if planted(bug) {
+        some.sort_by_key(|disk| {
+            let mut hash = crate::machine::Digest::default();
+            (seed, disk).hash(&mut hash);
+            hash.finish()
+        });
+    }
+}
+
+/// Leaves these in their order.
+#[cfg(not(zoo))]
+#[inline]
+pub const fn jumble(_: Bug, _: &mut [crate::ids::DiskId]) {}
 
 /// A node's machine works on this thread from now on: what an order without rule would depend on.
 #[cfg(zoo)]

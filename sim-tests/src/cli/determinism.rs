@@ -65,7 +65,7 @@ impl Determinism {
 }
 
 /// The chain hashes of a run in two processes, the second with more arguments.
-fn pair(run: &[&str], more: &[&str]) -> std::io::Result<(String, String)> {
+pub(super) fn pair(run: &[&str], more: &[&str]) -> std::io::Result<(String, String)> {
     let run = |more: &[&str]| {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         let command = command.args(run).arg("--hash").args(more);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sprawl_core::zoo::{Bug, plant};
 
+use super::determinism::pair;
 use super::sweep::first;
 use super::{exit, span};
 use crate::cluster::ClusterPlan;
@@ -30,6 +31,8 @@ enum World {
     Cluster,
     /// Among many machines of the membership alone.
     Gossip,
+    /// Among the nodes of a cluster, in two processes that are to do the same.
+    Twice,
 }
 
 /// Within how many seeds each is caught.
@@ -39,6 +42,7 @@ const SEEDS: u64 = 200;
 const ZOO: &[Planted] = &[
     node("no-sync", Bug::NoSync, "AckMeansDurable"),
     node("checksum-unverified", Bug::ChecksumUnverified, "NoCorruptByteServed"),
+    node("place-not-sealed", Bug::PlaceNotSealed, "NoPhantom"),
     node("window-not-rebuilt", Bug::WindowNotRebuilt, "NoDuplicateId"),
     node("producers-not-rebuilt", Bug::ProducersNotRebuilt, "NumberStandsOnce"),
     node("epoch-resumed", Bug::EpochResumed, "EpochIndexNamesOneEntry"),
@@ -68,6 +72,13 @@ const ZOO: &[Planted] = &[
     cluster("farewell-unheard", Bug::FarewellUnheard, "ServesOnWithin"),
     cluster("tail-may-lead", Bug::TailMayLead, "NothingAckedIsLost"),
     cluster("retained-not-copied", Bug::RetainedNotCopied, "InSyncHoldsCommitted"),
+    cluster("earlier-reign-counts", Bug::EarlierReignCounts, "InSyncHoldsCommitted"),
+    cluster("answers-counted", Bug::AnswersCounted, "InSyncHoldsCommitted"),
+    cluster("deposed-acknowledges", Bug::DeposedAcknowledges, "NothingAckedIsLost"),
+    cluster("flight-without-bound", Bug::FlightWithoutBound, "BoundsHold"),
+    cluster("hops-counted-once", Bug::HopsCountedAtTheOriginOnly, "HopBound"),
+    twice("sent-in-hash-order", Bug::SentInHashOrder, "check-determinism"),
+    cluster("breaker-never-closes", Bug::BreakerNeverCloses, "GoodputReturns"),
     cluster("epoch-inherited", Bug::EpochInherited, "EpochIndexNamesOneEntry"),
     cluster("sessions-by-the-wall-clock", Bug::SessionsByTheWallClock, "NoOscillation"),
     cluster("vote-answered-early", Bug::VoteAnsweredEarly, "OneVotePerTerm"),
@@ -94,6 +105,10 @@ const fn cluster(id: &'static str, bug: Bug, invariant: &'static str) -> Planted
 
 const fn gossip(id: &'static str, bug: Bug, invariant: &'static str) -> Planted {
     Planted { id, bug, invariant, world: World::Gossip }
+}
+
+const fn twice(id: &'static str, bug: Bug, invariant: &'static str) -> Planted {
+    Planted { id, bug, invariant, world: World::Twice }
 }
 
 /// How many times each bug is sought, from other seeds each time, for the median.
@@ -179,9 +194,17 @@ impl Planted {
                     crate::cluster::run(&plan, Log::None).violations
                 }
                 World::Gossip => gossip::run(&Settings::of_seed(seed)).violations,
+                World::Twice => self.differs(seed).into_iter().collect(),
             }
         };
         first(from..from + SEEDS, violations, |found| found.contains_key(self.invariant))
+    }
+
+    /// What two processes made of a seed, where they did not do the same.
+    fn differs(&self, seed: u64) -> Option<(&'static str, String)> {
+        let run = ["cluster", "--seed", &seed.to_string(), "--bug", self.id];
+        let (first, second) = pair(&run, &[]).expect("a run of its own is started");
+        (first != second).then(|| (self.invariant, format!("{first} and {second}")))
     }
 
     fn judge(&self, found: &[Option<u64>]) -> u8 {

@@ -131,6 +131,7 @@ impl Replication {
         let (replica, commit) = (&*scene.replica, scene.replica.commit());
         let common = match replica.damaged() {
             Some(_) => Common::Forgotten,
+            None if planted(Bug::EarlierReignCounts) => Common::At(replica.last()),
             None => common(&replica.epochs(), replica.last(), starts),
         };
         match common {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::install::Sending;
 use crate::ids::{Boot, EntryIndex};
 use crate::machine::Time;
+use crate::zoo::{Bug, planted};
 
 /// How many bytes of entries are on their way to one follower of a partition at most; always one
 /// message.
@@ -314,8 +315,8 @@ impl Progress {
     pub(super) fn has_room(&self) -> bool {
         self.stage == Stage::Streaming
             && self.reading.is_none()
-            && self.in_flight.len() < IN_FLIGHT_MAX
-            && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
+            && (self.in_flight.len() < IN_FLIGHT_MAX && self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
+                || planted(Bug::FlightWithoutBound))
     }
 
     /// Whether all that was sent is answered.

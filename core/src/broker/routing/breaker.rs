@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::cluster::metadata::NODES_MAX;
 use crate::ids::DiskId;
 use crate::machine::Time;
+use crate::zoo::{Bug, planted};
 
 /// After how many calls in a row that did not arrive a breaker opens.
 pub(crate) const FAILURES_MAX: u32 = 5;
@@ -51,6 +52,10 @@ impl Breakers {
 
     /// A call was answered: all is forgotten.
     pub(crate) fn answered(&mut self, peer: DiskId) {
+        if planted(Bug::BreakerNeverCloses) {
+            self.0.get_mut(&peer).into_iter().for_each(Breaker::has_tried);
+            return;
+        }
         self.0.remove(&peer);
     }
 
@@ -86,6 +91,11 @@ impl Breakers {
 }
 
 impl Breaker {
+    /// Its probe has come back.
+    fn has_tried(&mut self) {
+        (self.failures, self.probing) = (0, false);
+    }
+
     fn open(&mut self, now: Time) {
         self.span = (self.span * 2).clamp(OPEN_MIN, OPEN_MAX);
         self.until = now + self.span;

@@ -21,7 +21,7 @@ use crate::cluster::metadata::{Adjustment, Partition, REPLICAS_MAX, Standing};
 use crate::cluster::topic::Durability;
 use crate::ids::{Boot, DiskId, EntryIndex, Epoch, PartitionId};
 use crate::machine::{FollowerStatus, Time, Unreadable};
-use crate::zoo::{Bug, planted};
+use crate::zoo::{Bug, Tally, jumble, planted};
 
 /// How many bytes of entries one message carries at most; always one entry.
 pub const APPEND_BYTES_MAX: usize = 1 << 20;
@@ -62,6 +62,7 @@ pub(super) struct Leader {
     /// The sets that were proposed by that version, and how; which is agreed on, nobody knows.
     proposed: Vec<(BTreeSet<DiskId>, Adjustment)>,
     followers: BTreeMap<DiskId, Progress>,
+    tally: Tally,
     /// The number of the newest round with any of them.
     rounds: u64,
     /// The last entry that this node's disk was seen to hold, and since when: or, where it held
@@ -99,6 +100,7 @@ impl Leader {
             relied: BTreeSet::new(),
             proposed: Vec::new(),
             followers: BTreeMap::new(),
+            tally: Tally::default(),
             rounds: 0,
             own: (scene.replica.persisted(), scene.now),
             propose_at: scene.now,
@@ -198,8 +200,11 @@ impl Leader {
         let counted =
             counted.filter(|disk| !planted(Bug::FollowersNotAwaited) || **disk == self.me.0);
         let least = counted.map(held).min().unwrap_or_default();
+        let answered = self.tally.reached(self.agreed.len().saturating_sub(1));
+        let least = least.max(answered.min(scene.replica.persisted()));
         if least >= self.start {
             self.commit = self.commit.max(least);
+            self.tally.forget(self.commit);
             self.note_received(scene);
         }
     }
@@ -307,6 +312,7 @@ impl Leader {
         if gap && last < progress.next && progress.may_go_back(last, now) {
             progress.go_back(last);
         }
+        self.tally.count(durable);
         self.work(scene);
     }
 
@@ -420,7 +426,8 @@ impl Leader {
     }
 
     fn pump_all(&mut self, scene: &mut Scene<'_>) {
-        let followers: Vec<DiskId> = self.followers.keys().copied().collect();
+        let mut followers: Vec<DiskId> = self.followers.keys().copied().collect();
+        jumble(Bug::SentInHashOrder, &mut followers);
         followers.into_iter().for_each(|to| self.pump(to, scene));
     }
 
