@@ -7,6 +7,7 @@ use super::source::{read, tree};
 
 const OPERATIONS: &str = "docs/operations.md";
 const SIMULATION: &str = "docs/simulation.md";
+const ZOO: &str = "sim-tests/src/cli/zoo.rs";
 
 /// The strings of a text that begin with `start` and go on in capitals, letters, digits or `_`.
 fn literals<'a>(text: &'a str, start: &str) -> BTreeSet<&'a str> {
@@ -41,6 +42,21 @@ fn planted(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
+/// The bugs that can be planted: the variants of `Bug`.
+fn variants(text: &str) -> Vec<&str> {
+    let body = text.split("pub enum Bug {").nth(1).and_then(|rest| rest.split("\n}").next());
+    let lines = body.unwrap_or_default().lines().map(str::trim);
+    lines.filter(|line| !line.starts_with("//")).filter_map(|line| line.strip_suffix(',')).collect()
+}
+
+/// Each bug that can be planted is sought.
+fn sought(zoo: &str, bugs: &[&str]) -> Vec<String> {
+    let rows: Vec<&str> = zoo.lines().filter(|line| line.ends_with("\"),")).collect();
+    let is_sought = |bug: &str| rows.iter().any(|row| row.contains(&format!(" Bug::{bug}, ")));
+    let lost = bugs.iter().filter(|bug| !is_sought(bug));
+    lost.map(|bug| format!("{ZOO}: nobody seeks Bug::{bug}")).collect()
+}
+
 /// Each planted bug has a row that names its invariant.
 fn zoo(document: &str, bugs: &[(&str, &str)]) -> Vec<String> {
     let listed = |bug: &str, invariant: &str| {
@@ -65,10 +81,18 @@ fn options_and_metrics_are_documented() {
 
 #[test]
 fn planted_bugs_are_documented() {
-    let source = read("sim-tests/src/cli/zoo.rs");
+    let source = read(ZOO);
     let bugs = planted(&source);
     assert!(bugs.len() >= 20, "{bugs:?}");
     none(&zoo(&read(SIMULATION), &bugs));
+}
+
+#[test]
+fn every_bug_that_can_be_planted_is_sought() {
+    let source = read("core/src/zoo.rs");
+    let bugs = variants(&source);
+    assert!(bugs.len() >= 20, "{bugs:?}");
+    none(&sought(&read(ZOO), &bugs));
 }
 
 #[test]
@@ -86,4 +110,14 @@ fn an_undocumented_bug_is_noticed() {
     assert_eq!(zoo("| `no-sync` | … | **AckMeansDurable** |", &bugs).len(), 0);
     assert_eq!(zoo("| `no-sync` | … | **NoPhantom** |", &bugs).len(), 1);
     assert_eq!(zoo("", &bugs).len(), 1);
+}
+
+#[test]
+fn a_bug_that_nobody_seeks_is_noticed() {
+    let source = "pub enum Bug {\n    /// One.\n    NoSync,\n    /// Two, too.\n    Other,\n}\n";
+    let bugs = variants(source);
+    assert_eq!(bugs, ["NoSync", "Other"]);
+    let row = "    node(\"no-sync\", Bug::NoSync, \"AckMeansDurable\"),";
+    assert_eq!(sought(row, &bugs), [format!("{ZOO}: nobody seeks Bug::Other")]);
+    assert_eq!(sought(row, &bugs[..1]).len(), 0);
 }
