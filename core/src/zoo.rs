@@ -151,7 +151,7 @@ pub struct Tally(std::collections::BTreeMap<crate::ids::EntryIndex, usize>);
 /// Nothing: answers are not counted.
 #[cfg(not(zoo))]
 #[derive(Debug, Default)]
-pub struct Tally;
+pub struct Tally(());
 
 #[cfg(zoo)]
 impl Tally {
