@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use hdrhistogram::Histogram;
 use tokio::sync::Semaphore;
 
-use super::connection::Connection;
+use super::connection::{Connection, take_retries};
 use super::delivery::{PULL_WAIT, Subscribers};
 use super::load::{Load, Requests};
 use super::node::Node;
@@ -39,9 +39,9 @@ pub(crate) fn table<T>(
 ) -> anyhow::Result<()> {
     println!(
         "| messages a request | peak, msg/s | asked, msg/s | subscribed | stored: p50, ms | p99 \
-         | p99.9 | longest | delivered: p50, ms | p99 | p99.9 | longest | behind |"
+         | p99.9 | longest | delivered: p50, ms | p99 | p99.9 | longest | behind | sent again |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 16] {
         let (_running, addresses) = start(&format!("latency-{batch}"))?;
         let load = Load::of(CONNECTIONS, batch);
@@ -54,10 +54,10 @@ pub(crate) fn table<T>(
             let stored = percentiles(&found.stored);
             let delivered = found.delivered.as_ref().map_or("| – | – | – | –".into(), percentiles);
             let subscribed = if is_subscribed { "yes" } else { "no" };
-            let behind = found.behind;
+            let (behind, retries) = (found.behind, take_retries());
             println!(
                 "| {batch} | {peak:.0} | {rate:.0} | {subscribed} {stored} {delivered} \
-                 | {behind:.3} |"
+                 | {behind:.3} | {retries} |"
             );
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use super::batches::{BATCH_CONNECTIONS, read};
-use super::connection::{Connection, put};
+use super::connection::{Connection, put, take_retries};
 use super::load::{Load, PAYLOAD_BYTES, TOPICS};
 use super::nats::{self, Server, config, free_port};
 use super::node::Node;
@@ -41,6 +41,10 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
             read = f64::max(read, read_back);
         }
         println!("{row} | {} | {read:.0} | {} |", shown(taken), of(read, taken));
+    }
+    match take_retries() {
+        0 => {}
+        retries => println!("\nrequests sent again after a 503: {retries}"),
     }
     for level in LEVELS {
         println!("\nThree nodes, {level}, at half of what they take:\n");
