@@ -1,22 +1,18 @@
 //! How long messages take to whoever subscribed, while they are published: a subscriber a topic,
-//! who pulls and acknowledges.
+//! who pulls and acknowledges, of whatever system.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use hdrhistogram::Histogram;
-use serde::Deserialize;
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, get, post};
 use super::latency::DIGITS;
 use super::load::TOPICS;
-
-/// How long a subscriber waits for a message.
-pub(crate) const PULL_WAIT: Duration = Duration::from_secs(1);
+use super::system::{Reader, Received, System};
 
 /// When the messages of each request were due: by the writer and the number of the request.
 type Due = Mutex<HashMap<String, Instant>>;
@@ -28,30 +24,14 @@ pub(crate) struct Subscribers {
     tasks: Vec<JoinHandle<anyhow::Result<Histogram<u64>>>>,
 }
 
-#[derive(Deserialize)]
-struct Pulled<'a> {
-    #[serde(borrow)]
-    messages: Vec<Message<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    id: &'a str,
-    ack_token: &'a str,
-}
-
 impl Subscribers {
-    /// Subscribes to what comes from now on, each through the next one of some nodes.
-    pub(crate) async fn start(addresses: &[String]) -> anyhow::Result<Self> {
+    /// Subscribes to what comes from now on.
+    pub(crate) async fn start<S: System>(system: &S) -> anyhow::Result<Self> {
         let (due, is_over) = (Arc::<Due>::default(), Arc::<AtomicBool>::default());
         let mut tasks = Vec::new();
         for topic in 0..TOPICS {
-            // Not the node that its publisher asks.
-            let mut connection =
-                Connection::open(&addresses[(topic + 1) % addresses.len()]).await?;
-            let body = format!("{{\"id\":\"reader-{topic}\",\"topics\":[\"topic-{topic}\"]}}");
-            connection.exchange(&post("/subscribe", body.as_bytes())).await?;
-            tasks.push(tokio::spawn(receive(connection, topic, due.clone(), is_over.clone())));
+            let reader = system.reader(topic).await?;
+            tasks.push(tokio::spawn(receive(reader, due.clone(), is_over.clone())));
         }
         Ok(Self { due, is_over, tasks })
     }
@@ -75,39 +55,30 @@ impl Subscribers {
 }
 
 /// Receives until all is published and nothing more comes.
-async fn receive(
-    mut connection: Connection,
-    topic: usize,
+async fn receive<R: Reader>(
+    mut reader: R,
     due: Arc<Due>,
     is_over: Arc<AtomicBool>,
 ) -> anyhow::Result<Histogram<u64>> {
     let mut latencies = Histogram::<u64>::new(DIGITS)?;
-    let wait = PULL_WAIT.as_secs();
-    let pull = get(&format!("/subscriptions/reader-{topic}/messages?max=1000&wait={wait}s"));
     loop {
         let was_over = is_over.load(Ordering::Relaxed);
-        let answer = connection.exchange(&pull).await?;
-        let at = Instant::now();
-        let Pulled { messages } = serde_json::from_slice(answer)?;
-        if messages.is_empty() && was_over {
-            return Ok(latencies);
+        let Received { at, ids } = reader.receive().await?;
+        if ids.is_empty() {
+            if was_over {
+                return Ok(latencies);
+            }
+            continue;
         }
-        let mut acks = String::from("{\"tokens\":[");
         {
             let due = due.lock().unwrap_or_else(PoisonError::into_inner);
-            for (place, message) in messages.iter().enumerate() {
-                let request = message.id.rsplit_once('-').context("an id has three parts")?.0;
+            for id in &ids {
+                let request = id.rsplit_once('-').context("an id has three parts")?.0;
                 if let Some(moment) = due.get(request) {
                     latencies.record(at.duration_since(*moment).as_micros() as u64)?;
                 }
-                let comma = if place == 0 { "" } else { "," };
-                acks += &format!("{comma}\"{}\"", message.ack_token);
             }
         }
-        if !messages.is_empty() {
-            acks += "]}";
-            let path = format!("/subscriptions/reader-{topic}/ack");
-            connection.exchange(&post(&path, acks.as_bytes())).await?;
-        }
+        reader.acknowledge().await?;
     }
 }

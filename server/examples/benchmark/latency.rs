@@ -11,10 +11,12 @@ use anyhow::anyhow;
 use hdrhistogram::Histogram;
 use tokio::sync::Semaphore;
 
-use super::connection::{Connection, take_retries};
-use super::delivery::{PULL_WAIT, Subscribers};
-use super::load::{Load, Requests};
+use super::connection::take_retries;
+use super::delivery::Subscribers;
+use super::load::Load;
 use super::node::Node;
+use super::nodes::Nodes;
+use super::system::{RECEIVE_WAIT, System, Writer as _};
 use super::{SPAN, runtime};
 
 /// How long the open loop lasts.
@@ -28,14 +30,14 @@ pub(crate) const DIGITS: u8 = 3;
 pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
     table(|name| {
         let node = Node::start(&folder.join(name))?;
-        let address = node.address.clone();
-        Ok((node, vec![address]))
+        let nodes = Nodes::at(std::slice::from_ref(&node.address));
+        Ok((node, nodes))
     })
 }
 
-/// Prints the table of what is started for each row: who runs, and where they answer.
-pub(crate) fn table<T>(
-    start: impl Fn(&str) -> anyhow::Result<(T, Vec<String>)>,
+/// Prints the table of what is started for each size: who runs, and what clients see of it.
+pub(crate) fn table<T, S: System>(
+    start: impl Fn(&str) -> anyhow::Result<(T, S)>,
 ) -> anyhow::Result<()> {
     println!(
         "| messages a request | peak, msg/s | asked, msg/s | subscribed | stored: p50, ms | p99 \
@@ -43,14 +45,14 @@ pub(crate) fn table<T>(
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for batch in [1, 16] {
-        let (_running, addresses) = start(&format!("latency-{batch}"))?;
+        let (_running, system) = start(&format!("latency-{batch}"))?;
         let load = Load::of(CONNECTIONS, batch);
         let runtime = runtime()?;
         for is_subscribed in [false, true] {
-            let peak = runtime.block_on(peak(&addresses, load, is_subscribed))?;
+            let peak = runtime.block_on(peak(&system, load, is_subscribed))?;
             eprintln!("{peak:.0} msg/s at most; half of that for {} s", OPEN_SPAN.as_secs());
             let rate = peak / 2.0;
-            let found = runtime.block_on(open(&addresses, load, rate, is_subscribed))?;
+            let found = runtime.block_on(open(&system, load, rate, is_subscribed))?;
             let stored = percentiles(&found.stored);
             let delivered = found.delivered.as_ref().map_or("| – | – | – | –".into(), percentiles);
             let subscribed = if is_subscribed { "yes" } else { "no" };
@@ -65,17 +67,17 @@ pub(crate) fn table<T>(
 }
 
 /// Messages a second that are published, and, where somebody subscribes, received as well.
-async fn peak(addresses: &[String], load: Load, is_subscribed: bool) -> anyhow::Result<f64> {
+async fn peak<S: System>(system: &S, load: Load, is_subscribed: bool) -> anyhow::Result<f64> {
     if !is_subscribed {
-        return load.publish_among(addresses, SPAN).await;
+        return load.publish_to(system, SPAN).await;
     }
-    let subscribers = Subscribers::start(addresses).await?;
+    let subscribers = Subscribers::start(system).await?;
     let load = Load { first: 3_000, ..load };
     let began = Instant::now();
-    let published = load.publish_among(addresses, SPAN).await? * began.elapsed().as_secs_f64();
+    let published = load.publish_to(system, SPAN).await? * began.elapsed().as_secs_f64();
     subscribers.finish().await?;
     // They wait for one more message before they end.
-    Ok(published / (began.elapsed() - PULL_WAIT).as_secs_f64())
+    Ok(published / (began.elapsed() - RECEIVE_WAIT).as_secs_f64())
 }
 
 fn percentiles(latencies: &Histogram<u64>) -> String {
@@ -94,14 +96,14 @@ struct Found {
 }
 
 /// Publishes at this rate.
-async fn open(
-    addresses: &[String],
+async fn open<S: System>(
+    system: &S,
     load: Load,
     rate: f64,
     is_subscribed: bool,
 ) -> anyhow::Result<Found> {
     let subscribers = match is_subscribed {
-        true => Some(Arc::new(Subscribers::start(addresses).await?)),
+        true => Some(Arc::new(Subscribers::start(system).await?)),
         false => None,
     };
     // These ids are not those of the closed loop, nor of the other open one.
@@ -113,16 +115,13 @@ async fn open(
     let (next, behind) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut writers = Vec::new();
     for writer in 0..load.connections {
-        let address = addresses[writer % addresses.len()].clone();
-        let (next, due) = (next.clone(), due.clone());
+        let (system, next, due) = (system.clone(), next.clone(), due.clone());
         let (behind, subscribers) = (behind.clone(), subscribers.clone());
         writers.push(tokio::spawn(async move {
-            let mut connection = Connection::open(&address).await?;
-            let mut requests = Requests::of(load, writer);
+            let mut client = system.writer(load, writer).await?;
             let mut latencies = Histogram::<u64>::new(DIGITS)?;
             for number in 0.. {
-                // The request is written before it is due, so that writing it costs no latency.
-                let request = requests.following();
+                client.prepare();
                 if due.available_permits() > 0 {
                     behind.fetch_add(1, Ordering::Relaxed);
                 }
@@ -135,7 +134,7 @@ async fn open(
                 if let Some(subscribers) = &subscribers {
                     subscribers.expect((load.first + writer, number), moment);
                 }
-                connection.exchange(&request).await?;
+                client.exchange().await?;
                 latencies.record(moment.elapsed().as_micros() as u64)?;
             }
             anyhow::Ok(latencies)

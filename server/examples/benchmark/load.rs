@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, post};
+use super::connection::post;
+use super::nodes::Nodes;
+use super::system::{System, Writer as _};
 
 /// How many topics there are where nothing else is said.
 pub(crate) const TOPICS: usize = 4;
@@ -63,17 +65,25 @@ impl Load {
         addresses: &[String],
         span: Duration,
     ) -> anyhow::Result<f64> {
+        self.publish_to(&Nodes::at(addresses), span).await
+    }
+
+    /// The same of any system.
+    pub(crate) async fn publish_to<S: System>(
+        self,
+        system: &S,
+        span: Duration,
+    ) -> anyhow::Result<f64> {
         let published = Arc::new(AtomicU64::new(0));
         let began = Instant::now();
         let mut writers = Vec::new();
-        for writer in 0..self.connections {
-            let address = addresses[writer % addresses.len()].clone();
-            let published = published.clone();
+        for number in 0..self.connections {
+            let (system, published) = (system.clone(), published.clone());
             writers.push(tokio::spawn(async move {
-                let mut connection = Connection::open(&address).await?;
-                let mut requests = Requests::of(self, writer);
+                let mut writer = system.writer(self, number).await?;
                 while began.elapsed() < span {
-                    connection.exchange(&requests.following()).await?;
+                    writer.prepare();
+                    writer.exchange().await?;
                     published.fetch_add(self.batch as u64, Ordering::Relaxed);
                 }
                 anyhow::Ok(())

@@ -28,11 +28,17 @@ mod nats;
 #[cfg(not(madsim))]
 mod node;
 #[cfg(not(madsim))]
+mod nodes;
+#[cfg(not(madsim))]
 mod overload;
 #[cfg(not(madsim))]
 mod process;
 #[cfg(not(madsim))]
 mod sizes;
+#[cfg(not(madsim))]
+mod streams;
+#[cfg(not(madsim))]
+mod system;
 #[cfg(not(madsim))]
 mod topics;
 #[cfg(not(madsim))]

@@ -17,7 +17,7 @@ const DEBIAN: &str = "/usr/sbin/nats-server";
 /// How long a server may take to begin.
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long replicas are given to choose who leads a stream.
-const ELECTED: Duration = Duration::from_secs(3);
+pub(crate) const ELECTED: Duration = Duration::from_secs(3);
 /// After what silence a server is asked again.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How often a server that begins is tried.
@@ -135,6 +135,26 @@ impl Drop for Server {
     }
 }
 
+/// Connects under a name, and makes a stream.
+pub(crate) async fn with_stream(
+    address: &str,
+    name: &str,
+    stream: &str,
+    replicas: usize,
+) -> anyhow::Result<JetStream> {
+    let began = Instant::now();
+    loop {
+        let mut client = JetStream::open(address, name).await?;
+        // Servers that have just met say for a while that nobody leads, or nothing.
+        match tokio::time::timeout(ANSWER_MAX, client.create(stream, replicas)).await {
+            Ok(Ok(())) => return Ok(client),
+            Ok(Err(error)) => anyhow::ensure!(began.elapsed() < START_MAX, "{error}"),
+            Err(_) => anyhow::ensure!(began.elapsed() < START_MAX, "it makes no stream"),
+        }
+        tokio::time::sleep(START_INTERVAL).await;
+    }
+}
+
 /// Each connection, to the next one of some servers, has a stream of its own, as each of the node's
 /// has a topic.
 pub(crate) async fn publish(
@@ -145,18 +165,7 @@ pub(crate) async fn publish(
     let mut clients = Vec::new();
     for number in 0..BATCH_CONNECTIONS {
         let (stream, address) = (format!("stream-{number}"), &addresses[number % addresses.len()]);
-        let began = Instant::now();
-        let client = loop {
-            let mut client = JetStream::open(address, &format!("writer-{number}")).await?;
-            // Servers that have just met say for a while that nobody leads, or nothing.
-            let created = client.create(&stream, replicas);
-            match tokio::time::timeout(ANSWER_MAX, created).await {
-                Ok(Ok(())) => break client,
-                Ok(Err(error)) => anyhow::ensure!(began.elapsed() < START_MAX, "{error}"),
-                Err(_) => anyhow::ensure!(began.elapsed() < START_MAX, "it makes no stream"),
-            }
-            tokio::time::sleep(START_INTERVAL).await;
-        };
+        let client = with_stream(address, &format!("writer-{number}"), &stream, replicas).await?;
         clients.push((client, stream));
     }
     if replicas > 1 {

@@ -10,6 +10,8 @@ use super::connection::{Connection, put, take_retries};
 use super::load::{Load, PAYLOAD_BYTES, TOPICS};
 use super::nats::{self, Server, config, free_port};
 use super::node::Node;
+use super::nodes::Nodes;
+use super::streams::Streams;
 use super::{SPAN, append, latency, runtime};
 
 /// How many nodes, servers, and copies.
@@ -50,10 +52,22 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<()> {
         println!("\nThree nodes, {level}, at half of what they take:\n");
         latency::table(|name| {
             let folder = folder.join(format!("{level}-{name}"));
-            runtime()?.block_on(started(&folder, level))
+            let (nodes, addresses) = runtime()?.block_on(started(&folder, level))?;
+            Ok((nodes, Nodes::at(&addresses)))
         })?;
     }
-    Ok(())
+    let Some(program) = program else { return Ok(()) };
+    println!(
+        "\nThree servers of JetStream R3, its default (not synced before it acknowledges), at \
+         half of what they take:\n"
+    );
+    latency::table(|name| {
+        let folder = folder.join(format!("servers-{name}"));
+        runtime()?.block_on(async {
+            let (servers, addresses) = servers(&program, &folder).await?;
+            Ok((servers, Streams::create(addresses).await?))
+        })
+    })
 }
 
 fn ratio(rate: f64, of: f64) -> String {
@@ -84,27 +98,33 @@ fn nodes(folder: &Path, batch: usize, level: &str) -> anyhow::Result<(f64, f64)>
 
 /// The same of three servers.
 fn jetstream(program: &Path, folder: &Path, batch: usize) -> anyhow::Result<(f64, f64)> {
-    let peers = (0..COPIES).map(|_| free_port()).collect::<Result<Vec<u16>, _>>()?;
-    let routes: Vec<String> =
-        peers.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
     runtime()?.block_on(async {
-        let mut servers = Vec::new();
-        for (number, peer) in peers.iter().enumerate() {
-            let folder = folder.join(number.to_string());
-            let alone = config(&folder, free_port()?, None);
-            let routes = routes.join(", ");
-            let text = format!(
-                "{alone}server_name: s{number}\ncluster {{\n  name: c\n  \
-                 listen: \"127.0.0.1:{peer}\"\n  routes: [{routes}]\n}}\n"
-            );
-            let server = Server::start(program, &folder, &text).await?;
-            servers.push(server.context("nats-server did not start")?);
-        }
-        let addresses: Vec<String> = servers.iter().map(|one| one.address.clone()).collect();
+        let (_running, addresses) = servers(program, folder).await?;
         let published = nats::publish(&addresses, batch, COPIES).await?;
         if published == 0.0 {
             bail!("the three servers stored nothing");
         }
         Ok((published, nats::read(&addresses[0]).await?))
     })
+}
+
+/// Three servers of one cluster, and where they answer.
+async fn servers(program: &Path, folder: &Path) -> anyhow::Result<(Vec<Server>, Vec<String>)> {
+    let peers = (0..COPIES).map(|_| free_port()).collect::<Result<Vec<u16>, _>>()?;
+    let routes: Vec<String> =
+        peers.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+    let mut servers = Vec::new();
+    for (number, peer) in peers.iter().enumerate() {
+        let folder = folder.join(number.to_string());
+        let alone = config(&folder, free_port()?, None);
+        let routes = routes.join(", ");
+        let text = format!(
+            "{alone}server_name: s{number}\ncluster {{\n  name: c\n  \
+             listen: \"127.0.0.1:{peer}\"\n  routes: [{routes}]\n}}\n"
+        );
+        let server = Server::start(program, &folder, &text).await?;
+        servers.push(server.context("nats-server did not start")?);
+    }
+    let addresses = servers.iter().map(|one| one.address.clone()).collect();
+    Ok((servers, addresses))
 }
