@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -17,6 +18,8 @@ pub(crate) const RETRY_MAX: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// The status of a node that cannot do it now, and could soon.
 const UNAVAILABLE: u16 = 503;
+/// The status of a batch of which each message has a status of its own.
+const MULTI_STATUS: u16 = 207;
 
 /// How many requests were sent again since this was last asked.
 static RETRIES: AtomicU64 = AtomicU64::new(0);
@@ -39,6 +42,19 @@ pub(crate) struct Connection {
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// Whether 503 is all that went wrong: with the request, or with messages of a batch.
+    fn is_unavailable(&self) -> bool {
+        if self.status != MULTI_STATUS {
+            return self.status == UNAVAILABLE;
+        }
+        let messages: Vec<Value> = serde_json::from_slice(self.body).unwrap_or_default();
+        let is_soon =
+            |message: &Value| message["stored"] == "yes" || message["status"] == UNAVAILABLE;
+        !messages.is_empty() && messages.iter().all(is_soon)
+    }
 }
 
 impl Connection {
@@ -81,11 +97,11 @@ impl Connection {
     }
 
     /// Sends a request and reads its answer, which must be a success; gives its body. As long as
-    /// the node says 503, as it does while a lead is handed over, the request is sent again: the
-    /// ids of what it stored the first time are recognised.
+    /// the node says 503, of all or a part, as it does while a lead is handed over, the request is
+    /// sent again: the ids of what it stored the first time are recognised.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<&[u8]> {
         let began = Instant::now();
-        while self.converse(request).await?.status == UNAVAILABLE && began.elapsed() < RETRY_MAX {
+        while self.converse(request).await?.is_unavailable() && began.elapsed() < RETRY_MAX {
             RETRIES.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
