@@ -61,18 +61,9 @@ impl World {
             }
             Event::PowerAgain { times, each_ms } => self.power_again(times, ms(each_ms)),
             Event::PowerMeanwhile { draw, node, for_ms } => {
-                let mut others = self.some(draw);
-                let struck = self.pick(node)?;
-                others.retain(|other| other.number != struck.number);
-                others.into_iter().for_each(|other| pause(other, ms(for_ms)));
-                struck.restart(true, ms(for_ms) / 2);
+                self.power_meanwhile(draw, &self.pick(node)?, ms(for_ms));
             }
-            Event::AllAtOnce { draw, for_ms } => {
-                self.pick(draw)?.restart(false, ms(for_ms) / 2);
-                let alone = ip(self.pick(draw >> 8)?.number);
-                self.part(&[alone], ms(for_ms), (true, true));
-                self.leave(&self.pick(draw >> 16)?, false)?;
-            }
+            Event::AllAtOnce { draw, for_ms } => self.all_at_once(draw, ms(for_ms))?,
             Event::Pause { node, for_ms } => pause(self.pick(node)?, ms(for_ms)),
             Event::Wipe { node, down_ms } => {
                 let machine = self.pick(node)?;
@@ -83,19 +74,13 @@ impl World {
                 self.spoil(&self.pick(node)?, draw, ms(down_ms))?
             }
             Event::RollBack { node, down_ms } => self.roll_back(&self.pick(node)?, ms(down_ms))?,
-            Event::WipeFirst { for_ms } => {
-                let machine = self.machines.first().cloned()?;
-                (machine.standing() == Standing::Up).then_some(())?;
-                self.wipe(&machine)?;
-                self.part(&[ip(0)], ms(for_ms), (true, true));
-                machine.start_after(Duration::from_millis(50));
-            }
+            Event::WipeFirst { for_ms } => self.wipe_first(ms(for_ms))?,
             Event::Flip { node, pick } => self.flip(&self.pick(node)?, pick)?,
             Event::SyncError { node } => self.pick(node)?.disk().lock().fail_next_sync = true,
             Event::NoSpace { node, for_ms } => self.no_space(&self.pick(node)?, ms(for_ms)),
             Event::Grey { node, times } => self.grey(self.pick(node)?, times),
-            Event::CutLeader { pick, for_ms } => self.cut_leader(pick, ms(for_ms))?,
             Event::ClockJump { node, by_ms } => self.jump(&self.pick(node)?, by_ms)?,
+            Event::CutLeader { pick, for_ms } => self.cut_leader(pick, ms(for_ms))?,
             Event::Halves { draw, for_ms } => {
                 let some: Vec<IpAddr> = self.some(draw).iter().map(|m| ip(m.number)).collect();
                 self.part(&some, ms(for_ms), (true, true));
@@ -148,6 +133,32 @@ impl World {
                 tokio::time::sleep(each * 2).await;
             }
         });
+    }
+
+    /// Cuts the power of one while others stand still, who go on with what they knew.
+    fn power_meanwhile(&mut self, draw: u64, struck: &Machine, span: Duration) {
+        let mut others = self.some(draw);
+        others.retain(|other| other.number != struck.number);
+        others.into_iter().for_each(|other| pause(other, span));
+        struck.restart(true, span / 2);
+    }
+
+    /// Kills one, cuts another off, and tells a third to leave.
+    fn all_at_once(&mut self, draw: u64, span: Duration) -> Option<()> {
+        self.pick(draw)?.restart(false, span / 2);
+        let alone = ip(self.pick(draw >> 8)?.number);
+        self.part(&[alone], span, (true, true));
+        self.leave(&self.pick(draw >> 16)?, false)
+    }
+
+    /// Replaces the first node's disk by an empty one, and cuts it off for a while.
+    fn wipe_first(&mut self, span: Duration) -> Option<()> {
+        let machine = self.machines.first().cloned()?;
+        (machine.standing() == Standing::Up).then_some(())?;
+        self.wipe(&machine)?;
+        self.part(&[ip(0)], span, (true, true));
+        machine.start_after(Duration::from_millis(50));
+        Some(())
     }
 
     fn no_space(&mut self, machine: &Machine, span: Duration) {
