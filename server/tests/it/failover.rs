@@ -59,13 +59,8 @@ pub(crate) fn whole(nodes: &Nodes) -> Value {
     nodes.settled("a whole cluster", fits)
 }
 
-fn leader(nodes: &Nodes, shown: &Value) -> usize {
-    let found = (0..nodes.nodes.len()).find(|at| shown["leader"] == nodes.name(*at).as_str());
-    found.expect("one of them leads")
-}
-
 /// Whether these are down, agreed and in gossip, and nobody else is; and one that lives leads.
-fn are_down(nodes: &Nodes, shown: &Value, gone: &[usize]) -> bool {
+pub(crate) fn are_down(nodes: &Nodes, shown: &Value, gone: &[usize]) -> bool {
     let all = nodes_of(shown);
     let fits = |node: &Value| {
         let is_gone = gone.iter().any(|at| node["node_id"] == nodes.name(*at).as_str());
@@ -78,11 +73,8 @@ fn are_down(nodes: &Nodes, shown: &Value, gone: &[usize]) -> bool {
 
 /// Kills nodes at once, and starts them again when the others agree.
 fn round(nodes: &mut Nodes, gone: &[usize], (agreed, back): (&mut Times, &mut Times)) {
-    let pids = gone.iter().map(|at| nodes.node(*at).pid().to_string());
     let began = Instant::now();
-    let sent = std::process::Command::new("kill").arg("-9").args(pids).status();
-    assert!(sent.expect("kill runs").success());
-    gone.iter().for_each(|at| nodes.kill(*at));
+    nodes.kill_together(gone);
     nodes.settled("those who live agree", |shown| are_down(nodes, shown, gone));
     agreed.note(began);
     let began = Instant::now();
@@ -97,7 +89,7 @@ fn leaders_are_killed_again_and_again() {
     let mut agreed = Times::new("of 3 the leader killed: all agree that it is down and who leads");
     let mut back = Times::new("of 3 the leader killed: all are back");
     for _ in 0..rounds() {
-        let at = leader(&nodes, &whole(&nodes));
+        let at = nodes.at(&whole(&nodes)["leader"]);
         round(&mut nodes, &[at], (&mut agreed, &mut back));
     }
 }
@@ -112,7 +104,7 @@ fn a_third_is_killed_again_and_again() {
         let (mut agreed, mut back) = (Times::new(agreed), Times::new(back));
         for number in 0..rounds() {
             // The leader, and the next ones: others each time.
-            let first = leader(&nodes, &whole(&nodes));
+            let first = nodes.at(&whole(&nodes)["leader"]);
             let step = 1 + number % 2;
             let gone: Vec<usize> = (0..count / 3).map(|at| (first + at * step) % count).collect();
             round(&mut nodes, &gone, (&mut agreed, &mut back));
@@ -124,7 +116,7 @@ fn a_third_is_killed_again_and_again() {
 fn a_leader_that_was_paused_follows_its_successor() {
     let nodes = started(3);
     let before = whole(&nodes);
-    let at = leader(&nodes, &before);
+    let at = nodes.at(&before["leader"]);
     let others: Vec<usize> = (0..3).filter(|other| *other != at).collect();
     let began = Instant::now();
     signal(nodes.node(at).pid(), "STOP");

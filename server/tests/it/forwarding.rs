@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::http::{Reply, get, read_all, request};
-use crate::nodes::{Nodes, all_healthy, copies, owners, vote};
+use crate::nodes::{Nodes, all_healthy, copies, vote};
 use crate::process::eventually;
 
 const TOPICS: usize = 20;
@@ -21,23 +21,24 @@ fn three() -> Nodes {
     nodes
 }
 
-fn post(nodes: &Nodes, at: usize, path: &str, body: &Value) -> Reply {
-    request(&nodes.node(at % 3).address, "POST", path, &body.to_string())
+pub(crate) fn post(nodes: &Nodes, at: usize, path: &str, body: &Value) -> Reply {
+    let at = at % nodes.nodes.len();
+    request(&nodes.node(at).address, "POST", path, &body.to_string())
 }
 
 #[track_caller]
-fn good(reply: &Reply) -> Value {
+pub(crate) fn good(reply: &Reply) -> Value {
     assert_eq!(reply.status, 200, "{}", reply.json());
     reply.json()
 }
 
 /// Receives what a subscription has, through a node, and acknowledges it through the next one.
 #[track_caller]
-fn receive(nodes: &Nodes, at: usize, id: &str, count: usize) -> Vec<String> {
+pub(crate) fn receive(nodes: &Nodes, at: usize, id: &str, count: usize) -> Vec<String> {
     let mut got = Vec::new();
     while got.len() < count {
         let path = format!("/subscriptions/{id}/messages?max=100&wait=10");
-        let page = good(&get(&nodes.node(at % 3).address, &path));
+        let page = good(&get(&nodes.node(at % nodes.nodes.len()).address, &path));
         let messages = page["messages"].as_array().expect("messages");
         assert!(!messages.is_empty(), "{id} has {got:?} of {count}");
         let tokens: Vec<&Value> = messages.iter().map(|one| &one["ack_token"]).collect();
@@ -72,7 +73,7 @@ fn what_is_published_through_any_node_is_received_once_through_another() {
             assert_eq!(published["offset"], message, "{published}");
         }
     }
-    let leaders: BTreeSet<String> = owners(nodes.node(0)).into_values().collect();
+    let leaders: BTreeSet<String> = nodes.owners().into_values().collect();
     assert_eq!(leaders.len(), 3, "each node leads some topics: {leaders:?}");
     for number in 0..TOPICS {
         let mut got = receive(&nodes, number + 1, &format!("s{number}"), MESSAGES);
@@ -113,7 +114,7 @@ fn a_subscription_whose_partitions_several_nodes_lead_is_served_by_each() {
         assert_eq!(outcomes.len(), TOPICS, "{stored}");
         waiting.join().expect("it receives")
     });
-    let leaders: BTreeSet<String> = owners(nodes.node(0)).into_values().collect();
+    let leaders: BTreeSet<String> = nodes.owners().into_values().collect();
     assert_eq!(leaders.len(), 3, "{leaders:?}");
     let rest = receive(&nodes, 1, "wide", TOPICS - waiting.len());
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -131,7 +132,7 @@ fn when_a_leader_dies_what_it_acknowledged_is_read_and_more_is_published() {
     eventually("three copies of each topic", || {
         (0..TOPICS).all(|number| copies(&nodes, 0, &format!("t{number}")) == 3).then_some(())
     });
-    let owners = owners(nodes.node(0));
+    let owners = nodes.owners();
     nodes.kill(2);
     let lost = nodes.name(2);
     let of = |is_lost: bool| owners.iter().find(|(_, owner)| (**owner == lost) == is_lost);

@@ -27,6 +27,7 @@ mod shutdown;
 mod sprawlctl;
 mod sprawlctl_bench;
 mod sprawlctl_test;
+mod spread;
 mod sse;
 mod sync_before_answer;
 mod tails;

@@ -129,12 +129,43 @@ impl Nodes {
         self.nodes[at].take().expect("it runs").kill();
     }
 
+    /// Ends nodes without warning, all at once.
+    pub(crate) fn kill_together(&mut self, gone: &[usize]) {
+        let pids = gone.iter().map(|at| self.node(*at).pid().to_string());
+        let sent = Command::new("kill").arg("-9").args(pids).status();
+        assert!(sent.expect("kill runs").success());
+        gone.iter().for_each(|at| self.kill(*at));
+    }
+
     pub(crate) fn live(&self) -> impl Iterator<Item = usize> {
         (0..self.nodes.len()).filter(|at| self.nodes[*at].is_some())
     }
 
     pub(crate) fn name(&self, at: usize) -> String {
         format!("127.0.0.1:{}", self.ports[at])
+    }
+
+    /// The node of this name.
+    #[track_caller]
+    pub(crate) fn at(&self, name: &Value) -> usize {
+        let found = (0..self.nodes.len()).find(|at| *name == self.name(*at).as_str());
+        found.expect("one of them has this name")
+    }
+
+    /// The node that leads each topic's first partition, by its name. Waits until every live node
+    /// shows the same table of the topics.
+    #[track_caller]
+    pub(crate) fn owners(&self) -> BTreeMap<String, String> {
+        let table = |at| {
+            let mut shown = get(&self.node(at).address, "/dht").json();
+            assert_eq!(shown["node_id"].take(), self.name(at).as_str(), "it speaks for itself");
+            shown
+        };
+        eventually("the same table of the topics at every node", || {
+            let mut shown = self.live().map(table);
+            let first = shown.next()?;
+            shown.all(|other| other == first).then(|| owners_in(&first))
+        })
     }
 
     /// Waits until every live node shows a cluster that fits, all the same one, with the same
@@ -209,11 +240,28 @@ pub(crate) fn boot(shown: &Value, name: &str) -> u64 {
 
 /// The node that leads each topic's first partition, by its name, as a node shows it.
 pub(crate) fn owners(node: &Node) -> BTreeMap<String, String> {
-    let shown = get(&node.address, "/dht").json();
+    owners_in(&get(&node.address, "/dht").json())
+}
+
+fn owners_in(shown: &Value) -> BTreeMap<String, String> {
     let topics = shown["topic_map"].as_object().expect("a table").values();
     let text = |value: &Value| value.as_str().expect("a name").to_owned();
     let owner = |topic: &Value| (text(&topic[0]["topic"]), text(&topic[0]["owners"][0]));
     topics.map(owner).collect()
+}
+
+/// How many partitions each node holds and leads, as a cluster shows it.
+pub(crate) fn loads(shown: &Value) -> Vec<(u64, u64)> {
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let load = |node: &Value| (number(&node["partitions"]), number(&node["leads"]));
+    nodes_of(shown).iter().map(load).collect()
+}
+
+/// Whether no node has two more than another one.
+pub(crate) fn even(shown: &Value) -> bool {
+    let within = |all: Vec<u64>| all.iter().max() <= all.iter().min().map(|min| min + 1).as_ref();
+    let (held, led): (Vec<u64>, Vec<u64>) = loads(shown).into_iter().unzip();
+    within(held) && within(led)
 }
 
 /// How many copies of a topic count, as a node shows it; none where it does not know the topic.
