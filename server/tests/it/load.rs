@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::http::{Connection, read_all};
+use crate::http::{Connection, get, read_all};
 use crate::nodes::Nodes;
 use crate::process::eventually;
 
@@ -97,13 +97,18 @@ impl Load {
         self.ledgers.iter().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until every client has been served since.
+    /// Waits until every client has begun a message since, and it has been acknowledged and has
+    /// come to the subscription.
     #[track_caller]
     pub(crate) fn all_served_since(&self, moment: Instant) {
+        // The last one was begun after the last but one was acknowledged.
+        let served = |ledger: &Ledger| ledger.times.iter().nth_back(1).is_some_and(|t| *t > moment);
         eventually("all clients are served", || {
-            let served = |ledger: &Ledger| ledger.times.last().is_some_and(|last| *last > moment);
             self.ledgers().all(|ledger| served(&ledger)).then_some(())
         });
+        let newest = self.ledgers().enumerate();
+        let newest = newest.map(|(client, ledger)| id(client, ledger.times.len() - 1)).collect();
+        self.subscriber.expect_all(&newest);
     }
 
     /// The longest time between two acknowledgements since, of each client.
@@ -117,8 +122,8 @@ impl Load {
         self.ledgers().map(|ledger| gap(&ledger)).collect()
     }
 
-    /// Ends the clients, and reads back through a node what was acknowledged to them; gives how
-    /// much that was.
+    /// Ends the clients, and reads back through every node what was acknowledged to them, which is
+    /// all that they began; gives how much that was.
     #[track_caller]
     pub(crate) fn judge(mut self, nodes: &Nodes) -> usize {
         self.end();
@@ -128,18 +133,16 @@ impl Load {
         let mut count = 0;
         for (client, ledger) in self.ledgers().enumerate() {
             assert_eq!(ledger.failed, Vec::<String>::new(), "client {client}");
-            let through = nodes.live().nth(client % nodes.live().count()).expect("one lives");
-            let found = read_all(&nodes.node(through).address, &topic(client));
-            let mut places: BTreeMap<&str, u64> = BTreeMap::new();
-            for message in &found {
-                let id = message["id"].as_str().expect("an id");
-                let offset = message["offset"].as_u64().expect("an offset");
-                assert_eq!(places.insert(id, offset), None, "{id} stands twice");
-                assert_eq!(message["payload"], payload(id).as_str(), "{id}");
+            for at in nodes.live() {
+                let places = places(&read_all(&nodes.node(at).address, &topic(client)));
+                for (id, offset) in &ledger.stored {
+                    assert_eq!(places.get(id), Some(offset), "{id} by node {at}: acknowledged");
+                }
+                for id in places.keys() {
+                    assert!(ledger.stored.contains_key(id), "{id} by node {at}: never published");
+                }
             }
-            for (id, offset) in &ledger.stored {
-                assert_eq!(places.get(id.as_str()), Some(offset), "{id} was acknowledged");
-            }
+            copies_have(nodes, &topic(client), ledger.stored.len());
             count += ledger.stored.len();
         }
         count
@@ -216,8 +219,8 @@ fn listen(
         let given = ask("GET", &format!("{path}/messages?max=500&wait=500ms"), &Value::Null)?;
         let messages = given["messages"].as_array()?;
         let tokens: Vec<&Value> = messages.iter().map(|message| &message["ack_token"]).collect();
-        let ids = messages.iter().filter_map(|message| message["id"].as_str());
-        came.lock().unwrap_or_else(PoisonError::into_inner).extend(ids.map(str::to_owned));
+        let ids = messages.iter().map(id_of);
+        came.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
         if !tokens.is_empty() {
             ask("POST", &format!("{path}/ack"), &json!({"tokens": tokens}))?;
         }
@@ -228,6 +231,46 @@ fn listen(
 /// The topic of a client.
 pub(crate) fn topic(client: usize) -> String {
     format!("load.{client}")
+}
+
+fn id(client: usize, number: usize) -> String {
+    format!("{client}-{number}")
+}
+
+/// The id of a message, whose payload is the one that was published under it.
+fn id_of(message: &Value) -> String {
+    let id = message["id"].as_str().expect("an id");
+    assert_eq!(message["payload"], payload(id).as_str(), "{id}");
+    id.to_owned()
+}
+
+/// The offset of each message, each of which is there once.
+fn places(messages: &[Value]) -> BTreeMap<String, u64> {
+    let mut places = BTreeMap::new();
+    for message in messages {
+        let (id, offset) = (id_of(message), message["offset"].as_u64().expect("an offset"));
+        let before = places.insert(id, offset);
+        assert_eq!(before, None, "it stands twice: {message}");
+    }
+    places
+}
+
+/// Waits until each copy of a topic has so many messages, as the node that holds it shows.
+#[track_caller]
+fn copies_have(nodes: &Nodes, topic: &str, count: usize) {
+    let shown = |at: usize| {
+        let path = format!("/topics/{topic}");
+        get(&nodes.node(at).address, &path).json()["partitions"][0].clone()
+    };
+    let is_whole = |at: usize| {
+        let copy = shown(at);
+        let numbers = ["start_offset", "end_offset", "message_count"];
+        numbers.map(|field| copy[field].clone()) == [0, count, count] && copy["damaged"].is_null()
+    };
+    eventually("every message in each copy", || {
+        let replicas = shown(nodes.live().next()?)["replicas"].clone();
+        replicas.as_array()?.iter().all(|name| is_whole(nodes.at(name))).then_some(())
+    });
 }
 
 fn payload(id: &str) -> String {
@@ -246,14 +289,11 @@ fn publish(
         how(&mut ledger.lock().unwrap_or_else(PoisonError::into_inner));
     };
     for number in 0.. {
-        let id = format!("{client}-{number}");
+        let id = id(client, number);
         let body = json!({"topic": topic(client), "id": id, "payload": payload(&id)}).to_string();
         let began = Instant::now();
+        // What was begun is tried to its end, also when it is told to stop.
         loop {
-            // What was begun is tried to its end.
-            if stop.load(Ordering::SeqCst) && connection.is_none() && began.elapsed() > PATIENCE {
-                return;
-            }
             match attempt(&mut connection, addresses, turn, &body) {
                 Ok(answer) => {
                     let offset = answer["offset"].as_u64().expect("an offset");

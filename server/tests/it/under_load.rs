@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::failover::{Times, rounds, started, whole};
+use crate::failover::{Times, are_down, rounds, started, whole};
+use crate::http::get;
 use crate::load::{Load, topic};
-use crate::nodes::{Nodes, all_healthy, copies, nodes_of, owners};
+use crate::nodes::{Nodes, all_healthy, even, loads};
 use crate::process::{SPRAWLCTL, command, eventually, run, signal};
 
 /// How many clients publish, each to a topic of its own.
@@ -15,12 +16,21 @@ const CLIENTS: usize = 6;
 /// The pause of a client after each message.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Waits until each topic has so many copies that count.
+/// Waits until each topic is led and has so many whole copies that count, as every node shows it.
 #[track_caller]
-fn replicated(nodes: &Nodes, wanted: u64) {
-    let all =
-        || nodes.live().all(|at| (0..CLIENTS).all(|c| copies(nodes, at, &topic(c)) == wanted));
-    eventually("copies of every topic", || all().then_some(()));
+fn replicated(nodes: &Nodes, wanted: usize) {
+    let is_whole = |at: usize, client: usize| {
+        let shown = get(&nodes.node(at).address, &format!("/topics/{}", topic(client))).json();
+        let one = &shown["partitions"][0];
+        let counts = |field: &str| one[field].as_array().map(Vec::len);
+        let in_sync = counts("in_sync") == Some(wanted) && counts("replicas") == Some(wanted);
+        in_sync
+            && counts("lost") == Some(0)
+            && counts("tail") == Some(0)
+            && one["leader"].is_string()
+    };
+    let all = || nodes.live().all(|at| (0..CLIENTS).all(|client| is_whole(at, client)));
+    eventually("whole copies of every topic", || all().then_some(()));
 }
 
 /// Starts nodes again, and waits until all is as it was before.
@@ -30,20 +40,6 @@ fn come_back(nodes: &mut Nodes, gone: &[usize], load: &Load) {
     whole(nodes);
     load.goes_to(nodes);
     replicated(nodes, 3);
-}
-
-/// How many partitions each node holds and leads, as a cluster shows it.
-fn loads(shown: &Value) -> Vec<(u64, u64)> {
-    let number = |value: &Value| value.as_u64().expect("a number");
-    let load = |node: &Value| (number(&node["partitions"]), number(&node["leads"]));
-    nodes_of(shown).iter().map(load).collect()
-}
-
-/// Whether no node has two more than another one.
-fn even(shown: &Value) -> bool {
-    let within = |all: Vec<u64>| all.iter().max() <= all.iter().min().map(|min| min + 1).as_ref();
-    let (held, led): (Vec<u64>, Vec<u64>) = loads(shown).into_iter().unzip();
-    within(held) && within(led)
 }
 
 #[test]
@@ -57,7 +53,6 @@ fn a_rolling_restart_is_seen_by_no_client_that_tries_again() {
         for at in 0..3 {
             let began = Instant::now();
             let node = nodes.nodes[at].take().expect("it runs");
-            load.goes_to(&nodes);
             assert_eq!(node.stop().code(), Some(0));
             stopped.note(began);
             load.all_served_since(Instant::now());
@@ -94,63 +89,121 @@ fn nodes_that_come_and_go_share_the_work() {
     replicated(&nodes, 3);
     println!("longest gap of a client meanwhile: {:?}", load.gaps_since(began).iter().max());
 
-    // The one that leads the first topic leaves, with all that it holds.
-    let led_by = owners(nodes.node(0))[&topic(0)].clone();
-    let at = (0..5).find(|at| nodes.name(*at) == led_by).expect("one of the five");
-    let other = (at + 1) % 5;
-    let address = format!("http://{}", nodes.node(other).address);
-    let began = Instant::now();
-    let asked = run(command(SPRAWLCTL).args(["-n", &address, "cluster", "decommission", &led_by]));
-    assert!(asked.status.success(), "{asked:?}");
-    let node = nodes.nodes[at].take().expect("it runs");
-    load.goes_to(&nodes);
-    assert_eq!(node.ended().code(), Some(1));
-    println!("a node was decommissioned: it has ended after {:?}", began.elapsed());
-    let shown = nodes.settled("four share", |shown| all_healthy(shown, 4) && even(shown));
-    println!("even after {:?}: {:?}", began.elapsed(), loads(&shown));
-    replicated(&nodes, 3);
-    println!("longest gap of a client meanwhile: {:?}", load.gaps_since(began).iter().max());
-    println!("{} messages are there", load.judge(&nodes));
-}
-
-#[test]
-fn a_third_is_killed_and_nothing_acknowledged_is_lost() {
-    let mut nodes = started(6);
-    let load = Load::begin(&nodes, CLIENTS, PAUSE);
-    replicated(&nodes, 3);
-    let mut gaps = Times::new("of 6 a third killed: gap of a client");
-    for number in 0..rounds() {
-        let first = (number * 2) % 6;
-        let began = Instant::now();
-        let gone: Vec<_> =
-            (0..2).filter_map(|next| nodes.nodes[(first + next) % 6].take()).collect();
-        load.goes_to(&nodes);
-        let pids = gone.iter().map(|node| node.pid().to_string());
-        let sent = std::process::Command::new("kill").arg("-9").args(pids).status();
-        assert!(sent.expect("kill runs").success());
-        drop(gone);
-        load.all_served_since(Instant::now());
-        come_back(&mut nodes, &[first, (first + 1) % 6], &load);
-        gaps.extend(load.gaps_since(began));
+    for way in ["decommission", "leave"] {
+        goes(&mut nodes, &load, way);
     }
     println!("{} messages are there", load.judge(&nodes));
 }
 
+/// The node that leads the first topic goes for good, with all that it holds: another one is asked
+/// to decommission it, or it is asked to leave.
+fn goes(nodes: &mut Nodes, load: &Load, way: &str) {
+    let led_by = nodes.owners()[&topic(0)].clone();
+    let at = nodes.at(&led_by.as_str().into());
+    let is_asked = |other: &usize| (way == "leave") == (*other == at);
+    let asked = nodes.live().find(is_asked).expect("one of them");
+    let address = format!("http://{}", nodes.node(asked).address);
+    let began = Instant::now();
+    let mut sprawlctl = command(SPRAWLCTL);
+    sprawlctl.args(["-n", &address, "cluster", way]);
+    sprawlctl.args((way != "leave").then_some(&led_by));
+    let said = run(&mut sprawlctl);
+    assert!(said.status.success(), "{said:?}");
+    let node = nodes.nodes[at].take().expect("it runs");
+    assert_eq!(node.ended().code(), Some(1));
+    println!("{way}: a node has ended after {:?}", began.elapsed());
+    load.all_served_since(Instant::now());
+    load.goes_to(nodes);
+    let count = nodes.live().count();
+    let shared = |shown: &Value| all_healthy(shown, count) && even(shown);
+    let shown = nodes.settled("those who stay share", shared);
+    println!("even after {:?}: {:?}", began.elapsed(), loads(&shown));
+    replicated(nodes, 3);
+    println!("longest gap of a client meanwhile: {:?}", load.gaps_since(began).iter().max());
+}
+
+/// Who is killed or stands still in a round.
+#[derive(Clone, Copy)]
+enum Victims {
+    MetadataLeader,
+    PartitionLeader,
+    /// Which one node may be.
+    BothLeaders,
+    /// Two of six, one of which leads a partition.
+    Third,
+}
+
+impl Victims {
+    /// The nodes that they are now; another partition in each round.
+    fn find(self, nodes: &Nodes, number: usize) -> Vec<usize> {
+        let metadata = nodes.at(&whole(nodes)["leader"]);
+        let partition = nodes.at(&nodes.owners()[&topic(number % CLIENTS)].as_str().into());
+        let mut found = match self {
+            Self::MetadataLeader => vec![metadata],
+            Self::PartitionLeader => vec![partition],
+            Self::BothLeaders => vec![metadata, partition],
+            Self::Third => vec![partition, (partition + 1) % nodes.nodes.len()],
+        };
+        found.dedup();
+        found
+    }
+}
+
 #[test]
-fn a_node_stands_still_and_goes_on_and_nothing_acknowledged_is_lost() {
+fn leaders_and_thirds_are_killed_and_nothing_acknowledged_is_lost() {
+    let mut nodes = started(6);
+    let load = Load::begin(&nodes, CLIENTS, PAUSE);
+    replicated(&nodes, 3);
+    let mut all = Times::new("of 6 some killed: gap of a client");
+    let mut back = Times::new("of 6 some killed and started again: all copies count");
+    for (victims, what) in [
+        (Victims::MetadataLeader, "of 6 the leader of the metadata killed: gap of a client"),
+        (Victims::PartitionLeader, "of 6 the leader of a partition killed: gap of a client"),
+        (Victims::BothLeaders, "of 6 both leaders killed: gap of a client"),
+        (Victims::Third, "of 6 a third killed: gap of a client"),
+    ] {
+        let mut gaps = Times::new(what);
+        for number in 0..rounds() {
+            let gone = victims.find(&nodes, number);
+            let began = Instant::now();
+            nodes.kill_together(&gone);
+            load.all_served_since(Instant::now());
+            let started = Instant::now();
+            come_back(&mut nodes, &gone, &load);
+            back.note(started);
+            gaps.extend(load.gaps_since(began));
+            all.extend(load.gaps_since(began));
+        }
+    }
+    println!("{} rounds of kills, {} messages are there", 4 * rounds(), load.judge(&nodes));
+}
+
+#[test]
+fn leaders_stand_still_and_go_on_and_nothing_acknowledged_is_lost() {
     let nodes = started(3);
     let load = Load::begin(&nodes, CLIENTS, PAUSE);
     replicated(&nodes, 3);
-    let mut gaps = Times::new("of 3 one stands still: gap of a client");
-    for number in 0..rounds() {
-        let pid = nodes.node(number % 3).pid();
-        let began = Instant::now();
-        signal(pid, "STOP");
-        load.all_served_since(began + Duration::from_secs(2));
-        signal(pid, "CONT");
-        whole(&nodes);
-        replicated(&nodes, 3);
-        gaps.extend(load.gaps_since(began));
+    for (victims, what) in [
+        (Victims::MetadataLeader, "of 3 the leader of the metadata stands still: gap of a client"),
+        (Victims::PartitionLeader, "of 3 the leader of a partition stands still: gap of a client"),
+    ] {
+        let mut gaps = Times::new(what);
+        for number in 0..rounds() {
+            let still = victims.find(&nodes, number);
+            let others: Vec<usize> = (0..3).filter(|at| !still.contains(at)).collect();
+            let pid = nodes.node(still[0]).pid();
+            let began = Instant::now();
+            signal(pid, "STOP");
+            // Its session has ended then.
+            let down = |shown: &Value| are_down(&nodes, shown, &still);
+            nodes.settled_among("the others agree that it is down", &others, down);
+            load.all_served_since(Instant::now());
+            signal(pid, "CONT");
+            whole(&nodes);
+            replicated(&nodes, 3);
+            load.all_served_since(Instant::now());
+            gaps.extend(load.gaps_since(began));
+        }
     }
     println!("{} messages are there", load.judge(&nodes));
 }
