@@ -18,6 +18,10 @@ const SEEDS_FOR_ALL: u64 = 100;
 
 /// What is lost with the last disk that holds it.
 const LOST: &str = "messages lost with all their disks";
+/// What subscriptions begin behind, where nobody has to know where they began.
+const EXCUSED: &str = "deliveries excused";
+/// Runs that say nothing of subscriptions.
+const MEAGRE: &str = "runs with few deliveries";
 /// Within what time somebody leads again, in 99 of 100 seeds.
 const LED_P99_MAX: Duration = Duration::from_secs(2);
 
@@ -122,6 +126,7 @@ pub(super) struct Sum {
     led_again_after: Vec<Duration>,
     served_on_after: Vec<Duration>,
     served_again_after: Vec<Duration>,
+    drained_after: Vec<Duration>,
 }
 
 impl Sum {
@@ -137,7 +142,8 @@ impl Sum {
         self.led_again_after.extend(outcome.led_again_after);
         self.served_on_after.extend(outcome.served_on_after);
         self.served_again_after.extend(outcome.served_again_after);
-        let raft = &outcome.raft;
+        let (raft, subscribers) = (&outcome.raft, &outcome.subscribers);
+        self.drained_after.extend(outcome.drained_after);
         for (what, count) in [
             ("changes agreed", outcome.agreed),
             ("changes of unknown fate", outcome.unknown),
@@ -153,6 +159,14 @@ impl Sum {
             ("leads moved", outcome.moved.1),
             ("members with a tail", outcome.moved.2),
             (LOST, outcome.mail.2),
+            ("subscriptions made", subscribers.made),
+            ("messages delivered", subscribers.delivered),
+            ("deliveries again", subscribers.repeated),
+            ("deliveries acknowledged", subscribers.acked),
+            ("deliveries given back", subscribers.given_back),
+            ("dead letters", subscribers.buried),
+            (EXCUSED, subscribers.excused),
+            (MEAGRE, subscribers.meagre),
             ("logs cut back", raft.truncations),
             ("membership changes", raft.membership_changes),
             ("purges", raft.purges),
@@ -177,7 +191,8 @@ impl Sum {
             return Vec::new();
         }
         // That nothing is lost is no want.
-        let wanted = self.counts.iter().filter(|(what, _)| **what != LOST);
+        let rare = [LOST, EXCUSED, MEAGRE];
+        let wanted = self.counts.iter().filter(|(what, _)| !rare.contains(what));
         let never = wanted.filter(|(_, count)| **count == 0).map(|(what, _)| *what);
         let not_one = |class: &&'static str| self.faults.get(class).is_none_or(|count| *count == 0);
         never.chain(classes().into_iter().filter(not_one)).collect()
@@ -200,6 +215,7 @@ impl Sum {
             ("led again after a leader's death", &mut self.led_again_after),
             ("served on after one was told to end", &mut self.served_on_after),
             ("served again after a third's death", &mut self.served_again_after),
+            ("drained at the end", &mut self.drained_after),
         ] {
             all.sort();
             let (p50, p99, max) = (quantile(all, 50), quantile(all, 99), quantile(all, 100));

@@ -27,6 +27,8 @@ const COPY_LIMIT: Duration = Duration::from_secs(15);
 const WRITABLE_LIMIT: Duration = Duration::from_secs(15);
 /// How long it may take until all is published again when a third of the machines is dead.
 const SERVES_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take until subscriptions have had all that stands in their topics.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take from when one is told to end: nobody has to notice its silence.
 const SERVES_ON_LIMIT: Duration = Duration::from_millis(1_200);
 /// How often a change is tried through a node, of which the first may meet an election.
@@ -62,6 +64,7 @@ pub(super) async fn judge(world: &mut World) {
     propose_everywhere(world).await;
     world.flip_again();
     world.mail.judge(&live(world), &BTreeSet::new(), SETTLE_LIMIT).await;
+    drain(world).await;
     for (machine, node) in live(world) {
         world.replicas.look(machine.number, &node).await;
         world.book.check(machine.number, &node);
@@ -86,6 +89,21 @@ async fn takes_messages(world: &mut World, probe: &Probe) -> bool {
     }
     world.outcome.writable_after = took.unwrap_or(SETTLE_LIMIT);
     took.is_some()
+}
+
+/// AtLeastOnce, SubscribedMeansFromHere: what was read back has come to whoever subscribed to it,
+/// or does within the limit.
+async fn drain(world: &mut World) {
+    let limit = world.began.elapsed() + DRAIN_LIMIT;
+    let began = world.began.elapsed();
+    loop {
+        let Some((_, node)) = live(world).into_iter().next() else { return };
+        if world.subscribers.look(&node).await == 0 || world.began.elapsed() >= limit {
+            world.outcome.drained_after = Some(world.began.elapsed() - began);
+            return world.subscribers.judge(&node).await;
+        }
+        world.pass_until(world.began.elapsed() + Duration::from_millis(200)).await;
+    }
 }
 
 /// NoOscillation: where links are good and nothing happens nobody is declared down or back,

@@ -1,7 +1,6 @@
 //! Clusters of whole nodes: they find each other, agree on the metadata, and go on through faults.
 //!
-//! What subscriptions receive, and all that one node does by itself, is the other world's matter
-//! (`world/`).
+//! All that one node does by itself is the other world's matter (`world/`).
 
 mod backlog;
 mod clients;
@@ -13,6 +12,7 @@ mod machine;
 mod mail;
 mod plan;
 mod replicas;
+mod subscribers;
 mod third;
 mod trap;
 mod watch;
@@ -25,6 +25,7 @@ use std::time::Duration;
 use madsim::runtime::{Handle, Runtime};
 use sprawl_core::cluster::raft::RaftCounts;
 
+use mail::Counts;
 pub(crate) use plan::{ClusterPlan, classes};
 pub(crate) use third::{Class, Scenario, Third, ThirdPlan};
 use watch::Watch;
@@ -58,6 +59,8 @@ pub(crate) struct Outcome {
     pub(crate) removed: u64,
     /// Messages that were acknowledged before they were synced, and lost when all crashed.
     pub(crate) forgotten: u64,
+    /// What subscriptions came to.
+    pub(crate) subscribers: Counts,
     /// Copies and leads that were moved between nodes that lived, and members that came with the
     /// tail of a log.
     pub(crate) moved: (u64, u64, u64),
@@ -65,6 +68,8 @@ pub(crate) struct Outcome {
     pub(crate) served_on_after: Option<Duration>,
     /// How long it took until all was published again when a third was killed in calm.
     pub(crate) served_again_after: Option<Duration>,
+    /// How long it took at the end until subscriptions had had all.
+    pub(crate) drained_after: Option<Duration>,
     /// Faults that happened, by class, and those that the atlas forbade.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) forbidden: u64,

@@ -3,10 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::mail::TOPICS;
+use super::subscribers::{self, ClusterSubscriber};
 use crate::plan::{Class, DiskPace, Draw, schedule};
 
 /// Plans of another version are not run.
-const VERSION: u32 = 10;
+const VERSION: u32 = 11;
 /// From how many retained bytes on a new copy is given the newest first.
 pub(super) const NEWEST_FIRST_BYTES: [u64; 3] = [0, 2_000, 4 << 20];
 /// How many bytes of what is older it asks for at a time by default.
@@ -32,6 +34,7 @@ enum Purpose {
     Work = 10_003,
     Age = 10_004,
     Knobs = 10_005,
+    Subscribers = 10_006,
     /// The classes follow, one stream each.
     Faults = 10_016,
 }
@@ -68,6 +71,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) age_ms: u64,
     /// How many topics acknowledge what their replicas have received, synced or not.
     pub(crate) early: u64,
+    /// Who subscribes.
+    pub(crate) subscribers: Vec<ClusterSubscriber>,
     pub(crate) chaos_ms: u64,
     pub(crate) faults: Vec<ClusterFault>,
 }
@@ -397,6 +402,10 @@ impl ClusterPlan {
             pause_ms: work.log_range(50, 2_000),
             age_ms: if age.percent(AGES_PERCENT) { AGE_MS } else { 0 },
             early: work.pick(&[0, 1, 3, 6]),
+            subscribers: subscribers::draw(
+                &mut Draw::new(seed, Purpose::Subscribers as u64),
+                TOPICS,
+            ),
             chaos_ms: CHAOS_MS,
             faults: if calm { Vec::new() } else { faults(seed) },
         }

@@ -8,7 +8,7 @@ use madsim::runtime::Handle;
 use super::clients::{self, Book};
 use super::crowd::Crowd;
 use super::machine::{Machine, Standing, Verdict};
-use super::mail::Mail;
+use super::mail::{Mail, Subscribers};
 use super::plan::ClusterPlan;
 use super::replicas::Replicas;
 use super::watch::Watch;
@@ -24,6 +24,7 @@ enum Purpose {
     Clients = 31_000,
     Mail = 32_000,
     Readers = 33_000,
+    Subscribers = 34_000,
 }
 
 /// After how long a process that has ended by itself is started again.
@@ -43,6 +44,7 @@ pub(super) struct World {
     pub(super) crowd: Crowd,
     pub(super) book: Book,
     pub(super) mail: Mail,
+    pub(super) subscribers: Subscribers,
     pub(super) replicas: Replicas,
     pub(super) outcome: Outcome,
     /// Members of the group whose disks were destroyed.
@@ -69,6 +71,7 @@ impl World {
         let crowd = Crowd::default();
         let book = Book::new(crowd.clone(), findings.clone(), watch.clone());
         let mail = Mail::new(crowd.clone(), findings.clone(), watch.clone());
+        let subscribers = Subscribers::new(mail.clone(), began);
         let replicas = Replicas::new(findings.clone(), watch.clone());
         Self {
             plan,
@@ -79,6 +82,7 @@ impl World {
             crowd,
             book,
             mail,
+            subscribers,
             replicas,
             outcome: Outcome::default(),
             destroyed: Default::default(),
@@ -140,6 +144,10 @@ impl World {
             tokio::spawn(self.mail.clone().publish(client, self.plan.pause_ms, dice));
         }
         tokio::spawn(self.mail.clone().acknowledge_early(self.plan.early, self.plan.seed));
+        for (number, plan) in self.plan.subscribers.iter().enumerate() {
+            let dice = Draw::new(self.plan.seed, Purpose::Subscribers as u64 + number as u64);
+            tokio::spawn(self.subscribers.clone().subscribe(number, plan.clone(), dice));
+        }
     }
 
     /// Lets time pass; a process that exited is started again after a moment.
@@ -231,6 +239,7 @@ impl World {
         self.outcome.nodes = self.machines.len() as u64;
         (self.outcome.agreed, self.outcome.unknown) = self.book.counts();
         self.outcome.mail = self.mail.counts();
+        self.outcome.subscribers = self.subscribers.counts();
         self.outcome.observed = self.mail.observed();
         (self.outcome.removed, self.outcome.forgotten) = self.mail.removed();
         self.outcome.installed = self.machines.iter().map(Machine::installed).sum();

@@ -3,7 +3,9 @@
 //! What was acknowledged is lost only where disks were destroyed, and all that counted: then nobody
 //! leads the partition, and nobody expects its messages.
 
+mod delivered;
 mod reading;
+mod subscribing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(super) use reading::{fetch, standing};
+pub(super) use subscribing::{Counts, Subscribers};
 
 use super::crowd::Crowd;
 use super::machine::Machine;
@@ -26,7 +29,7 @@ use crate::invariants::Findings;
 use crate::plan::Draw;
 
 /// Over how many topics the messages are spread.
-const TOPICS: u64 = 6;
+pub(super) const TOPICS: u64 = 6;
 /// How many of these keep little, in clusters that grow old.
 const AGED: u64 = 3;
 /// How long it goes between two messages to each of those while the cluster grows old.
@@ -86,6 +89,9 @@ struct Sent {
     early: BTreeSet<TopicName>,
     /// Lost, because whoever had received it crashed before it was synced.
     forgotten: u64,
+    /// How each partition read at the end, and those of which a copy was taken on trust.
+    found: BTreeMap<(TopicName, u32), BTreeMap<String, Offset>>,
+    trusted: BTreeSet<(TopicName, u32)>,
 }
 
 /// One message to every topic, each tried until it is acknowledged.

@@ -52,7 +52,7 @@ impl Mail {
     }
 
     /// CommittedIsImmutable: what is read at a place is what was read there before.
-    fn sees(&self, topic: &TopicName, partition: u32, found: Found) {
+    pub(super) fn sees(&self, topic: &TopicName, partition: u32, found: Found) {
         let mut sent = self.lock();
         for (id, offset) in found {
             let place = (topic.clone(), partition, offset);
@@ -104,6 +104,8 @@ impl Mail {
             found.insert(place, reads.swap_remove(0));
         }
         self.compare(&found, &trusted, gone);
+        let mut sent = self.lock();
+        (sent.found, sent.trusted) = (found, trusted.into_keys().collect());
     }
 
     /// The history against what was read. What was acknowledged early, and asked for before a copy
@@ -224,7 +226,7 @@ impl Mail {
         }
     }
 
-    fn note(&self, record: &Record, all: &mut Found) {
+    pub(super) fn note(&self, record: &Record, all: &mut Found) {
         let offset = record.header().offset;
         let Ok(Body::Message(Draft { envelope, payload })) = record.body() else {
             return self.findings.violated("NoPhantom", format!("no message is at {offset}"));

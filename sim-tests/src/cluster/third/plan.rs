@@ -92,6 +92,7 @@ impl ThirdPlan {
             clients: 0,
             age_ms: 0,
             early: 0,
+            subscribers: Vec::new(),
             cache_bytes: plan::CACHE_BYTES,
             checkpoint_entries: 4_096,
             newest_first_bytes: knobs.pick(&plan::NEWEST_FIRST_BYTES),
