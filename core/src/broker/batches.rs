@@ -267,13 +267,19 @@ impl Shard {
                     let taken = self.on(token.partition, now, effects, |held, desk| {
                         held.settle(subscription, token, verdict, desk)
                     });
-                    if taken == Some(true) { count += 1 } else { expired.push(token) }
+                    match taken {
+                        Some(Ok(true)) => count += 1,
+                        Some(Ok(false)) | None => expired.push(token),
+                        Some(Err(why)) => refused = Some(why),
+                    }
                 }
             }
         }
         if let Some(held) = self.routes.verdicts.get_mut(&id) {
             held.count += count;
             held.expired.extend(expired);
+            // An earlier try may have been taken.
+            held.unknown |= refused.is_some() && trip.is_some_and(|trip| trip.doubtful);
             held.refused = refused.or(held.refused.take());
             held.missing += siblings.len() + nodes.len();
         }

@@ -198,7 +198,14 @@ impl Shard {
                 DiffItem::Remove(id, old) => self.drop_cursors(id, old, now, effects),
             }
         }
-        self.errands.breakers.retain(|node| view.nodes.contains_key(node));
+        // Who has started anew, or was heard of again, is asked at once.
+        let breakers = &mut self.errands.breakers;
+        breakers.retain(|disk| match (old.nodes.get(disk), view.nodes.get(disk)) {
+            (Some(old), Some(new)) => {
+                (old.run, old.boot, old.down) == (new.run, new.boot, new.down)
+            }
+            (None, _) | (Some(_), None) => false,
+        });
         self.look_again(&moved, now, effects);
         self.retry_wanting(now, effects);
     }

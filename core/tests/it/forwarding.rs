@@ -501,3 +501,36 @@ fn who_leads_next_has_the_publisher_answered() {
         assert_eq!(published(nodes.answers.get(&again)), Some((1, is_heard)));
     }
 }
+
+/// Who leads next has the entry that says that a message was acknowledged, and not applied it.
+#[test]
+fn who_does_not_serve_yet_takes_no_verdict() {
+    let mut nodes = Nodes::new(3);
+    nodes.agree(Change::Raise { level: REPLICATION_LEVEL });
+    nodes.agree(Change::CreateTopic { name: name("t"), config: TopicConfig::default() });
+    subscribe(&mut nodes, &["t"]);
+    nodes.pass(Duration::from_secs(1));
+    let before = nodes.partition("t");
+    let [first, next, door] = before.replicas[..] else { panic!("three copies") };
+    nodes.publish(first.0, "t", "a");
+    let id = pull(&mut nodes, first.0, Duration::ZERO);
+    let tokens: Vec<_> = pulled(&mut nodes, id).into_iter().map(|one| one.token).collect();
+    assert_eq!(settle(&mut nodes, first.0, tokens.clone(), Verdict::Ack), (1, 0));
+    nodes.pass(Duration::from_secs(1));
+    nodes.apart = true;
+    let (partition, epoch, version, leader) = (before.id, Epoch(1), 1, Some(next));
+    let [filled, removed, lost, placed, dropped] = [const { Vec::new() }; 5];
+    let ruling =
+        Ruling { partition, epoch, version, leader, filled, removed, lost, placed, dropped };
+    nodes.agree(Change::Rule { rulings: vec![ruling] });
+    let (subscription, verdict) = (subscription(), Verdict::Ack);
+    let say = Request::Settle { subscription, tokens, verdict };
+    let here = nodes.ask(next.0, say.clone());
+    assert!(matches!(nodes.answers[&here], Response::Refused(Refused::NotReady)));
+    let there = nodes.ask(door.0, say);
+    assert!(!nodes.answers.contains_key(&there), "{:?}", nodes.answers[&there]);
+    nodes.apart = false;
+    nodes.pass(Duration::from_secs(1));
+    let answer = &nodes.answers[&there];
+    assert!(matches!(answer, Response::Settled { count: 1, .. }), "{answer:?}");
+}

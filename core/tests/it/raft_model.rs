@@ -37,6 +37,10 @@ struct History {
     model: RaftModel,
 }
 
+fn answered(term: u64, last: LogId) -> RaftEvent {
+    RaftEvent::AppendAnswered { term, last }
+}
+
 impl History {
     /// Node 1 leads in term 1 and has committed two entries on all three.
     fn begun() -> Self {
@@ -49,7 +53,7 @@ impl History {
         for node in THREE {
             history.good(node, appended(1, 1..=2));
             history.good(node, RaftEvent::Flushed(id(1, 2)));
-            history.good(node, RaftEvent::AppendAnswered(id(1, 2)));
+            history.good(node, answered(1, id(1, 2)));
         }
         for node in THREE {
             history.good(node, RaftEvent::Committed(id(1, 2)));
@@ -163,11 +167,26 @@ fn entries_that_differ_are_noticed() {
 fn an_answer_before_the_flush_is_noticed() {
     let mut history = History::begun();
     history.good(2, appended(1, 3..=3));
-    history.bad(2, RaftEvent::AppendAnswered(id(1, 3)), "LogMatching");
+    history.bad(2, answered(1, id(1, 3)), "LogMatching");
     history.good(2, RaftEvent::Flushed(id(1, 3)));
-    history.good(2, RaftEvent::AppendAnswered(id(1, 3)));
+    history.good(2, answered(1, id(1, 3)));
     history.good(2, RaftEvent::Started);
-    history.good(2, RaftEvent::AppendAnswered(id(1, 3)));
+    history.good(2, answered(1, id(1, 3)));
+}
+
+#[test]
+fn what_was_cut_back_is_said_only_to_who_leads_no_more() {
+    let mut history = History::begun();
+    history.good(2, appended(1, 3..=3));
+    history.good(2, RaftEvent::Flushed(id(1, 3)));
+    history.good(2, appended(1, 4..=4));
+    history.good(2, RaftEvent::LeaderStored { term: 2, leader: NodeId(3) });
+    history.good(2, RaftEvent::Truncated { from: 3 });
+    history.good(2, answered(1, id(1, 3)));
+    history.bad(2, answered(1, id(1, 4)), "LogMatching");
+    history.bad(2, answered(2, id(1, 3)), "LogMatching");
+    history.good(2, RaftEvent::Started);
+    history.bad(2, answered(1, id(1, 3)), "LogMatching");
 }
 
 #[test]
@@ -181,6 +200,22 @@ fn a_leader_that_lacks_what_was_committed_is_noticed() {
     history.good(3, stored(2, 3));
     history.bad(3, RaftEvent::Elected { term: 2 }, "LeaderCompleteness");
     history.bad(2, RaftEvent::Truncated { from: 3 }, "LeaderCompleteness");
+}
+
+#[test]
+fn who_hears_late_that_it_was_elected_may_lack_what_was_committed_since() {
+    let mut history = History::begun();
+    history.good(3, stored(2, 3));
+    for node in [1, 2] {
+        history.good(node, stored(3, 1));
+        history.good(node, appended(3, 3..=3));
+        history.good(node, RaftEvent::Flushed(id(3, 3)));
+    }
+    history.good(1, RaftEvent::Elected { term: 3 });
+    history.good(1, RaftEvent::Committed(id(3, 3)));
+    history.good(3, RaftEvent::Elected { term: 2 });
+    history.good(3, stored(4, 3));
+    history.bad(3, RaftEvent::Elected { term: 4 }, "LeaderCompleteness");
 }
 
 #[test]

@@ -60,10 +60,11 @@ impl Observed {
         if self.observer.is_somebody() { found(stored) } else { Recovered::default() }
     }
 
-    /// Entries were taken from the leader, and it is told so.
-    pub(super) fn vouched(&self, last: Option<LogId>) {
+    /// Entries were taken from a leader, and it is told so.
+    pub(super) fn vouched(&self, leader: &Vote, last: Option<LogId>) {
         if let Some(last) = last {
-            self.tell(|| RaftEvent::AppendAnswered(of_log(last)));
+            let (term, last) = (leader.leader_id.term, of_log(last));
+            self.tell(|| RaftEvent::AppendAnswered { term, last });
         }
     }
 

@@ -36,10 +36,10 @@ impl Serving {
             let told = match ask {
                 Ask::Append(request) => {
                     let last = request.entries.last().map(|entry| entry.log_id);
-                    let last = last.or(request.prev_log_id);
+                    let (leader, last) = (request.vote, last.or(request.prev_log_id));
                     let answer = raft.append_entries(request).await;
                     if matches!(answer, Ok(AppendEntriesResponse::Success)) {
-                        observed.vouched(last);
+                        observed.vouched(&leader, last);
                     }
                     told(answer)
                 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::nodes::{Nodes, all_healthy, boot, nodes_of, vote};
-use crate::process::signal;
 
 /// How many rounds are run of each kind where nobody asks for more: `SPRAWL_TEST_ROUNDS`.
 const ROUNDS: usize = 2;
@@ -18,11 +17,11 @@ pub(crate) fn rounds() -> usize {
 }
 
 /// How long something took, round by round.
-pub(crate) struct Times(&'static str, Vec<Duration>);
+pub(crate) struct Times(String, Vec<Duration>);
 
 impl Times {
-    pub(crate) fn new(what: &'static str) -> Self {
-        Self(what, Vec::new())
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self(what.into(), Vec::new())
     }
 
     pub(crate) fn note(&mut self, began: Instant) {
@@ -119,12 +118,12 @@ fn a_leader_that_was_paused_follows_its_successor() {
     let at = nodes.at(&before["leader"]);
     let others: Vec<usize> = (0..3).filter(|other| *other != at).collect();
     let began = Instant::now();
-    signal(nodes.node(at).pid(), "STOP");
+    nodes.signal(&[at], "STOP");
     let down = |shown: &Value| are_down(&nodes, shown, &[at]);
     nodes.settled_among("the others agree", &others, down);
     println!("a leader paused: the others agree after {:?}", began.elapsed());
     let began = Instant::now();
-    signal(nodes.node(at).pid(), "CONT");
+    nodes.signal(&[at], "CONT");
     let after = whole(&nodes);
     println!("it goes on: all agree after {:?}", began.elapsed());
     let name = nodes.name(at);

@@ -131,10 +131,15 @@ impl Nodes {
 
     /// Ends nodes without warning, all at once.
     pub(crate) fn kill_together(&mut self, gone: &[usize]) {
-        let pids = gone.iter().map(|at| self.node(*at).pid().to_string());
-        let sent = Command::new("kill").arg("-9").args(pids).status();
-        assert!(sent.expect("kill runs").success());
+        self.signal(gone, "KILL");
         gone.iter().for_each(|at| self.kill(*at));
+    }
+
+    /// Sends a signal to nodes, to all at once.
+    pub(crate) fn signal(&self, to: &[usize], name: &str) {
+        let pids = to.iter().map(|at| self.node(*at).pid().to_string());
+        let sent = Command::new("kill").arg(format!("-{name}")).args(pids).status();
+        assert!(sent.expect("kill runs").success(), "{name} to {to:?}");
     }
 
     pub(crate) fn live(&self) -> impl Iterator<Item = usize> {

@@ -9,7 +9,7 @@ use crate::failover::{Times, are_down, rounds, started, whole};
 use crate::http::get;
 use crate::load::{Load, topic};
 use crate::nodes::{Nodes, all_healthy, even, loads};
-use crate::process::{SPRAWLCTL, command, eventually, run, signal};
+use crate::process::{SPRAWLCTL, command, eventually, run};
 
 /// How many clients publish, each to a topic of its own.
 const CLIENTS: usize = 6;
@@ -122,7 +122,7 @@ fn goes(nodes: &mut Nodes, load: &Load, way: &str) {
     println!("longest gap of a client meanwhile: {:?}", load.gaps_since(began).iter().max());
 }
 
-/// Who is killed or stands still in a round.
+/// Who is struck in a round.
 #[derive(Clone, Copy)]
 enum Victims {
     MetadataLeader,
@@ -132,6 +132,13 @@ enum Victims {
     /// Two of six, one of which leads a partition.
     Third,
 }
+
+const VICTIMS: [(Victims, &str); 4] = [
+    (Victims::MetadataLeader, "the leader of the metadata"),
+    (Victims::PartitionLeader, "the leader of a partition"),
+    (Victims::BothLeaders, "both leaders"),
+    (Victims::Third, "a third"),
+];
 
 impl Victims {
     /// The nodes that they are now; another partition in each round.
@@ -149,61 +156,47 @@ impl Victims {
     }
 }
 
-#[test]
-fn leaders_and_thirds_are_killed_and_nothing_acknowledged_is_lost() {
+/// Strikes some of six nodes under load, round by round, each kind of victims: all clients are
+/// served before those come back, and what was acknowledged is on every node at the end.
+fn strike(how: &str, round: impl Fn(&mut Nodes, &[usize], &Load)) {
     let mut nodes = started(6);
     let load = Load::begin(&nodes, CLIENTS, PAUSE);
     replicated(&nodes, 3);
-    let mut all = Times::new("of 6 some killed: gap of a client");
-    let mut back = Times::new("of 6 some killed and started again: all copies count");
-    for (victims, what) in [
-        (Victims::MetadataLeader, "of 6 the leader of the metadata killed: gap of a client"),
-        (Victims::PartitionLeader, "of 6 the leader of a partition killed: gap of a client"),
-        (Victims::BothLeaders, "of 6 both leaders killed: gap of a client"),
-        (Victims::Third, "of 6 a third killed: gap of a client"),
-    ] {
-        let mut gaps = Times::new(what);
+    let mut all = Times::new(format!("of 6 some {how}: gap of a client"));
+    for (victims, who) in VICTIMS {
+        let mut gaps = Times::new(format!("of 6 {who} {how}: gap of a client"));
         for number in 0..rounds() {
-            let gone = victims.find(&nodes, number);
+            let struck = victims.find(&nodes, number);
             let began = Instant::now();
-            nodes.kill_together(&gone);
-            load.all_served_since(Instant::now());
-            let started = Instant::now();
-            come_back(&mut nodes, &gone, &load);
-            back.note(started);
+            round(&mut nodes, &struck, &load);
             gaps.extend(load.gaps_since(began));
             all.extend(load.gaps_since(began));
         }
     }
-    println!("{} rounds of kills, {} messages are there", 4 * rounds(), load.judge(&nodes));
+    println!("{} rounds, {} messages are there", 4 * rounds(), load.judge(&nodes));
 }
 
 #[test]
-fn leaders_stand_still_and_go_on_and_nothing_acknowledged_is_lost() {
-    let nodes = started(3);
-    let load = Load::begin(&nodes, CLIENTS, PAUSE);
-    replicated(&nodes, 3);
-    for (victims, what) in [
-        (Victims::MetadataLeader, "of 3 the leader of the metadata stands still: gap of a client"),
-        (Victims::PartitionLeader, "of 3 the leader of a partition stands still: gap of a client"),
-    ] {
-        let mut gaps = Times::new(what);
-        for number in 0..rounds() {
-            let still = victims.find(&nodes, number);
-            let others: Vec<usize> = (0..3).filter(|at| !still.contains(at)).collect();
-            let pid = nodes.node(still[0]).pid();
-            let began = Instant::now();
-            signal(pid, "STOP");
-            // Its session has ended then.
-            let down = |shown: &Value| are_down(&nodes, shown, &still);
-            nodes.settled_among("the others agree that it is down", &others, down);
-            load.all_served_since(Instant::now());
-            signal(pid, "CONT");
-            whole(&nodes);
-            replicated(&nodes, 3);
-            load.all_served_since(Instant::now());
-            gaps.extend(load.gaps_since(began));
-        }
-    }
-    println!("{} messages are there", load.judge(&nodes));
+fn leaders_and_thirds_are_killed_and_nothing_acknowledged_is_lost() {
+    strike("killed", |nodes, struck, load| {
+        nodes.kill_together(struck);
+        load.all_served_since(Instant::now());
+        come_back(nodes, struck, load);
+    });
+}
+
+#[test]
+fn leaders_and_thirds_stand_still_and_go_on_and_nothing_acknowledged_is_lost() {
+    strike("standing still", |nodes, struck, load| {
+        let others: Vec<usize> = nodes.live().filter(|at| !struck.contains(at)).collect();
+        nodes.signal(struck, "STOP");
+        // Their sessions have ended then.
+        let down = |shown: &Value| are_down(nodes, shown, struck);
+        nodes.settled_among("the others agree that they are down", &others, down);
+        load.all_served_since(Instant::now());
+        nodes.signal(struck, "CONT");
+        whole(nodes);
+        replicated(nodes, 3);
+        load.all_served_since(Instant::now());
+    });
 }

@@ -294,7 +294,7 @@ impl Watched {
                 | RaftEvent::Committed(_)
                 | RaftEvent::Flushed(_)
                 | RaftEvent::Appended(_)
-                | RaftEvent::AppendAnswered(_)
+                | RaftEvent::AppendAnswered { .. }
                 | RaftEvent::Recovered(_)
                 | RaftEvent::Purged { .. }
         );
@@ -329,7 +329,7 @@ impl Watched {
             | RaftEvent::VoteAnswered { .. }
             | RaftEvent::Elected { .. }
             | RaftEvent::Flushed(_)
-            | RaftEvent::AppendAnswered(_)
+            | RaftEvent::AppendAnswered { .. }
             | RaftEvent::Truncated { .. }
             | RaftEvent::SnapshotStored { .. }
             | RaftEvent::Purged { .. } => {}

@@ -201,15 +201,23 @@ impl Partition {
     }
 
     /// Takes a verdict; false when the token names nothing that it could be about.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::NotReady`] before this node serves the partition: until then it does not know
+    /// what of it is settled already.
     pub(crate) fn settle(
         &mut self,
         id: &SubscriptionId,
         token: AckToken,
         verdict: Verdict,
         desk: &mut Desk<'_>,
-    ) -> bool {
+    ) -> Result<bool, Refused> {
+        if !self.replica.serving() {
+            return Err(Refused::NotReady);
+        }
         if verdict != Verdict::Ack && !desk.may_write() {
-            return false;
+            return Ok(false);
         }
         let (end, now) = (self.replica.state.end, desk.moment());
         let (taken, attempt) = self.deliveries.settle(id, token, verdict, end, now);
@@ -222,7 +230,7 @@ impl Partition {
             Verdict::Nack { .. } => counters.given_back += u64::from(taken),
             Verdict::Extend { .. } => counters.extended += u64::from(taken),
         }
-        taken
+        Ok(taken)
     }
 
     /// Does what is due: gives up waiting, ends leases, writes acknowledgements, removes what is

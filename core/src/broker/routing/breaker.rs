@@ -1,5 +1,7 @@
 //! A breaker for each peer: after some calls in a row that did not arrive, further ones fail at
-//! once for a while; then one of them is let through to try.
+//! once for a while; then one of them is let through to try, and after as long again the next one.
+//!
+//! A probe may be a call that waits at the peer for what comes: nobody else waits for its answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,10 +25,10 @@ struct Breaker {
     failures: u32,
     /// For how long it was opened last; nothing while it is closed.
     span: Duration,
-    /// When to let a probe through.
+    /// When to let the next probe through.
     until: Time,
-    /// Whether a probe is under way.
-    probing: bool,
+    /// How many probes are under way.
+    probes: u32,
 }
 
 /// The breakers of one shard: of peers that are reached there is nothing to remember.
@@ -34,13 +36,16 @@ struct Breaker {
 pub(crate) struct Breakers(BTreeMap<DiskId, Breaker>);
 
 impl Breakers {
-    /// Whether a call may be made; one that may though the breaker was open is the probe.
+    /// Whether a call may be made; one that may though the breaker was open is a probe.
     pub(crate) fn admits(&mut self, peer: DiskId, now: Time) -> bool {
         let Some(breaker) = self.0.get_mut(&peer).filter(|held| !held.span.is_zero()) else {
             return true;
         };
-        let admitted = !breaker.probing && breaker.until <= now;
-        breaker.probing |= admitted;
+        let admitted = breaker.until <= now;
+        if admitted {
+            breaker.probes = breaker.probes.saturating_add(1);
+            breaker.until = now + breaker.span;
+        }
         admitted
     }
 
@@ -63,23 +68,24 @@ impl Breakers {
     pub(crate) fn failed(&mut self, peer: DiskId, now: Time) -> bool {
         let breaker = self.0.entry(peer).or_default();
         breaker.failures = breaker.failures.saturating_add(1);
-        let opens = breaker.probing || breaker.span.is_zero() && breaker.failures >= FAILURES_MAX;
+        let opens =
+            breaker.probes > 0 || breaker.span.is_zero() && breaker.failures >= FAILURES_MAX;
         if opens {
             breaker.open(now);
         }
         opens
     }
 
-    /// Nobody knows whether a call arrived: if it was the probe, the peer has not answered it.
+    /// Nobody knows whether a call arrived: if it was a probe, the peer has not answered it.
     pub(crate) fn doubted(&mut self, peer: DiskId, now: Time) {
-        if let Some(breaker) = self.0.get_mut(&peer).filter(|held| held.probing) {
+        if let Some(breaker) = self.0.get_mut(&peer).filter(|held| held.probes > 0) {
             breaker.open(now);
         }
     }
 
-    /// Forgets peers that are no nodes of the cluster any more.
-    pub(crate) fn retain(&mut self, is_node: impl Fn(&DiskId) -> bool) {
-        self.0.retain(|peer, _| is_node(peer));
+    /// Forgets all peers but these.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&DiskId) -> bool) {
+        self.0.retain(|peer, _| is_kept(peer));
     }
 
     pub(crate) fn check(&self) -> Result<(), String> {
@@ -93,13 +99,14 @@ impl Breakers {
 impl Breaker {
     /// Its probe has come back.
     fn has_tried(&mut self) {
-        (self.failures, self.probing) = (0, false);
+        self.failures = 0;
+        self.probes = self.probes.saturating_sub(1);
     }
 
     fn open(&mut self, now: Time) {
         self.span = (self.span * 2).clamp(OPEN_MIN, OPEN_MAX);
         self.until = now + self.span;
-        self.probing = false;
+        self.probes = self.probes.saturating_sub(1);
     }
 }
 
@@ -129,9 +136,10 @@ mod tests {
         assert!(!breakers.admits(PEER, at(99)));
         assert!(breakers.admits(DiskId(3), at(0)), "another peer's is its own");
         assert!(breakers.admits(PEER, at(100)), "the probe");
-        assert!(!breakers.admits(PEER, at(100)), "one at a time");
+        assert!(!breakers.admits(PEER, at(199)), "one at a time");
+        assert!(breakers.admits(PEER, at(200)), "the first one waits there");
         breakers.answered(PEER);
-        assert!(breakers.admits(PEER, at(100)) && breakers.admits(PEER, at(100)));
+        assert!(breakers.admits(PEER, at(200)) && breakers.admits(PEER, at(200)));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(crate) struct Trip {
     /// Whether another node handed it on: then that one tries again, and this one does not.
     pub(crate) is_peers: bool,
     /// Whether there was a try of unknown outcome.
-    pub(super) doubtful: bool,
+    pub(crate) doubtful: bool,
     pub(super) tries: u32,
 }
 

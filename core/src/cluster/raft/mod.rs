@@ -90,8 +90,13 @@ pub enum RaftEvent {
     Appended(Vec<Entry>),
     /// Its disk has its log up to here, synced.
     Flushed(LogId),
-    /// It told the leader that it has the log up to here.
-    AppendAnswered(LogId),
+    /// It told a leader that it has the log up to here.
+    AppendAnswered {
+        /// In which term that one leads.
+        term: u64,
+        /// The last entry.
+        last: LogId,
+    },
     /// It removed its log from this place on.
     Truncated {
         /// The first index that is gone.
@@ -154,6 +159,8 @@ pub struct RaftModel {
     leaders: BTreeMap<u64, NodeId>,
     granted: BTreeMap<(NodeId, u64), NodeId>,
     committed: BTreeMap<u64, LogId>,
+    /// The last entry that was committed in each term, which may be the entry's or a later one.
+    committed_in: BTreeMap<u64, LogId>,
     digests: BTreeMap<u64, u64>,
     counts: RaftCounts,
 }
@@ -196,7 +203,7 @@ impl RaftModel {
                 server.flush(*last);
                 Ok(())
             }
-            RaftEvent::AppendAnswered(last) => self.vouch(node, *last),
+            RaftEvent::AppendAnswered { term, last } => self.vouch(node, *term, *last),
             RaftEvent::Truncated { from } => self.truncate(node, *from),
             RaftEvent::SnapshotStored { last, voters, is_installed } => {
                 self.counts.snapshots_installed += u64::from(*is_installed);
@@ -288,7 +295,9 @@ impl RaftModel {
                 format!("{node} leads in term {term}, its stored vote is {:?}", server.vote);
             return violated("OneVotePerTerm", detail);
         }
-        let Some(last) = self.committed.values().next_back() else { return Ok(()) };
+        // Who was elected in an earlier term, and hears of it late, is deposed before it commits.
+        let before = self.committed_in.range(..term).next_back();
+        let Some((_, last)) = before else { return Ok(()) };
         if self.servers.entry(node).or_default().has(*last) {
             return Ok(());
         }
@@ -314,9 +323,11 @@ impl RaftModel {
         violated("LogMatching", detail)
     }
 
-    fn vouch(&mut self, node: NodeId, last: LogId) -> Result<(), Broken> {
+    fn vouch(&mut self, node: NodeId, term: u64, last: LogId) -> Result<(), Broken> {
         let server = self.servers.entry(node).or_default();
-        if server.has_durably(last) {
+        // What it says to a leader that was deposed meanwhile was so when that one asked.
+        let is_deposed = server.vote.is_some_and(|(newer, _)| newer > term);
+        if server.has_durably(last) || is_deposed && server.had_durably(last) {
             return Ok(());
         }
         violated("LogMatching", format!("{node} says that it has {last:?}, its disk does not"))
@@ -384,6 +395,8 @@ impl RaftModel {
             self.committed.insert(id.index, id);
         }
         self.committed.insert(last.index, last);
+        let term = first.vote.map_or(last.term, |(term, _)| term);
+        self.committed_in.insert(term, last);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! One node of the model: its vote, its log and its snapshot, in memory and on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Entry, LogId, Recovered, Voters};
 use crate::ids::NodeId;
@@ -21,11 +21,14 @@ pub(super) struct Server {
     voters: BTreeMap<u64, Voters>,
     /// Up to where the log is synced.
     durable: u64,
+    /// Synced entries that this process has removed again.
+    cut: BTreeSet<LogId>,
 }
 
 impl Server {
     pub(super) fn start(&mut self) {
         self.truncate(self.durable.max(self.purged) + 1);
+        self.cut.clear();
     }
 
     /// What it found on its disk takes the place of what was known; gives an entry that had been
@@ -62,7 +65,9 @@ impl Server {
     }
 
     pub(super) fn truncate(&mut self, from: u64) {
-        self.log.split_off(&from);
+        let removed = self.log.split_off(&from);
+        let synced = removed.into_iter().take_while(|(index, _)| *index <= self.durable);
+        self.cut.extend(synced.map(|(index, term)| LogId { term, index }));
         self.voters.split_off(&from);
         self.durable = self.durable.min(from.saturating_sub(1));
     }
@@ -90,6 +95,11 @@ impl Server {
 
     pub(super) fn has_durably(&self, id: LogId) -> bool {
         self.has(id) && (self.durable >= id.index || self.snapshot.index >= id.index)
+    }
+
+    /// Whether it had an entry synced that it has removed since.
+    pub(super) fn had_durably(&self, id: LogId) -> bool {
+        self.cut.contains(&id)
     }
 
     /// Who votes by the newest entry that says so.

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sprawl_core::machine::Broken;
+
 use super::Place;
 
 /// For how long a leader that was deposed may go on giving out what it knows, in simulated ms: a
@@ -45,15 +47,12 @@ pub(super) struct Pulled {
     pub(super) led_since_ms: Option<u64>,
 }
 
-/// What is wrong: an invariant, and the values that break it.
-pub(super) type Wrong = (&'static str, String);
-
 impl Delivered {
     /// Notes a delivery. It comes at most `max_deliver` times and once more for each change of the
     /// leader, which knows only of the attempts that are committed; and once an acknowledgement
     /// was answered it comes again only where another node has led since, which knows only of the
     /// progress that is committed.
-    pub(super) fn receive(&mut self, place: Place, id: &str, pulled: Pulled) -> Result<(), Wrong> {
+    pub(super) fn receive(&mut self, place: Place, id: &str, pulled: Pulled) -> Result<(), Broken> {
         let got = self.got.entry((place.clone(), id.to_owned())).or_default();
         got.count += 1;
         self.repeats += u64::from(got.count > 1);
@@ -62,7 +61,7 @@ impl Delivered {
         if got.count > most {
             let count = got.count;
             let detail = format!("{id} of '{topic}' {partition}/{offset} came {count} > {most}");
-            return Err(("MaxDeliveries", detail));
+            return Err(Broken { invariant: "MaxDeliveries", detail });
         }
         let Some(acked_ms) = got.acked_ms.filter(|acked_ms| *acked_ms < pulled.asked_ms) else {
             return Ok(());
@@ -75,7 +74,7 @@ impl Delivered {
             "{id} of '{topic}' {partition}/{offset}, acknowledged at {acked_ms} ms, came again to \
              a pull at {asked_ms} ms in epoch {epoch}"
         );
-        Err(("CursorNeverRegresses", detail))
+        Err(Broken { invariant: "CursorNeverRegresses", detail })
     }
 
     /// An acknowledgement was taken, or may have been.
@@ -119,7 +118,7 @@ mod tests {
     }
 
     fn receive(to: &mut Delivered, pulled: Pulled) -> &'static str {
-        to.receive(place(), "a", pulled).map_or_else(|(invariant, _)| invariant, |()| "")
+        to.receive(place(), "a", pulled).map_or_else(|broken| broken.invariant, |()| "")
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sprawl_core::broker::replica::{Body, Draft};
 use sprawl_core::cluster::subscription::{DeliveryAsked, StartFrom};
 use sprawl_core::cluster::topic::dead_letters;
 use sprawl_core::ids::{Epoch, Offset, PartitionId, SubscriptionId, TopicName};
-use sprawl_core::machine::{ControlRequest, ControlResponse, Request, Response, Verdict};
+use sprawl_core::machine::{Broken, ControlRequest, ControlResponse, Request, Response, Verdict};
 use sprawl_io::handle::NodeHandle;
 
 use super::delivered::{Delivered, Pulled};
@@ -230,7 +230,7 @@ fn letter(record: &sprawl_core::broker::replica::Record) -> Option<(String, Plac
     let Ok(Body::Message(Draft { envelope, .. })) = record.body() else { return None };
     let header = |name: &str| {
         let name = format!("Sprawl-Dead-{name}");
-        let found = envelope.headers.iter().find(|(known, _)| known.to_string() == name);
+        let found = envelope.headers.iter().find(|(known, _)| *known == *name);
         found.map(|(_, value)| value.to_string())
     };
     let place = (
@@ -336,7 +336,7 @@ impl Client {
             ));
             let mut inner = self.all.lock();
             let delivered = inner.all.get_mut(&self.name).expect("it is there");
-            if let Err((invariant, detail)) = delivered.receive(place, id, pulled) {
+            if let Err(Broken { invariant, detail }) = delivered.receive(place, id, pulled) {
                 mail.findings.violated(invariant, format!("{}: {detail}", self.name));
             }
         }
