@@ -250,10 +250,12 @@ impl Shard {
     ) {
         let Some(reply) = self.routes.verdicts.get(&id).map(|held| held.reply) else { return };
         let (mut count, mut expired, mut refused) = (0, Vec::new(), None);
+        let is_handed_on = trip.is_none_or(|trip| trip.is_peers);
         let mut siblings: BTreeMap<ShardId, Vec<AckToken>> = BTreeMap::new();
         let mut nodes: BTreeMap<DiskId, (Leader, Vec<AckToken>)> = BTreeMap::new();
         for token in tokens {
-            match self.seat(token.partition, reply) {
+            let seat = self.seat(token.partition, reply);
+            match seat {
                 Some(Seat::Sibling(shard)) => siblings.entry(shard).or_default().push(token),
                 Some(Seat::Node(leader)) if trip.is_some() => {
                     let (to, of_it) = nodes
@@ -263,14 +265,20 @@ impl Shard {
                     of_it.push(token);
                 }
                 Some(Seat::Node(_) | Seat::Nowhere) => refused = Some(Refused::NotReady),
+                // Whoever hands it on has heard of it.
+                None if is_handed_on && !self.view.has_known(token.partition) => {
+                    refused = Some(Refused::NotReady);
+                }
                 Some(Seat::Here) | None => {
                     let taken = self.on(token.partition, now, effects, |held, desk| {
                         held.settle(subscription, token, verdict, desk)
                     });
                     match taken {
                         Some(Ok(true)) => count += 1,
-                        Some(Ok(false)) | None => expired.push(token),
                         Some(Err(why)) => refused = Some(why),
+                        // It leads it, and has not begun to.
+                        None if seat.is_some() => refused = Some(Refused::NotReady),
+                        Some(Ok(false)) | None => expired.push(token),
                     }
                 }
             }

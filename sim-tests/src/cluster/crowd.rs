@@ -32,6 +32,17 @@ impl Crowd {
         self.lock().machines.clone()
     }
 
+    /// Those that run and may be struck; nobody while one has an older disk that was not told yet:
+    /// who would tell it must live, and it must not start once more with a number that is new.
+    pub(super) fn up(&self) -> Vec<Machine> {
+        let mut all = self.all();
+        if all.iter().any(Machine::is_outdated) {
+            return Vec::new();
+        }
+        all.retain(|one| one.standing() == Standing::Up && one.condemned().is_none());
+        all
+    }
+
     /// Nothing new is asked for, and nothing once more.
     pub(super) fn close(&self) {
         self.lock().closed = true;

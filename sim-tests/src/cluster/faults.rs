@@ -5,13 +5,15 @@
 //! matter; while that minority is not replaced, no other. And no disk is destroyed, and no node
 //! told to leave at once, with which the last copy of a partition would go that may lead.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use sprawl_core::cluster::metadata::{Leaving, Partition};
-use sprawl_core::ids::{DiskId, PartitionId};
+use sprawl_core::ids::{DiskId, NodeId, PartitionId};
 use sprawl_core::machine::ControlRequest;
 
+use super::crowd::Crowd;
 use super::machine::{Machine, Standing, ip};
 use super::plan::{Event, Point};
 use super::world::World;
@@ -57,7 +59,7 @@ impl World {
             }
             Event::PowerAnswered { draw, down_ms } => self.power_answered(draw, down_ms),
             Event::PowerAt { node, point, passes, down_ms } => {
-                power_at(self.pick(node)?, (point, passes), ms(down_ms));
+                power_at(&self.crowd, self.pick(node)?, (point, passes), ms(down_ms));
             }
             Event::PowerAgain { times, each_ms } => self.power_again(times, ms(each_ms)),
             Event::PowerMeanwhile { draw, node, for_ms } => {
@@ -111,9 +113,12 @@ impl World {
     /// Cuts the power of some when a message has just been acknowledged that need not be synced.
     fn power_answered(&mut self, draw: u64, down_ms: u64) {
         let (some, answered) = (self.some(draw), self.mail.answered_early());
+        let crowd = self.crowd.clone();
         self.until_healed(async move {
             answered.await;
-            for machine in some.iter().filter(|one| one.standing() == Standing::Up) {
+            let mut up = crowd.up();
+            up.retain(|one| some.iter().any(|other| other.number == one.number));
+            for machine in up {
                 machine.restart(true, Duration::from_millis(down_ms + 97 * machine.number as u64));
             }
         });
@@ -124,10 +129,7 @@ impl World {
         let crowd = self.crowd.clone();
         self.until_healed(async move {
             for _ in 0..times {
-                let up = |machine: &Machine| {
-                    machine.standing() == Standing::Up && machine.condemned().is_none()
-                };
-                for machine in crowd.all().into_iter().filter(up) {
+                for machine in crowd.up() {
                     machine.restart(true, each / 2);
                 }
                 tokio::time::sleep(each * 2).await;
@@ -201,24 +203,15 @@ impl World {
         (!links.is_empty()).then(|| self.cut(links, span))
     }
 
-    /// Those that run and may be struck. Whoever has an older disk is told first: it does not take
-    /// it for its own after one start more, and the boot number of that would be new.
-    fn up(&self) -> Vec<Machine> {
-        let up = |machine: &&Machine| {
-            machine.standing() == Standing::Up && machine.condemned().is_none()
-        };
-        self.machines.iter().filter(up).cloned().collect()
-    }
-
     fn pick(&self, draw: u64) -> Option<Machine> {
-        let up = self.up();
+        let up = self.crowd.up();
         let at = (draw as usize).checked_rem(up.len())?;
         up.get(at).cloned()
     }
 
     /// Those that run and whose bit is set.
     fn some(&self, draw: u64) -> Vec<Machine> {
-        let mut up = self.up();
+        let mut up = self.crowd.up();
         up.retain(|machine| draw >> (machine.number % 32) & 1 == 1);
         up
     }
@@ -234,14 +227,18 @@ impl World {
     }
 
     /// Turns a bit over of what another one holds too who may lead, and who will go on counting: of
-    /// one copy of a partition, whose set keeps two at least.
+    /// one copy of a partition, whose set keeps two at least. Where messages are acknowledged early
+    /// one who loses power counts no more, so that may be all the others: there bits turn over only
+    /// when all has healed.
     fn flip(&self, machine: &Machine, pick: u64) -> Option<()> {
         let (view, damaged) = (self.watch.newest(), self.watch.damaged());
         let may = |partition| {
             let is_first = !damaged.contains(&partition);
             let known = view.partitions.get(&partition);
             let keeps_two = known.is_none_or(|known| known.min_in_sync > 1);
+            let is_early = known.is_none_or(|known| self.mail.is_early(&known.topic));
             keeps_two
+                && (!is_early || self.crowd.is_closed())
                 && (is_first || self.watch.has_flipped(machine.number, partition))
                 && self.is_held_beside(partition, machine.number)
         };
@@ -259,7 +256,7 @@ impl World {
     /// Bits turn over once more, where they do at all: nobody starts any more who would find them,
     /// and then everything is read back.
     pub(super) fn flip_again(&self) {
-        let up = self.up();
+        let up = self.crowd.up();
         let flips = self.plan.faults.iter().filter_map(|fault| fault.what.flip());
         for (pick, machine) in flips.zip(up.iter().cycle()) {
             let _ = self.flip(machine, pick);
@@ -309,9 +306,19 @@ impl World {
     }
 
     /// Cuts the power of a machine and gives it the disk that it had before its newest start, if
-    /// enough others are whole and will know it.
+    /// enough others are whole and all who vote know that start: one who does not, and is asked by
+    /// it or asks it first, takes its word for what it has forgotten.
     fn roll_back(&mut self, machine: &Machine, down: Duration) -> Option<()> {
-        machine.can_be_rolled_back().then_some(())?;
+        let run = machine.can_be_rolled_back()?;
+        let voters: BTreeSet<NodeId> = self.watch.voters().into_iter().flatten().collect();
+        let knows = |other: &&Machine| {
+            let votes = self.watch.member(other.number).is_some_and(|id| voters.contains(&id));
+            let known = other.handle().is_some_and(|node| node.view().has_registered(run.0, run.1));
+            votes && known && other.standing() == Standing::Up
+        };
+        let own = self.watch.member(machine.number).is_some_and(|id| voters.contains(&id));
+        let others = self.machines.iter().filter(|other| other.number != machine.number);
+        (others.filter(knows).count() + usize::from(own) == voters.len()).then_some(())?;
         self.destroy(machine)?;
         machine.roll_back();
         machine.start_after(down);
@@ -441,11 +448,12 @@ fn every_link(net: &Net, count: usize, change: impl Fn(&mut Knobs)) {
     }
 }
 
-fn power_at(machine: Machine, (point, passes): (Point, u64), down: Duration) {
-    let sprung = machine.trap.arm(point, passes);
+fn power_at(crowd: &Crowd, machine: Machine, (point, passes): (Point, u64), down: Duration) {
+    let (sprung, crowd) = (machine.trap.arm(point, passes), crowd.clone());
     tokio::spawn(async move {
         // One that is replaced or disarmed never springs.
-        if sprung.await.is_ok() && machine.standing() == Standing::Up {
+        let springs = sprung.await.is_ok();
+        if springs && crowd.up().iter().any(|one| one.number == machine.number) {
             machine.watch.springs(machine.number, point);
             machine.restart(true, down);
         }

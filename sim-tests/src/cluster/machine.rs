@@ -10,7 +10,7 @@ use std::time::Duration;
 use madsim::runtime::Handle;
 use sprawl_core::broker::ShardOptions;
 use sprawl_core::broker::replica::Replica;
-use sprawl_core::ids::{EntryIndex, PartitionId};
+use sprawl_core::ids::{Boot, DiskId, EntryIndex, PartitionId};
 use sprawl_io::data_dir::Name;
 use sprawl_io::handle::{Ended, NodeHandle};
 use sprawl_io::start::{Cluster, Options, start};
@@ -304,15 +304,15 @@ impl Machine {
         Some(what)
     }
 
-    /// Whether the cluster knows of the run that is here, and there was one before it, when others
+    /// The run that is here, if the cluster knows of it, and there was one before it, when others
     /// voted too: then it refuses what its disk held between the two.
-    pub(super) fn can_be_rolled_back(&self) -> bool {
+    pub(super) fn can_be_rolled_back(&self) -> Option<(DiskId, Boot)> {
         let inner = self.lock();
-        let registered = inner.handle.as_ref().is_some_and(|node| {
-            let identity = node.identity();
-            node.view().has_registered(identity.disk, identity.boot)
-        });
-        registered && !inner.before.are_new() && !inner.was_alone
+        let node = inner.handle.as_ref()?;
+        let identity = node.identity();
+        let registered = node.view().has_registered(identity.disk, identity.boot);
+        let can = registered && !inner.before.are_new() && !inner.was_alone;
+        can.then_some((identity.disk, identity.boot))
     }
 
     /// Puts what its disk held before the newest start in its place. The process must be dead, and
@@ -323,6 +323,11 @@ impl Machine {
         inner.condemned = Some(OUTDATED);
         drop(inner);
         self.watch.haunts(self.number);
+    }
+
+    /// Whether it has an older disk, and was not told yet.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.condemned().is_some_and(|verdict| verdict.says == OUTDATED.says)
     }
 
     /// It is told to leave for good.

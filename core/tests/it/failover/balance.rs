@@ -114,6 +114,31 @@ fn the_lead_goes_back_to_who_lost_it_one_step_at_a_time() {
 }
 
 #[test]
+fn the_lead_goes_by_way_of_others_where_the_most_and_the_least_share_nothing() {
+    let mut world = World::new(10, 50);
+    world.all_answer();
+    // Whoever has the lowest number leads.
+    for partition in world.view.partitions.values().cloned().collect::<Vec<_>>() {
+        let Partition { id: partition, epoch, version, leader, ref replicas, .. } = *partition;
+        let first = replicas.iter().min().copied().filter(|first| *first != leader);
+        let [filled, removed, lost, placed, dropped] = [const { Vec::new() }; 5];
+        let leader = first;
+        let ruling =
+            Ruling { partition, epoch, version, leader, filled, removed, lost, placed, dropped };
+        if first.is_some() {
+            world.agree(&Change::Rule { rulings: vec![ruling] });
+        }
+    }
+    assert!(world.loads()[0].1 > 10, "{:?}", world.loads());
+    world.look(BALANCE_AFTER);
+    world.settle(60);
+    assert_eq!(world.loads().iter().map(|(_, led)| *led).collect::<Vec<_>>(), [5; 10]);
+    let changes = world.decided.len();
+    world.settle(60);
+    assert_eq!(world.decided.len(), changes, "then there is peace");
+}
+
+#[test]
 fn who_does_not_say_what_it_holds_or_was_slow_is_not_handed_the_lead_for_a_while() {
     let mut world = World::new(3, 12);
     world.fail(&[DiskId(1)]);

@@ -161,6 +161,11 @@ impl Mail {
         }
     }
 
+    /// Whether a topic acknowledges what is not synced.
+    pub(super) fn is_early(&self, topic: &TopicName) -> bool {
+        self.lock().early.contains(topic)
+    }
+
     /// Comes to an end when the next message is acknowledged by a topic that does so early.
     pub(super) fn answered_early(&self) -> impl Future<Output = ()> + Send + 'static {
         self.early.clone().notified_owned()

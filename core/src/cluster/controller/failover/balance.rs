@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::is_away;
+use super::leads::Leads;
 use super::ruling::{Judge, Wish};
 use crate::cluster::metadata::{Partition, REPLICATION_LEVEL, View};
-use crate::cluster::placement::{self, Candidate, Candidates, Fill, moves};
+use crate::cluster::placement::{self, Candidate, Candidates, moves};
 use crate::ids::{ChangeIndex, DiskId, PartitionId};
 use crate::machine::{Time, WallTime};
 
@@ -78,7 +79,8 @@ impl Balance {
         let places = Candidates::of(view);
         let mut wishes = self.copies(judge, &places);
         if wishes.is_empty() {
-            wishes = self.leads(judge, &places);
+            let may_take = |disk| !self.slow.contains_key(&disk);
+            wishes = Leads::of(judge, &places, &may_take).plan();
         }
         self.even = wishes.is_empty().then_some(view.version);
         wishes
@@ -113,52 +115,6 @@ impl Balance {
         }
         let wish = |to| Wish { holder: Some(to), ..Wish::default() };
         moves.into_iter().map(|step| (step.partition, wish(step.to))).collect()
-    }
-
-    /// The lead for nodes that lead fewer than others, of partitions that they hold.
-    fn leads(&self, judge: &Judge<'_>, places: &Candidates) -> BTreeMap<PartitionId, Wish> {
-        let mut fills = placement::leads(judge.view, places);
-        if placement::are_even(fills.values().copied()) {
-            return BTreeMap::new();
-        }
-        let mut led: BTreeMap<DiskId, Vec<&Partition>> = BTreeMap::new();
-        for partition in judge.view.partitions.values().filter(|one| !judge.is_unwell(one)) {
-            led.entry(partition.leader).or_default().push(partition);
-        }
-        let mut wishes = BTreeMap::new();
-        while wishes.len() < MOVES_MAX
-            && let Some((partition, from, to)) = self.next_lead(judge, &fills, &led, &wishes)
-        {
-            fills.entry(from).and_modify(|fill| fill.held -= 1);
-            fills.entry(to).and_modify(|fill| fill.held += 1);
-            wishes.insert(partition, Wish { leader: Some(to), ..Wish::default() });
-        }
-        wishes
-    }
-
-    /// A partition that whoever leads most may hand to whoever leads least.
-    fn next_lead(
-        &self,
-        judge: &Judge<'_>,
-        fills: &BTreeMap<DiskId, Fill>,
-        led: &BTreeMap<DiskId, Vec<&Partition>>,
-        chosen: &BTreeMap<PartitionId, Wish>,
-    ) -> Option<(PartitionId, DiskId, DiskId)> {
-        let mut order: Vec<_> = fills.iter().map(|(disk, fill)| (*disk, *fill)).collect();
-        order.sort_by(|(a, one), (b, other)| one.compare(other).then(a.cmp(b)));
-        for &(to, taken) in order.iter().filter(|(disk, _)| !self.slow.contains_key(disk)) {
-            for &(from, given) in order.iter().rev() {
-                if from == to || !given.may_give_to(&taken) {
-                    break;
-                }
-                let led = led.get(&from).into_iter().flatten();
-                let mut free = led.filter(|partition| !chosen.contains_key(&partition.id));
-                if let Some(found) = free.find(|partition| judge.counts(partition, to)) {
-                    return Some((found.id, from, to));
-                }
-            }
-        }
-        None
     }
 
     pub(super) fn slow(&self) -> usize {

@@ -4,6 +4,7 @@
 //! needs nothing costs nothing: what has to be looked at is found when nodes come or go.
 
 mod balance;
+mod leads;
 mod ruling;
 
 use std::collections::{BTreeMap, BTreeSet};
