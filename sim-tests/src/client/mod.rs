@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sprawl_core::ids::Offset;
+use tokio::sync::Notify;
 
 pub(crate) use administrator::{administrate, configure};
 pub(crate) use http::{Answer, Http};
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     began: tokio::time::Instant,
     /// The phase of the run.
     phase: Arc<Mutex<Phase>>,
+    /// Whoever waits for a message to be acknowledged, and for a repeat of one.
+    acknowledged: Arc<[Notify; 2]>,
 }
 
 /// What clients are to do.
@@ -59,7 +62,8 @@ impl Shared {
         let began = tokio::time::Instant::now();
         let phase = Arc::new(Mutex::new(Phase::Chaos));
         let history = Arc::new(Mutex::new(history));
-        Self { history, findings, trace, starts, began, phase }
+        let acknowledged = Arc::default();
+        Self { history, findings, trace, starts, began, phase, acknowledged }
     }
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
@@ -72,6 +76,19 @@ impl Shared {
 
     pub(crate) fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// A message was acknowledged, the first time or again.
+    fn acknowledge(&self, repeat: bool) {
+        self.acknowledged[0].notify_waiters();
+        if repeat {
+            self.acknowledged[1].notify_waiters();
+        }
+    }
+
+    /// Comes to an end when the next message is acknowledged, or the next repeat of one.
+    pub(crate) async fn acknowledged(&self, repeat: bool) {
+        self.acknowledged[usize::from(repeat)].notified().await;
     }
 
     /// Simulated milliseconds since the run began.

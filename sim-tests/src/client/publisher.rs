@@ -183,12 +183,22 @@ impl Working {
 }
 
 impl Told {
+    /// Whether it says that the message had been stored before.
+    fn is_repeat(&self) -> bool {
+        match self.outcome {
+            Try::Acknowledged { duplicate, .. } => duplicate,
+            Try::Repeats { .. } => true,
+            Try::Refused | Try::Unknown => false,
+        }
+    }
+
     /// Notes what else was told.
     fn note(&self, shared: &Shared, letter: &Letter) {
         let mut history = shared.history();
         history.count(SHED, u64::from(self.shed));
         match &self.outcome {
             Try::Acknowledged { offset, .. } | Try::Repeats { offset, .. } => {
+                shared.acknowledge(self.is_repeat());
                 history.count(REPEATED, u64::from(matches!(self.outcome, Try::Repeats { .. })));
                 let topic = history.published.get(&letter.id).map_or(0, |message| message.topic);
                 let last = history.ends.entry(topic).or_default();

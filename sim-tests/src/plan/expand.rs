@@ -20,7 +20,7 @@ enum Purpose {
     Faults = 16,
 }
 
-const CLASSES: [Class<What>; 10] = [
+const CLASSES: [Class<What>; 11] = [
     Class { most: 8, draw: |dice| What::Crash { down_ms: dice.log_range(10, 4_000) } },
     Class { most: 8, draw: |dice| What::PowerFailure { down_ms: dice.log_range(50, 6_000) } },
     Class { most: 5, draw: |dice| What::Pause { for_ms: dice.log_range(20, 8_000) } },
@@ -31,6 +31,13 @@ const CLASSES: [Class<What>; 10] = [
     Class { most: 4, draw: |dice| What::BitFlip { pick: dice.range(0, u64::MAX) } },
     Class { most: 5, draw: |dice| What::Cut { for_ms: dice.log_range(20, 5_000) } },
     Class { most: 3, draw: |dice| What::Misdirect { pick: dice.range(0, u64::MAX) } },
+    Class {
+        most: 8,
+        draw: |dice| {
+            let (repeat, down_ms) = (dice.percent(50), dice.log_range(50, 2_000));
+            What::PowerAnswered { repeat, down_ms }
+        },
+    },
 ];
 
 fn jump(dice: &mut Draw) -> What {

@@ -13,7 +13,7 @@ pub(crate) use classes::{Class, schedule};
 pub(crate) use draw::Draw;
 
 /// The format of plans; a plan of another one is refused.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// How late or early something may be that has its time.
 const TOLERANCE_MS: u64 = 50;
@@ -216,6 +216,9 @@ pub(crate) enum What {
     Crash { down_ms: u64 },
     /// The machine loses power: of what was not synced some first batches stay.
     PowerFailure { down_ms: u64 },
+    /// The machine loses power when a message has just been acknowledged; or, while its disk does
+    /// nothing, a repeat of one.
+    PowerAnswered { repeat: bool, down_ms: u64 },
     /// The process stands still.
     Pause { for_ms: u64 },
     /// The wall clock jumps.
@@ -240,6 +243,7 @@ impl What {
         match self {
             What::Crash { .. } => "crash",
             What::PowerFailure { .. } => "power failure",
+            What::PowerAnswered { .. } => "power failure at an answer",
             What::Pause { .. } => "pause",
             What::ClockJump { .. } => "clock jump",
             What::SyncError => "sync error",

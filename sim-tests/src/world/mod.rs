@@ -35,6 +35,8 @@ enum Purpose {
 
 /// How long anything takes between nodes, in microseconds.
 const LATENCY_US: (u64, u64) = (500, 5_000);
+/// For how long an answer is waited for that is to be the last one before a power failure.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long a partition may take to be writable again when all is healed.
 const WRITABLE_LIMIT: Duration = Duration::from_secs(15);
 /// A run in which fewer messages were stored, or seen, says nothing.
@@ -231,6 +233,9 @@ impl World {
             What::PowerFailure { down_ms } => {
                 self.restart(Duration::from_millis(down_ms), true).await;
             }
+            What::PowerAnswered { repeat, down_ms } => {
+                allowed = self.power_answered(repeat, Duration::from_millis(down_ms)).await;
+            }
             What::Pause { for_ms } => {
                 Handle::current().pause(id);
                 tokio::time::sleep(Duration::from_millis(for_ms)).await;
@@ -259,8 +264,23 @@ impl World {
         if allowed {
             *self.outcome.faults.entry(class).or_insert(0) += 1;
         } else {
-            self.shared.trace.world("the atlas forbids it");
+            self.shared.trace.world("it does not happen");
         }
+    }
+
+    /// Cuts the power when a message has just been acknowledged; or, while the disk does nothing,
+    /// a repeat of one. Whether there was such an answer.
+    async fn power_answered(&mut self, repeat: bool, down: Duration) -> bool {
+        if repeat {
+            self.disk.lock().stalled_until = Some(tokio::time::Instant::now() + ANSWER_LIMIT);
+        }
+        let answer = self.shared.acknowledged(repeat);
+        let answered = tokio::time::timeout(ANSWER_LIMIT, answer).await.is_ok();
+        self.disk.lock().stalled_until = None;
+        if answered {
+            self.restart(down, true).await;
+        }
+        answered
     }
 
     /// Kills the process, by itself or with the power, and starts it again.
