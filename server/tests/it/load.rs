@@ -15,7 +15,7 @@ use crate::nodes::Nodes;
 use crate::process::eventually;
 
 /// How long a client waits for an answer before it asks another node.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause after a try that did not succeed.
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// When a client that tries again says that it has failed.
