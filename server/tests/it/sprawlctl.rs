@@ -157,7 +157,10 @@ fn it_shows_and_diagnoses() {
         assert_eq!(fields(&shown), fields(&said));
     }
     let output = run(ctl(at).arg("status"));
-    assert!(lines(&output).iter().any(|line| line.starts_with("node_id  ")), "{output:?}");
+    let printed = lines(&output);
+    assert!(printed.iter().any(|line| line.starts_with("node_id  ")), "{printed:?}");
+    assert!(printed.iter().any(|line| line.starts_with("NODE  ")), "{printed:?}");
+    assert!(printed.iter().all(|line| line.chars().count() <= 120), "{printed:?}");
 
     let output = run(ctl(at).arg("diagnose"));
     assert!(output.status.success(), "{:?}", lines(&output));

@@ -22,11 +22,14 @@ pub(crate) async fn subscriptions(client: &Client, format: Format) -> anyhow::Re
 
 /// Lists the nodes of the cluster.
 pub(crate) async fn nodes(client: &Client, format: Format) -> anyhow::Result<bool> {
-    let titles = ["NODE", "STATE", "ROLE", "DOWN SINCE", "LEAVING", "PARTITIONS", "HTTP", "ZONE"];
-    let fields =
-        ["node_id", "state", "role", "down_since", "leaving", "partitions", "http_address", "zone"];
-    list(client, ("/cluster/status", "nodes"), titles, fields, format).await
+    list(client, ("/cluster/status", "nodes"), NODE_TITLES, NODE_FIELDS, format).await
 }
+
+/// What is shown of a node, under which titles.
+const NODE_FIELDS: [&str; 8] =
+    ["node_id", "state", "role", "down_since", "leaving", "partitions", "http_address", "zone"];
+const NODE_TITLES: [&str; 8] =
+    ["NODE", "STATE", "ROLE", "DOWN SINCE", "LEAVING", "PARTITIONS", "HTTP", "ZONE"];
 
 /// Shows where each topic is.
 pub(crate) async fn dht(client: &Client, format: Format) -> anyhow::Result<bool> {
@@ -89,14 +92,20 @@ pub(crate) async fn status(client: &Client, format: Format) -> anyhow::Result<bo
         Format::Json => output::line(&answer.to_string())?,
         Format::Text => {
             let mut rows = Vec::new();
-            for (name, value) in answer.as_object().into_iter().flatten() {
+            let fields = answer.as_object().into_iter().flatten();
+            for (name, value) in fields.filter(|(name, _)| *name != MEMBERS) {
                 rows.push(vec![name.clone(), field(value)]);
             }
             output::table(&rows)?;
+            output::line("")?;
+            items(&answer[MEMBERS], NODE_TITLES, NODE_FIELDS)?;
         }
     }
     Ok(true)
 }
+
+/// The field of the status that has the nodes.
+const MEMBERS: &str = "cluster_members";
 
 /// A field of the status: an object as `name value` pairs.
 fn field(value: &Value) -> String {
