@@ -269,6 +269,11 @@ impl History {
         self.published.values().filter(|message| message.place().is_some()).count()
     }
 
+    /// How often a client did or saw something.
+    pub(crate) fn operations(&self) -> u64 {
+        self.stored() as u64 + self.seen + self.acknowledged + self.work.values().sum::<u64>()
+    }
+
     /// Notes that something happened so many times more.
     pub(crate) fn count(&mut self, what: &'static str, times: u64) {
         *self.work.entry(what).or_insert(0) += times;

@@ -5,6 +5,10 @@
 //! and the disk have seen is held against the invariants.
 
 #[cfg(madsim)]
+mod case;
+#[cfg(madsim)]
+mod chronicle;
+#[cfg(madsim)]
 mod cli;
 #[cfg(madsim)]
 mod client;
@@ -24,6 +28,10 @@ mod invariants;
 mod net;
 #[cfg(madsim)]
 mod plan;
+#[cfg(madsim)]
+mod shrink;
+#[cfg(madsim)]
+mod story;
 #[cfg(madsim)]
 mod trace;
 #[cfg(madsim)]

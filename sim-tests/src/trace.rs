@@ -2,7 +2,7 @@
 //! chain hash, and past the checkers.
 
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,23 +13,18 @@ use sprawl_core::cluster::gossip::Gossip;
 use sprawl_core::cluster::metadata::View;
 use sprawl_core::ids::{RequestId, ShardId, TopicName};
 use sprawl_core::machine::{
-    ControlEffect, ControlInput, Digest, GossipEffect, GossipInput, Now, Request, Response,
-    ShardEffect, ShardInput,
+    ControlEffect, ControlInput, GossipEffect, GossipInput, Now, Request, Response, ShardEffect,
+    ShardInput,
 };
 use sprawl_io::trace::{Trace, TraceRaft};
 
+use crate::chronicle::Chronicle;
 use crate::invariants::{BoundsHold, CommitNeverRegresses, Findings, PullsUnderWay};
+use crate::story::{self, Kind, Lane, Story};
+use crate::world::Watch;
 
-/// How much of a run is printed while it happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Log {
-    /// Nothing.
-    None,
-    /// Faults, starts, and what changes a state.
-    Short,
-    /// Each input and each effect.
-    Full,
-}
+/// The only node.
+const NODE: Lane = Lane::Machine(0);
 
 /// Watches the machines of a run.
 #[derive(Clone)]
@@ -38,9 +33,8 @@ pub(crate) struct SimTrace {
 }
 
 struct Watched {
-    chain: Digest,
-    events: u64,
-    log: Log,
+    chronicle: Chronicle,
+    story: Story,
     findings: Findings,
     commits: CommitNeverRegresses,
     view: Arc<View>,
@@ -52,11 +46,10 @@ struct Watched {
 }
 
 impl SimTrace {
-    pub(crate) fn new(findings: Findings, log: Log, tamper: bool) -> Self {
+    pub(crate) fn new(findings: Findings, Watch { log, story, ticks, tamper }: Watch) -> Self {
         let watched = Watched {
-            chain: Digest::default(),
-            events: 0,
-            log,
+            chronicle: Chronicle::new(log, ticks),
+            story,
             findings,
             commits: CommitNeverRegresses::default(),
             view: Arc::default(),
@@ -79,10 +72,11 @@ impl SimTrace {
     /// Something that the world did: it is hashed, and printed in a short log.
     pub(crate) fn world(&self, event: &str) {
         let mut watched = self.lock();
-        watched.event(event);
-        if watched.log != Log::None {
-            watched.print("world", event);
+        watched.chronicle.event(event);
+        if watched.chronicle.is_short() {
+            watched.chronicle.print("world", event);
         }
+        watched.story.happens(Lane::World, Kind::Fault, None, || event.to_owned());
     }
 
     /// The newest view that control has shown.
@@ -92,12 +86,13 @@ impl SimTrace {
 
     /// Something that a client saw: it is hashed.
     pub(crate) fn client(&self, event: &impl Hash) {
-        self.lock().event(event);
+        self.lock().chronicle.event(event);
     }
 
     /// A process starts: what the former one had under way is gone.
     pub(crate) fn started(&self) {
         let mut watched = self.lock();
+        watched.story.happens(NODE, Kind::Process, None, || "starts".to_owned());
         watched.commits.restarted();
         watched.publishes.clear();
         watched.pulls.restarted();
@@ -115,21 +110,11 @@ impl SimTrace {
 
     /// The chain hash so far, and over how many events.
     pub(crate) fn chain(&self) -> (u64, u64) {
-        let watched = self.lock();
-        (watched.chain.finish(), watched.events)
+        self.lock().chronicle.sum()
     }
 }
 
 impl Watched {
-    fn event(&mut self, event: impl Hash) {
-        self.events += 1;
-        event.hash(&mut self.chain);
-    }
-
-    fn print(&self, who: &str, what: &str) {
-        println!("{:>12.3?} {who:<10} {what}", elapsed());
-    }
-
     /// Remembers what a client asks of a shard.
     fn asked(&mut self, id: (ShardId, RequestId), request: &Request) {
         match request {
@@ -178,25 +163,29 @@ impl TraceRaft for SimTrace {}
 impl Trace<Shard> for SimTrace {
     fn input(&self, shard: &Shard, now: Now, input: &ShardInput) {
         let mut watched = self.lock();
-        watched.event((shard.id(), now, input));
+        watched.chronicle.event((shard.id(), now, input));
         if let ShardInput::Requested { id, request } = input {
             watched.asked((shard.id(), *id), request);
         }
-        if watched.log == Log::Full {
-            watched.print(&format!("shard {}", shard.id().0), &format!("<- {input:?}"));
+        story::shard_takes(&watched.story, NODE, input);
+        if watched.chronicle.is_full() {
+            watched.chronicle.print(&format!("shard {}", shard.id().0), &format!("<- {input:?}"));
         }
     }
 
     fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {
         let mut watched = self.lock();
-        watched.event(effects);
+        watched.chronicle.event(effects);
         watched.answers(shard.id(), effects);
+        story::shard_does(&watched.story, NODE, effects);
         let findings = watched.findings.clone();
         watched.commits.stepped(&shard.status(), &findings);
         BoundsHold::stepped(shard, &watched.findings);
-        if watched.log == Log::Full {
+        if watched.chronicle.is_full() {
             for effect in effects {
-                watched.print(&format!("shard {}", shard.id().0), &format!("-> {effect:?}"));
+                watched
+                    .chronicle
+                    .print(&format!("shard {}", shard.id().0), &format!("-> {effect:?}"));
             }
         }
     }
@@ -204,12 +193,12 @@ impl Trace<Shard> for SimTrace {
 
 impl Trace<Gossip> for SimTrace {
     fn input(&self, _: &Gossip, now: Now, input: &GossipInput) {
-        self.lock().event((now, input));
+        self.lock().chronicle.event((now, input));
     }
 
     fn handled(&self, gossip: &Gossip, effects: &[GossipEffect]) {
         let mut watched = self.lock();
-        watched.event(effects);
+        watched.chronicle.event(effects);
         BoundsHold::stepped(gossip, &watched.findings);
     }
 }
@@ -217,15 +206,15 @@ impl Trace<Gossip> for SimTrace {
 impl Trace<Control> for SimTrace {
     fn input(&self, _: &Control, now: Now, input: &ControlInput) {
         let mut watched = self.lock();
-        watched.event((now, input));
-        if watched.log != Log::None {
-            watched.print("control", &format!("<- {input:?}"));
+        watched.chronicle.event((now, input));
+        if watched.chronicle.is_short() {
+            watched.chronicle.print("control", &format!("<- {input:?}"));
         }
     }
 
     fn handled(&self, control: &Control, effects: &[ControlEffect]) {
         let mut watched = self.lock();
-        watched.event(effects);
+        watched.chronicle.event(effects);
         for effect in effects {
             if let ControlEffect::Show(view) = effect {
                 BoundsHold::shown(view, &watched.findings);

@@ -33,16 +33,16 @@ impl Determinism {
         for seed in self.from..self.from + self.seeds {
             let (number, before) = (seed.to_string(), (seed + 1).to_string());
             let node = pair(&["replay", &number], &["--after", &before])?;
-            let cluster = pair(&["cluster", "--seed", &number], &[])?;
-            let mut runs = vec![("replay", node), ("cluster --seed", cluster)];
+            let cluster = pair(&["replay", &number, "--world", "cluster"], &[])?;
+            let mut runs = vec![("node", node), ("cluster", cluster)];
             if seed == self.from {
-                runs.push(("third --seed", pair(&["third", "--seed", &number], &[])?));
+                runs.push(("third", pair(&["replay", &number, "--world", "third"], &[])?));
             }
-            for (how, (first, second)) in runs {
+            for (world, (first, second)) in runs {
                 if first != second {
                     different += 1;
                     bar.suspend(|| {
-                        println!("cargo sim {how} {seed} --log full   # twice, and compare");
+                        println!("cargo sim replay {seed} --world {world} --log full   # twice");
                         println!("  seed {seed}: {first} and {second}");
                     });
                 }

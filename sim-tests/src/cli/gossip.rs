@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sprawl_core::cluster::gossip::MemberEventKind;
 
-use super::{commit, exit, span};
+use super::failures::commit;
+use super::{exit, span};
 use crate::gossip::{Outcome, Profile, Settings, Spans, Tally, run};
 use crate::world::apart;
 

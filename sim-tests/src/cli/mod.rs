@@ -1,14 +1,19 @@
 //! The commands of `sprawl-sim`.
 
-mod alone;
-mod cluster;
+mod corpus;
 mod determinism;
+mod diff;
+mod explain;
+mod failures;
 mod gossip;
+mod plan;
 mod replay;
 mod run;
-mod summary;
+mod shrink;
+mod soak;
+mod sums;
 mod sweep;
-mod third;
+mod which;
 #[cfg(zoo)]
 mod zoo;
 
@@ -60,12 +65,20 @@ struct Cli {
 enum Command {
     /// Run many seeds, each once
     Run(run::Run),
-    /// Run clusters of many nodes: many seeds, or one seed or plan again
-    Cluster(cluster::Cluster),
-    /// Lose a third of a cluster that is written to: many seeds, or one again
-    Third(third::Third),
     /// Run one seed, or a plan from a file, again
     Replay(replay::Replay),
+    /// Print what a seed stands for
+    Plan(plan::Plan),
+    /// Find the smallest plan that still breaks the same invariant
+    Shrink(shrink::Shrink),
+    /// Draw a run: who did what when, and what led to what
+    Explain(explain::Explain),
+    /// Find the first event that is not the same in two runs
+    Diff(diff::Diff),
+    /// Run every plan that once failed
+    Corpus(corpus::Corpus),
+    /// Run seeds that nobody has run, until time is over
+    Soak(soak::Soak),
     /// Run each seed twice in processes of their own: the traces must be equal
     CheckDeterminism(determinism::Determinism),
     /// Run the membership alone: many nodes for long, or many short runs with faults
@@ -83,9 +96,13 @@ pub(crate) fn main() -> ExitCode {
     quiet_panics();
     let code = match Cli::parse().command {
         Command::Run(command) => command.run(),
-        Command::Cluster(command) => command.run(),
-        Command::Third(command) => command.run(),
         Command::Replay(command) => command.run(),
+        Command::Shrink(command) => command.run(),
+        Command::Explain(command) => command.run(),
+        Command::Plan(command) => command.run(),
+        Command::Diff(command) => command.run(),
+        Command::Corpus(command) => command.run(),
+        Command::Soak(command) => command.run(),
         Command::CheckDeterminism(command) => command.run(),
         Command::Gossip(command) => command.run(),
         #[cfg(zoo)]
@@ -119,21 +136,4 @@ fn span(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
-}
-
-/// Keeps a plan; says where.
-fn keep(name: &str, plan: &impl serde::Serialize) -> std::io::Result<std::path::PathBuf> {
-    let folder = std::path::PathBuf::from("target/sim-failures");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("{name}.json"));
-    std::fs::write(&path, serde_json::to_vec_pretty(plan).expect("a plan is data"))?;
-    Ok(path)
-}
-
-/// The commit that this build's sources are at, as far as git knows.
-fn commit() -> String {
-    let git = std::process::Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
-    let found = git.ok().filter(|output| output.status.success());
-    let text = found.and_then(|output| String::from_utf8(output.stdout).ok());
-    text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }

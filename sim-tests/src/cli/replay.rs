@@ -1,92 +1,77 @@
 //! `replay`: one run again, byte for byte.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::alone::Shown;
-use super::exit;
-use super::run::Profile;
-use super::summary::Summary;
-use crate::plan::{Plan, VERSION};
-use crate::trace::Log;
-use crate::world::{self, Watch};
+use super::sums::Sums;
+use super::which::Which;
+use crate::case::{Kind, Origin};
+use crate::chronicle::Log;
+use crate::world::Watch;
+
+/// What is printed while a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// Nothing
+    None,
+    /// Faults, starts, elections and what is decided
+    Short,
+    /// Each input of each machine, and what comes of it
+    Full,
+}
+
+impl From<Shown> for Log {
+    fn from(shown: Shown) -> Self {
+        match shown {
+            Shown::None => Log::None,
+            Shown::Short => Log::Short,
+            Shown::Full => Log::Full,
+        }
+    }
+}
 
 #[derive(Args)]
 pub(super) struct Replay {
-    /// A seed, or a file with a plan
-    what: String,
-    /// Which faults, when a seed is given
-    #[arg(long, value_enum, default_value = "swarm")]
-    profile: Profile,
+    #[command(flatten)]
+    which: Which,
     /// What to print
     #[arg(long, value_enum, default_value = "short")]
     log: Shown,
     /// Print nothing but the chain hash over all events
     #[arg(long)]
     hash: bool,
-    /// Run this seed before, in the same process: it must change nothing
+    /// Run this seed of a node before, in the same process: it must change nothing
     #[arg(long)]
     after: Option<u64>,
-    /// Change one byte of one payload on purpose
+    /// Change one byte of one payload on purpose, in a run of a node
     #[arg(long)]
     tamper: bool,
-    /// Plant this bug (see `cargo sim-zoo zoo --help`)
-    #[cfg(zoo)]
-    #[arg(long)]
-    bug: Option<String>,
 }
 
 impl Replay {
     pub(super) fn run(self) -> u8 {
-        let plan = match self.plan() {
-            Ok(plan) => plan,
-            Err(why) => {
-                eprintln!("{why}");
-                return exit::USAGE;
-            }
-        };
-        #[cfg(zoo)]
-        let planted = match super::zoo::planted(self.bug.as_deref()) {
-            Ok(planted) => planted,
-            Err(code) => return code,
-        };
-        let log = if self.hash { Log::None } else { self.log.into() };
-        let run = |plan: &Plan, watch| {
-            world::apart(|| {
-                #[cfg(zoo)]
-                sprawl_core::zoo::plant(planted);
-                world::run(plan, watch)
-            })
-        };
-        if let Some(before) = self.after {
-            let before = Plan::of_seed(before, self.profile == Profile::Calm);
-            run(&before, Watch { log: Log::None, tamper: false });
-        }
-        let outcome = run(&plan, Watch { log, tamper: self.tamper });
-        if self.hash {
-            println!("{:016x} {}", outcome.chain, outcome.events);
-            return 0;
-        }
-        let mut summary = Summary::new(1);
-        summary.add(&outcome);
-        summary.print();
-        println!("chain: {:016x} over {} events", outcome.chain, outcome.events);
-        for (invariant, detail) in &outcome.violations {
-            println!("{invariant}: {detail}");
-        }
-        summary.code()
+        self.try_run().unwrap_or_else(|code| code)
     }
 
-    fn plan(&self) -> Result<Plan, String> {
-        if let Ok(seed) = self.what.parse() {
-            return Ok(Plan::of_seed(seed, self.profile == Profile::Calm));
+    fn try_run(&self) -> Result<u8, u8> {
+        let (case, plant) = (self.which.case()?, self.which.bug.plant()?);
+        if let Some(seed) = self.after {
+            let before = Origin { seed, kind: Kind::Node, calm: false, nodes: None };
+            before.case().run(Watch::none(), plant);
         }
-        let text = std::fs::read(&self.what)
-            .map_err(|error| format!("'{}' is no seed and no file: {error}", self.what))?;
-        let plan: Plan = serde_json::from_slice(&text)
-            .map_err(|error| format!("'{}' is no plan: {error}", self.what))?;
-        if plan.version != VERSION {
-            return Err(format!("plan version {}; this build runs {VERSION}", plan.version));
+        let log = if self.hash { Log::None } else { self.log.into() };
+        let ran = case.run(Watch { log, tamper: self.tamper, ..Watch::none() }, plant);
+        let (chain, events) = ran.chain();
+        if self.hash {
+            println!("{chain:016x} {events}");
+            return Ok(0);
         }
-        Ok(plan)
+        let mut sums = Sums::new();
+        sums.add(&ran);
+        let code = sums.conclude();
+        println!("chain: {chain:016x} over {events} events");
+        for (invariant, detail) in ran.violations() {
+            println!("{invariant}: {detail}");
+        }
+        Ok(code)
     }
 }

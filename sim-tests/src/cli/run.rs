@@ -1,15 +1,15 @@
-//! `run`: many seeds, each as a node with its clients and as a cluster.
+//! `run`: many seeds, each as a node with its clients and as a cluster, or as one that loses a third.
 
 use clap::{Args, ValueEnum};
 
-use super::cluster::{self, Sum};
 use super::exit;
-use super::summary::{Summary, report};
+use super::failures::report;
+use super::sums::Sums;
 use super::sweep::Sweep;
-use crate::cluster::ClusterPlan;
-use crate::plan::Plan;
-use crate::trace::Log;
-use crate::world::{self, Watch};
+use super::which::Bug;
+use crate::case::{Kind, Origin};
+use crate::cluster::Scenario;
+use crate::world::Watch;
 
 /// Which plans the seeds are expanded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,13 +22,15 @@ pub(crate) enum Profile {
 
 /// What a seed is expanded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum World {
+pub(super) enum World {
     /// One node, and clients of all kinds
     Node,
     /// A cluster, and who changes its metadata
     Cluster,
     /// First the one, then the other
     Both,
+    /// A cluster that loses a third of its nodes
+    Third,
 }
 
 #[derive(Args)]
@@ -41,48 +43,62 @@ pub(super) struct Run {
     /// What each seed is expanded to
     #[arg(long, value_enum, default_value = "both")]
     world: World,
+    /// Which third dies, and how
+    #[arg(long, value_enum, default_value = "at-random")]
+    scenario: Scenario,
+    /// How many nodes a cluster has at first [default: as the seed says; 9 of which a third dies]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
+    nodes: Option<u16>,
+    #[command(flatten)]
+    bug: Bug,
 }
 
 impl Run {
+    /// The seeds of a sweep, as they are by default.
+    pub(super) fn endless(sweep: Sweep, world: World, bug: Bug) -> Self {
+        let (profile, scenario) = (Profile::Swarm, Scenario::AtRandom);
+        Self { sweep, profile, world, scenario, nodes: None, bug }
+    }
+
     pub(super) fn run(self) -> u8 {
-        let (calm, world) = (self.profile == Profile::Calm, self.world);
-        let (mut nodes, mut clusters) = (Summary::new(self.sweep.seeds), Sum::default());
+        self.try_run().unwrap_or_else(|code| code)
+    }
+
+    fn try_run(&self) -> Result<u8, u8> {
+        let plant = self.bug.plant()?;
+        for origin in self.origins(self.sweep.from) {
+            origin.checked().map_err(|why| {
+                eprintln!("{why}");
+                exit::USAGE
+            })?;
+        }
+        let mut sums = Sums::new();
         let live = |seed| {
-            let node = || {
-                let watch = Watch { log: Log::None, tamper: false };
-                world::run(&Plan::of_seed(seed, calm), watch)
+            let run = |origin: Origin| {
+                let case = origin.case();
+                let ran = case.run(Watch::none(), plant);
+                (origin, case, ran)
             };
-            let cluster = || {
-                let plan = ClusterPlan::of_seed(seed, None, calm);
-                let outcome = crate::cluster::run(&plan, Log::None);
-                (plan, outcome)
-            };
-            // Each has a thread of its own (`world::apart`).
-            let node = (world != World::Cluster).then(|| world::apart(node));
-            let cluster = (world != World::Node).then(|| world::apart(cluster));
-            (node, cluster)
+            self.origins(seed).into_iter().map(run).collect::<Vec<_>>()
         };
-        self.sweep.run(live, |seed, (node, cluster)| {
-            if let Some(outcome) = node {
-                report(seed, calm, &outcome);
-                nodes.add(&outcome);
-            }
-            if let Some((plan, outcome)) = cluster {
-                cluster::report(&plan, (None, calm), &outcome);
-                clusters.add(&outcome);
+        self.sweep.run(live, |_, all| {
+            for (origin, case, ran) in all {
+                report(&origin.to_string(), &self.bug, &case, &ran);
+                sums.add(&ran);
             }
         });
-        let mut codes = Vec::new();
-        if world != World::Cluster {
-            nodes.print();
-            codes.push(if nodes.seeds() == 0 { exit::COVERAGE } else { nodes.code() });
-        }
-        if world != World::Node {
-            println!("clusters:");
-            clusters.print();
-            codes.push(clusters.code());
-        }
-        // The worst has the lowest code.
-        codes.into_iter().filter(|code| *code != 0).min().unwrap_or(0)
+        Ok(sums.conclude())
+    }
+
+    /// What a seed stands for.
+    fn origins(&self, seed: u64) -> Vec<Origin> {
+        let kinds = match self.world {
+            World::Node => vec![Kind::Node],
+            World::Cluster => vec![Kind::Cluster],
+            World::Both => vec![Kind::Node, Kind::Cluster],
+            World::Third => vec![Kind::Third(self.scenario)],
+        };
+        let (calm, nodes) = (self.profile == Profile::Calm, self.nodes);
+        kinds.into_iter().map(|kind| Origin { seed, kind, calm, nodes }).collect()
     }
 }

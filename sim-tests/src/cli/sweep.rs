@@ -29,6 +29,11 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    /// From a seed on, for so long.
+    pub(super) fn endless(from: u64, budget: Duration) -> Self {
+        Self { seeds: u64::MAX - from, from, jobs: None, budget: Some(budget) }
+    }
+
     /// Runs all of them with a bar that shows how far it is; `done` is told of each, and may print.
     pub(super) fn run<T: Send>(
         &self,

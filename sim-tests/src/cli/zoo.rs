@@ -8,11 +8,9 @@ use sprawl_core::zoo::{Bug, plant};
 use super::determinism::pair;
 use super::sweep::first;
 use super::{exit, span};
-use crate::cluster::ClusterPlan;
+use crate::case::{Kind, Origin};
 use crate::gossip::{self, Settings};
-use crate::plan::Plan;
-use crate::trace::Log;
-use crate::world::{self, Watch};
+use crate::world::Watch;
 
 /// A planted bug, and who must catch it where.
 pub(super) struct Planted {
@@ -128,6 +126,11 @@ pub(super) fn planted(id: Option<&str>) -> Result<Option<Bug>, u8> {
     }
 }
 
+/// The invariant that the planted bug of this name breaks.
+pub(super) fn invariant(id: &str) -> Option<&'static str> {
+    find(id).map(|planted| planted.invariant)
+}
+
 /// The planted bug of this name.
 fn find(id: &str) -> Option<&'static Planted> {
     ZOO.iter().find(|planted| planted.id == id)
@@ -183,17 +186,17 @@ impl Planted {
     /// How many seeds from `from` on it took until its invariant spoke.
     fn seek(&self, from: u64) -> Option<u64> {
         let violations = |seed| {
-            plant(Some(self.bug));
+            let run = |kind| {
+                let case = Origin { seed, kind, calm: false, nodes: None }.case();
+                case.run(Watch::none(), || plant(Some(self.bug))).violations().clone()
+            };
             match self.world {
-                World::Node => {
-                    let watch = Watch { log: Log::None, tamper: false };
-                    world::run(&Plan::of_seed(seed, false), watch).violations
+                World::Node => run(Kind::Node),
+                World::Cluster => run(Kind::Cluster),
+                World::Gossip => {
+                    plant(Some(self.bug));
+                    gossip::run(&Settings::of_seed(seed)).violations
                 }
-                World::Cluster => {
-                    let plan = ClusterPlan::of_seed(seed, None, false);
-                    crate::cluster::run(&plan, Log::None).violations
-                }
-                World::Gossip => gossip::run(&Settings::of_seed(seed)).violations,
                 World::Twice => self.differs(seed).into_iter().collect(),
             }
         };
@@ -202,7 +205,7 @@ impl Planted {
 
     /// What two processes made of a seed, where they did not do the same.
     fn differs(&self, seed: u64) -> Option<(&'static str, String)> {
-        let run = ["cluster", "--seed", &seed.to_string(), "--bug", self.id];
+        let run = ["replay", &seed.to_string(), "--world", "cluster", "--bug", self.id];
         let (first, second) = pair(&run, &[]).expect("a run of its own is started");
         (first != second).then(|| (self.invariant, format!("{first} and {second}")))
     }

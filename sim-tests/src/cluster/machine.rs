@@ -205,7 +205,7 @@ impl Machine {
 
     /// Starts a process, the first one or another.
     pub(super) fn start(&self) {
-        self.watch.world(&format!("machine {} starts", self.number));
+        self.watch.process(self.number, "starts");
         let id = {
             let mut inner = self.lock();
             inner.standing = Standing::Up;
@@ -232,6 +232,7 @@ impl Machine {
         if power {
             self.net.lose_power(ip(self.number));
         }
+        self.watch.process(self.number, if power { "loses power" } else { "is killed" });
         let (id, disk) = {
             let mut inner = self.lock();
             (inner.handle, inner.exit) = (None, None);
@@ -267,7 +268,7 @@ impl Machine {
 
     /// Tells the process to end, and returns when it has.
     pub(super) async fn end(&self) {
-        self.watch.world(&format!("machine {} is told to end", self.number));
+        self.watch.process(self.number, "is told to end");
         if let Some(node) = self.handle() {
             node.shutdown().await;
         }
@@ -347,6 +348,7 @@ impl Machine {
 
     pub(super) fn pause(&self, on: bool) {
         self.lock().touched += 1;
+        self.watch.process(self.number, if on { "stands still" } else { "goes on" });
         match self.id() {
             Some(id) if on => Handle::current().pause(id),
             Some(id) => Handle::current().resume(id),
@@ -365,7 +367,7 @@ impl Machine {
 
     async fn live(self) {
         let reason = self.serve().await;
-        self.watch.world(&format!("machine {}: {reason}", self.number));
+        self.watch.process(self.number, &reason);
         {
             let mut inner = self.lock();
             (inner.handle, inner.exit) = (None, Some(reason));

@@ -31,8 +31,9 @@ pub(crate) use third::{Class, Scenario, Third, ThirdPlan};
 use watch::Watch;
 use world::World;
 
+use crate::chronicle::Chronicle;
 use crate::invariants::Findings;
-use crate::trace::Log;
+use crate::world::Watch as Seen;
 
 /// What became of a run.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) raft: RaftCounts,
     /// Views of one version that were compared between nodes.
     pub(crate) compared: u64,
+    /// How often clients did or saw something before all healed.
+    pub(crate) operations: u64,
     /// Changes that were acknowledged, and those of which nobody knows.
     pub(crate) agreed: u64,
     pub(crate) unknown: u64,
@@ -94,28 +97,33 @@ async fn contained<T: Send + 'static>(world: impl Future<Output = T> + Send + 's
 }
 
 /// Runs a plan on this thread, from its first event to its judgement.
-pub(crate) fn run(plan: &ClusterPlan, log: Log) -> Outcome {
+pub(crate) fn run(plan: &ClusterPlan, watch: Seen) -> Outcome {
     let plan = plan.clone();
-    simulate(plan.seed, log, |findings, watch| async move {
+    simulate(plan.seed, watch, |findings, watch| async move {
         (World::live(plan, findings, watch).await, ())
     })
     .0
 }
 
 /// Runs the death of a third on this thread, from the first start to its judgement.
-pub(crate) fn run_third(plan: &ThirdPlan, log: Log) -> (Outcome, Third) {
-    let plan = plan.clone();
-    simulate(plan.cluster.seed, log, |findings, watch| third::live_through(plan, findings, watch))
+pub(crate) fn run_third(plan: &ThirdPlan, watch: Seen) -> (Outcome, Third) {
+    let (plan, seed) = (plan.clone(), plan.cluster.seed);
+    let live = |findings, watch| third::live_through(plan, findings, watch);
+    simulate(seed, watch, live)
 }
 
 /// Runs a world from a seed; one that panics has seen nothing else.
-fn simulate<T, F>(seed: u64, log: Log, live: impl FnOnce(Findings, Watch) -> F) -> (Outcome, T)
+fn simulate<T, F>(
+    seed: u64,
+    Seen { log, story, ticks, .. }: Seen,
+    live: impl FnOnce(Findings, Watch) -> F,
+) -> (Outcome, T)
 where
     T: Default + Send + 'static,
     F: Future<Output = (Outcome, T)> + Send + 'static,
 {
-    let findings = Findings::default();
-    let watch = Watch::new(findings.clone(), log);
+    let findings = Findings::telling(story.clone());
+    let watch = Watch::new(findings.clone(), Chronicle::new(log, ticks), story);
     let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     let ran = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(contained(live(findings.clone(), watch.clone())))

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::mail::TOPICS;
 use super::subscribers::{self, ClusterSubscriber};
 use crate::plan::{Class, DiskPace, Draw, schedule};
+use crate::shrink::Parts;
 
 /// Plans of another version are not run.
 const VERSION: u32 = 11;
@@ -413,6 +414,22 @@ impl ClusterPlan {
 }
 
 impl ClusterPlan {
+    /// What may become smaller.
+    pub(crate) const PARTS: Parts = Parts {
+        lists: &[("/faults", 0), ("/subscribers", 0), ("/starts_ms", 1)],
+        options: &[],
+        numbers: &[
+            ("/age_ms", 0),
+            ("/clients", 0),
+            ("/early", 0),
+            ("/link/tail_permille", 0),
+            ("/link/loss_permille", 0),
+            ("/link/duplicate_permille", 0),
+        ],
+        magnitudes: &["/faults", "/starts_ms"],
+        pauses: &["/pause_ms"],
+    };
+
     /// Whether this build runs the plan.
     pub(crate) fn is_run(&self) -> Result<(), String> {
         match self.version {

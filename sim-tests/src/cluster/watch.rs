@@ -2,19 +2,18 @@
 //! every member of the group, in one chain hash and past the checkers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sprawl_core::broker::Shard;
 use sprawl_core::cluster::Control;
 use sprawl_core::cluster::gossip::Gossip;
+use sprawl_core::cluster::message::ControlMessage;
 use sprawl_core::cluster::metadata::{Fingerprint, Member, Standing, View};
 use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
 use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId, PartitionId};
 use sprawl_core::machine::{
-    Broken, ControlEffect, ControlInput, Digest, GossipEffect, GossipInput, Now, ShardEffect,
-    ShardInput,
+    Broken, ControlEffect, ControlInput, GossipEffect, GossipInput, Now, ShardEffect, ShardInput,
 };
 use sprawl_io::raft::{self, Pending};
 use sprawl_io::storage::MetadataWrite;
@@ -22,8 +21,9 @@ use sprawl_io::trace::{Observer, Trace, TraceRaft};
 use tokio::time::Instant;
 
 use super::plan::Point;
+use crate::chronicle::Chronicle;
 use crate::invariants::{BoundsHold, Findings};
-use crate::trace::Log;
+use crate::story::{self, Kind, Lane, Story, machine_at};
 
 /// What was moved between nodes that live.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,9 +62,8 @@ pub(super) struct Watch {
 }
 
 struct Watched {
-    chain: Digest,
-    events: u64,
-    log: Log,
+    chronicle: Chronicle,
+    story: Story,
     findings: Findings,
     raft: RaftModel,
     /// What each machine has shown last, and the fingerprint of each version that any has shown.
@@ -94,11 +93,10 @@ struct Watched {
 }
 
 impl Watch {
-    pub(super) fn new(findings: Findings, log: Log) -> Self {
+    pub(super) fn new(findings: Findings, chronicle: Chronicle, story: Story) -> Self {
         let watched = Watched {
-            chain: Digest::default(),
-            events: 0,
-            log,
+            chronicle,
+            story,
             findings,
             raft: RaftModel::default(),
             shown: BTreeMap::new(),
@@ -132,10 +130,21 @@ impl Watch {
     /// Something that the world did.
     pub(super) fn world(&self, event: &str) {
         let mut watched = self.lock();
-        watched.event(event);
-        if watched.log != Log::None {
-            watched.print("world", event);
+        watched.chronicle.event(event);
+        if watched.chronicle.is_short() {
+            watched.chronicle.print("world", event);
         }
+        watched.story.happens(Lane::World, Kind::Fault, None, || event.to_owned());
+    }
+
+    /// A process of a machine starts, or ends.
+    pub(super) fn process(&self, machine: usize, what: &str) {
+        let mut watched = self.lock();
+        watched.chronicle.event((machine, what));
+        if watched.chronicle.is_short() {
+            watched.chronicle.print("world", &format!("machine {machine} {what}"));
+        }
+        watched.story.happens(Lane::Machine(machine), Kind::Process, None, || what.to_owned());
     }
 
     /// A machine loses power at a point.
@@ -152,16 +161,16 @@ impl Watch {
     /// Something that a client saw.
     pub(super) fn client(&self, event: &str) {
         let mut watched = self.lock();
-        watched.event(event);
-        if watched.log != Log::None {
-            watched.print("client", event);
+        watched.chronicle.event(event);
+        if watched.chronicle.is_short() {
+            watched.chronicle.print("client", event);
         }
+        watched.story.happens(Lane::Clients, Kind::Client, None, || event.to_owned());
     }
 
     /// The chain hash so far, and over how many events.
     pub(super) fn chain(&self) -> (u64, u64) {
-        let watched = self.lock();
-        (watched.chain.finish(), watched.events)
+        self.lock().chronicle.sum()
     }
 
     /// What the group did, and how often views were compared.
@@ -263,31 +272,22 @@ impl Watch {
 }
 
 impl Watched {
-    fn event(&mut self, event: impl Hash) {
-        self.events += 1;
-        event.hash(&mut self.chain);
-    }
-
-    fn print(&self, who: &str, what: &str) {
-        let elapsed = madsim::time::TimeHandle::current().elapsed();
-        println!("{elapsed:>12.3?} {who:<10} {what}");
-    }
-
     fn check(&mut self, checked: Result<(), Broken>) {
         if let Err(Broken { invariant, detail }) = checked {
-            if self.log != Log::None {
-                self.print("VIOLATED", &format!("{invariant}: {detail}"));
+            if self.chronicle.is_short() {
+                self.chronicle.print("VIOLATED", &format!("{invariant}: {detail}"));
             }
             self.findings.violated(invariant, detail);
         }
     }
 
     fn raft(&mut self, machine: usize, node: NodeId, event: &RaftEvent) {
-        self.event((machine, node, event));
+        self.chronicle.event((machine, node, event));
         if self.ghosts.contains(&machine) {
             return;
         }
         self.members.insert(machine, node);
+        self.story.happens(Lane::Machine(machine), Kind::Raft, None, || format!("{event:?}"));
         let quiet = matches!(
             event,
             RaftEvent::Applied { .. }
@@ -298,8 +298,8 @@ impl Watched {
                 | RaftEvent::Recovered(_)
                 | RaftEvent::Purged { .. }
         );
-        if self.log == Log::Full || (self.log == Log::Short && !quiet) {
-            self.print(&format!("member {node}"), &format!("{event:?}"));
+        if self.chronicle.is_full() || (self.chronicle.is_short() && !quiet) {
+            self.chronicle.print(&format!("member {node}"), &format!("{event:?}"));
         }
         match event {
             RaftEvent::Appended(entries) => {
@@ -372,6 +372,7 @@ impl Watched {
             let found: BTreeSet<DiskId> = found.map(|(disk, _)| *disk).collect();
             *verdicts += found.symmetric_difference(down).count() as u64;
             self.moves.note(newest, view);
+            story::view_changes(&self.story, newest, view);
             for (id, new) in &view.partitions {
                 let before = newest.partitions.get(id).map_or(0, |old| old.trusted);
                 if new.trusted > before {
@@ -413,6 +414,10 @@ impl NodeTrace {
 }
 
 impl NodeTrace {
+    fn lane(&self) -> Lane {
+        Lane::Machine(self.machine)
+    }
+
     /// Where what is found is put.
     pub(super) fn findings(&self) -> Findings {
         self.watch.lock().findings.clone()
@@ -429,15 +434,18 @@ impl TraceRaft for NodeTrace {
 impl Trace<Control> for NodeTrace {
     fn input(&self, _: &Control, now: Now, input: &ControlInput) {
         let mut watched = self.watch.lock();
-        watched.event((self.machine, now, input));
-        if watched.log == Log::Full {
-            watched.print(&format!("control {}", self.machine), &format!("<- {input:?}"));
+        watched.chronicle.event((self.machine, now, input));
+        if watched.chronicle.is_full() {
+            watched.chronicle.print(&format!("control {}", self.machine), &format!("<- {input:?}"));
+        }
+        if let ControlInput::Heard { message, .. } = input {
+            watched.story.arrives(self.lane(), message);
         }
     }
 
     fn handled(&self, control: &Control, effects: &[ControlEffect]) {
         let mut watched = self.watch.lock();
-        watched.event(effects);
+        watched.chronicle.event(effects);
         for effect in effects {
             match effect {
                 ControlEffect::Show(view) | ControlEffect::Meet(view) => {
@@ -447,13 +455,25 @@ impl Trace<Control> for NodeTrace {
                 | ControlEffect::Decide(_)
                 | ControlEffect::Reconfigure(_)
                 | ControlEffect::Joined(_) => {
-                    if watched.log != Log::None {
-                        watched.print(&format!("control {}", self.machine), &format!("{effect:?}"));
+                    if watched.chronicle.is_short() {
+                        watched
+                            .chronicle
+                            .print(&format!("control {}", self.machine), &format!("{effect:?}"));
+                    }
+                }
+                // They say every 200 ms that all is as it was.
+                ControlEffect::Send {
+                    message: ControlMessage::Heartbeat(_) | ControlMessage::HeartbeatAnswer(_),
+                    ..
+                } => {}
+                ControlEffect::Send { to, message, .. } => {
+                    let node = watched.newest.0.nodes.get(to);
+                    if let Some(to) = node.and_then(|node| machine_at(node.address)) {
+                        watched.story.leaves((self.lane(), to), Kind::Control, None, message);
                     }
                 }
                 ControlEffect::Propose(_)
                 | ControlEffect::AskShards { .. }
-                | ControlEffect::Send { .. }
                 | ControlEffect::Tell(_)
                 | ControlEffect::Reply { .. } => {}
             }
@@ -465,15 +485,15 @@ impl Trace<Control> for NodeTrace {
 impl Trace<Gossip> for NodeTrace {
     fn input(&self, _: &Gossip, now: Now, input: &GossipInput) {
         let mut watched = self.watch.lock();
-        watched.event((self.machine, now, input));
-        if watched.log == Log::Full {
-            watched.print(&format!("gossip {}", self.machine), &format!("<- {input:?}"));
+        watched.chronicle.event((self.machine, now, input));
+        if watched.chronicle.is_full() {
+            watched.chronicle.print(&format!("gossip {}", self.machine), &format!("<- {input:?}"));
         }
     }
 
     fn handled(&self, gossip: &Gossip, effects: &[GossipEffect]) {
         let mut watched = self.watch.lock();
-        watched.event(effects);
+        watched.chronicle.event(effects);
         BoundsHold::stepped(gossip, &watched.findings);
     }
 }
@@ -481,15 +501,17 @@ impl Trace<Gossip> for NodeTrace {
 impl Trace<Shard> for NodeTrace {
     fn input(&self, _: &Shard, now: Now, input: &ShardInput) {
         let mut watched = self.watch.lock();
-        watched.event((self.machine, now, input));
-        if watched.log == Log::Full {
-            watched.print(&format!("shard {}", self.machine), &format!("<- {input:?}"));
+        watched.chronicle.event((self.machine, now, input));
+        if watched.chronicle.is_full() {
+            watched.chronicle.print(&format!("shard {}", self.machine), &format!("<- {input:?}"));
         }
+        story::shard_takes(&watched.story, self.lane(), input);
     }
 
     fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {
         let mut watched = self.watch.lock();
-        watched.event(effects);
+        watched.chronicle.event(effects);
+        story::shard_does(&watched.story, self.lane(), effects);
         BoundsHold::stepped(shard, &watched.findings);
     }
 }

@@ -8,7 +8,7 @@ use madsim::runtime::Handle;
 use super::clients::{self, Book};
 use super::crowd::Crowd;
 use super::machine::{Machine, Standing, Verdict};
-use super::mail::{Mail, Subscribers};
+use super::mail::{Counts, Mail, Subscribers};
 use super::plan::ClusterPlan;
 use super::replicas::Replicas;
 use super::watch::Watch;
@@ -203,6 +203,7 @@ impl World {
     /// Ends every fault.
     fn heal(&mut self) {
         self.watch.world("all heals");
+        self.outcome.operations = self.operations();
         self.crowd.close();
         self.weather.drain(..).for_each(|fault| fault.abort());
         self.net.heal();
@@ -223,6 +224,14 @@ impl World {
                 Standing::Up | Standing::Gone => {}
             }
         }
+    }
+
+    /// How often clients did or saw something so far.
+    fn operations(&self) -> u64 {
+        let (agreed, unknown) = self.book.counts();
+        let Counts { delivered, acked, given_back, .. } = self.subscribers.counts();
+        let mail = self.mail.counts().0 + self.mail.observed();
+        agreed + unknown + mail + delivered + acked + given_back
     }
 
     /// Ends all that runs.

@@ -7,6 +7,7 @@ use sprawl_core::broker::replica::{Body, Draft, Record};
 use sprawl_core::ids::{EntryIndex, Epoch, Offset, PartitionId};
 
 use crate::history::Number;
+use crate::story::Story;
 
 /// What is durable of a partition.
 #[derive(Debug, Default)]
@@ -23,11 +24,17 @@ pub(crate) struct Log {
     written: BTreeMap<(PartitionId, Epoch, EntryIndex), u32>,
     durable: BTreeMap<PartitionId, Durable>,
     violations: BTreeMap<&'static str, String>,
+    story: Story,
 }
 
 impl Log {
+    /// One whose violations are told.
+    pub(crate) fn telling(story: Story) -> Self {
+        Self { story, ..Self::default() }
+    }
+
     fn violated(&mut self, invariant: &'static str, detail: String) {
-        self.violations.entry(invariant).or_insert(detail);
+        super::note(&mut self.violations, &self.story, invariant, detail);
     }
 
     pub(crate) fn violations(&self) -> &BTreeMap<&'static str, String> {

@@ -21,6 +21,7 @@ mod only_wanted;
 mod polls;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use at_least_once::check_subscriptions;
@@ -39,6 +40,8 @@ pub(crate) use nothing_unexpired_deleted::check_removals;
 pub(crate) use number_stands_once::check_numbers;
 pub(crate) use only_wanted::check_wanted;
 pub(crate) use polls::{Page, check_page, check_skipped, check_sought};
+
+use crate::story::{Kind, Lane, Story};
 
 /// Whether the invariant is about progress rather than safety.
 pub(crate) fn is_liveness(name: &str) -> bool {
@@ -72,16 +75,27 @@ pub(crate) struct Findings {
 pub(crate) struct Noted {
     pub(crate) violations: BTreeMap<&'static str, String>,
     pub(crate) log: Log,
+    story: Story,
 }
 
 impl Findings {
+    /// Those that are told.
+    pub(crate) fn telling(story: Story) -> Self {
+        let findings = Self::default();
+        let mut noted = findings.lock();
+        (noted.log, noted.story) = (Log::telling(story.clone()), story);
+        drop(noted);
+        findings
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Noted> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a violation, if it is the first of its invariant.
     pub(crate) fn violated(&self, invariant: &'static str, detail: String) {
-        self.lock().violations.entry(invariant).or_insert(detail);
+        let Noted { violations, story, .. } = &mut *self.lock();
+        note(violations, story, invariant, detail);
     }
 
     /// The violations, those of the log among them.
@@ -92,5 +106,18 @@ impl Findings {
             all.entry(invariant).or_insert_with(|| detail.clone());
         }
         all
+    }
+}
+
+/// Notes a violation, if it is the first of its invariant, and tells it.
+fn note(
+    violations: &mut BTreeMap<&'static str, String>,
+    story: &Story,
+    invariant: &'static str,
+    detail: String,
+) {
+    if let Entry::Vacant(place) = violations.entry(invariant) {
+        story.happens(Lane::World, Kind::Violation, None, || format!("{invariant}: {detail}"));
+        place.insert(detail);
     }
 }

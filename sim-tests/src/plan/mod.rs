@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::shrink::Parts;
+
 pub(crate) use classes::{Class, schedule};
 pub(crate) use draw::Draw;
 
 /// The format of plans; a plan of another one is refused.
-pub(crate) const VERSION: u32 = 4;
+const VERSION: u32 = 4;
 
 /// How late or early something may be that has its time.
 const TOLERANCE_MS: u64 = 50;
@@ -270,6 +272,23 @@ impl Plan {
     /// The plan of a seed; `calm` leaves all faults out.
     pub(crate) fn of_seed(seed: u64, calm: bool) -> Self {
         expand::plan(seed, calm)
+    }
+
+    /// What may become smaller.
+    pub(crate) const PARTS: Parts = Parts {
+        lists: &[("/faults", 0), ("/subscribers", 0), ("/publishers", 1)],
+        options: &["/greedy", "/administrator"],
+        numbers: &[("/readers", 0)],
+        magnitudes: &["/faults"],
+        pauses: &["/publishers/*/pause_ms", "/administrator/pause_ms"],
+    };
+
+    /// Whether this build runs the plan.
+    pub(crate) fn is_run(&self) -> Result<(), String> {
+        match self.version {
+            VERSION => Ok(()),
+            other => Err(format!("plan version {other}; this build runs {VERSION}")),
+        }
     }
 
     /// By how much a time that clients saw may differ from the one that was meant.

@@ -11,13 +11,15 @@ use std::time::Duration;
 use madsim::runtime::{Handle, NodeHandle, Runtime};
 use madsim::task::NodeId;
 
+use crate::chronicle::{Log, Ticks};
 use crate::client::{self, Phase, Shared};
 use crate::disk::SimDisk;
 use crate::history::History;
 use crate::invariants::Findings;
 use crate::net::{self, Net};
 use crate::plan::{Draw, Keeping, Plan, What};
-use crate::trace::{Log, SimTrace};
+use crate::story::Story;
+use crate::trace::SimTrace;
 use process::Process;
 
 /// The purposes of the dice that a run uses beside its plan's.
@@ -44,11 +46,22 @@ const STORED_MIN: usize = 50;
 const SEEN_MIN: u64 = 50;
 
 /// How a run is watched.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Watch {
     pub(crate) log: Log,
+    /// Who is told what happens.
+    pub(crate) story: Story,
+    /// Where the chain hash after each event is noted.
+    pub(crate) ticks: Option<Ticks>,
     /// Change one payload byte on purpose.
     pub(crate) tamper: bool,
+}
+
+impl Watch {
+    /// Nobody looks at what happens, only at what came of it.
+    pub(crate) fn none() -> Self {
+        Self { log: Log::None, story: Story::default(), ticks: None, tamper: false }
+    }
 }
 
 /// What became of a run.
@@ -60,6 +73,8 @@ pub(crate) struct Outcome {
     pub(crate) chain: u64,
     pub(crate) events: u64,
     pub(crate) simulated: Duration,
+    /// How often clients did or saw something before all healed.
+    pub(crate) operations: u64,
     pub(crate) stored: usize,
     pub(crate) seen: u64,
     pub(crate) acknowledged: u64,
@@ -81,8 +96,8 @@ pub(crate) fn apart<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 
 /// Runs a plan on this thread, from its first event to its judgement.
 pub(crate) fn run(plan: &Plan, watch: Watch) -> Outcome {
-    let findings = Findings::default();
-    let trace = SimTrace::new(findings.clone(), watch.log, watch.tamper);
+    let findings = Findings::telling(watch.story.clone());
+    let trace = SimTrace::new(findings.clone(), watch);
     let runtime = Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let ran = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(World::live(plan.clone(), findings.clone(), trace.clone()))
@@ -300,6 +315,7 @@ impl World {
     /// Ends every fault, and finds out how long the node takes to be itself again.
     async fn heal(&mut self) {
         self.shared.trace.world("all heals");
+        self.outcome.operations = self.shared.history().operations();
         self.disk.heal();
         madsim::net::NetSim::current().unclog_node(self.node.id());
         self.pass_until(self.began.elapsed() + Duration::from_millis(200)).await;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::plan::{self, ClusterPlan, LinkPlan};
 use crate::plan::Draw;
+use crate::shrink::Parts;
 
 /// What befalls a third of the machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -112,6 +113,15 @@ impl ThirdPlan {
 }
 
 impl ThirdPlan {
+    /// What may become smaller.
+    pub(crate) const PARTS: Parts = Parts {
+        lists: &[("/struck", 1), ("/cluster/starts_ms", 3)],
+        options: &[],
+        numbers: &[("/partitions", 1), ("/before_ms", 0), ("/cluster/link/loss_permille", 0)],
+        magnitudes: &[],
+        pauses: &["/pause_ms"],
+    };
+
     /// Whether those who die do so for ever.
     pub(crate) fn is_for_ever(&self) -> bool {
         match self.scenario {

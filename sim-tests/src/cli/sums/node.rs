@@ -1,20 +1,19 @@
-//! What many runs came to, and the lines that a failure prints.
+//! What many runs of a node with its clients came to.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{commit, exit};
+use super::quantile;
+use crate::cli::exit;
 use crate::history::KINDS;
-use crate::plan::Plan;
 use crate::world::Outcome;
 
 /// In so many seeds everything happens that clients can make happen.
 const SEEDS_FOR_ALL_KINDS: u64 = 50;
 
 /// The sum of the runs so far.
-pub(super) struct Summary {
-    asked: u64,
-    began: Instant,
+#[derive(Default)]
+pub(super) struct Nodes {
     seeds: u64,
     vacuous: u64,
     simulated: Duration,
@@ -29,26 +28,7 @@ pub(super) struct Summary {
     writable_after: Vec<Duration>,
 }
 
-impl Summary {
-    pub(super) fn new(asked: u64) -> Self {
-        Self {
-            asked,
-            began: Instant::now(),
-            seeds: 0,
-            vacuous: 0,
-            simulated: Duration::ZERO,
-            events: 0,
-            stored: 0,
-            seen: 0,
-            acknowledged: 0,
-            work: BTreeMap::new(),
-            starts: 0,
-            faults: BTreeMap::new(),
-            violations: BTreeMap::new(),
-            writable_after: Vec::new(),
-        }
-    }
-
+impl Nodes {
     pub(super) fn seeds(&self) -> u64 {
         self.seeds
     }
@@ -89,12 +69,11 @@ impl Summary {
         KINDS.into_iter().filter(|_| enough).filter(never).collect()
     }
 
-    pub(super) fn print(&mut self) {
-        let elapsed = self.began.elapsed();
+    pub(super) fn print(&mut self, elapsed: Duration) {
         let hours = self.simulated.as_secs_f64() / 3_600.0;
         let speed = self.simulated.as_secs_f64() / elapsed.as_secs_f64();
         let seconds = elapsed.as_secs_f64();
-        println!("summary: {} seeds of {} in {seconds:.1} s", self.seeds, self.asked);
+        println!("summary: {} seeds in {seconds:.1} s", self.seeds);
         println!("simulated: {hours:.1} h, {speed:.0} times as fast as real time");
         println!("events: {}, node starts: {}", self.events, self.starts);
         println!(
@@ -106,11 +85,7 @@ impl Summary {
         let faults: Vec<_> = self.faults.iter().map(|(class, n)| format!("{class} {n}")).collect();
         println!("faults: {}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
         self.writable_after.sort();
-        let at = |part: usize| {
-            let last = self.writable_after.len().saturating_sub(1);
-            self.writable_after.get(last * part / 100).copied().unwrap_or_default()
-        };
-        let (p50, p99, max) = (at(50), at(99), at(100));
+        let [p50, p99, max] = [50, 99, 100].map(|part| quantile(&self.writable_after, part));
         println!("all writable after healing: p50 {p50:.1?}, p99 {p99:.1?}, max {max:.1?}");
         println!("vacuous: {}", self.vacuous);
         for kind in self.missing() {
@@ -122,26 +97,5 @@ impl Summary {
         if self.violations.is_empty() {
             println!("violated: nothing");
         }
-    }
-}
-
-/// Prints a failure, first the command that repeats it, and keeps its plan.
-pub(super) fn report(seed: u64, calm: bool, outcome: &Outcome) {
-    if outcome.violations.is_empty() && outcome.vacuous.is_none() {
-        return;
-    }
-    let calmly = if calm { " --profile calm" } else { "" };
-    println!("cargo sim replay {seed}{calmly}   # at commit {}", commit());
-    match super::keep(&format!("seed-{seed}"), &Plan::of_seed(seed, calm)) {
-        Ok(path) => {
-            println!("  or, when the seeds have moved: cargo sim replay {}", path.display());
-        }
-        Err(why) => println!("  its plan could not be kept: {why}"),
-    }
-    for (invariant, detail) in &outcome.violations {
-        println!("  {invariant}: {detail}");
-    }
-    if let Some(why) = &outcome.vacuous {
-        println!("  the run says nothing: {why}");
     }
 }

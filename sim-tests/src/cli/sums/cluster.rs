@@ -1,17 +1,11 @@
-//! `cluster`: many seeds of clusters, or one of them again.
+//! What many runs of clusters came to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clap::Args;
-
-use super::alone::{Alone, print_end};
-use super::run::Profile;
-use super::sweep::Sweep;
-use super::{commit, exit};
-use crate::cluster::{self, ClusterPlan, Outcome, classes};
-use crate::trace::Log;
-use crate::world::apart;
+use super::quantile;
+use crate::cli::exit;
+use crate::cluster::{Outcome, classes};
 
 /// In so many seeds everything happens that is to be shown.
 const SEEDS_FOR_ALL: u64 = 100;
@@ -25,93 +19,9 @@ const MEAGRE: &str = "runs with few deliveries";
 /// Within what time somebody leads again, in 99 of 100 seeds.
 const LED_P99_MAX: Duration = Duration::from_secs(2);
 
-#[derive(Args)]
-pub(super) struct Cluster {
-    /// How many nodes there are at first [default: as the seed says]
-    #[arg(long)]
-    nodes: Option<u32>,
-    #[command(flatten)]
-    sweep: Sweep,
-    #[command(flatten)]
-    alone: Alone,
-    /// Which faults
-    #[arg(long, value_enum, default_value = "swarm")]
-    profile: Profile,
-}
-
-impl Cluster {
-    pub(super) fn run(self) -> u8 {
-        self.try_run().unwrap_or_else(|code| code)
-    }
-
-    fn try_run(&self) -> Result<u8, u8> {
-        let plant = self.alone.plant()?;
-        Ok(match self.alone.plan(|seed| self.plan_of(seed), |plan: &ClusterPlan| plan)? {
-            None => self.sweep(&plant),
-            Some(plan) => self.replay(&plan, &plant),
-        })
-    }
-
-    fn is_calm(&self) -> bool {
-        self.profile == Profile::Calm
-    }
-
-    fn plan_of(&self, seed: u64) -> ClusterPlan {
-        ClusterPlan::of_seed(seed, self.nodes, self.is_calm())
-    }
-
-    fn replay(&self, plan: &ClusterPlan, plant: &(impl Fn() + Sync)) -> u8 {
-        let outcome = apart(|| {
-            plant();
-            cluster::run(plan, self.alone.log())
-        });
-        if self.alone.is_hash(&outcome) {
-            return 0;
-        }
-        let mut sum = Sum::default();
-        sum.add(&outcome);
-        sum.print();
-        print_end(&outcome);
-        sum.code()
-    }
-
-    fn sweep(&self, plant: &(impl Fn() + Sync)) -> u8 {
-        let mut sum = Sum::default();
-        let live = |seed| {
-            plant();
-            let plan = self.plan_of(seed);
-            let outcome = cluster::run(&plan, Log::None);
-            (plan, outcome)
-        };
-        self.sweep.run(live, |_, (plan, outcome)| {
-            report(&plan, (self.nodes, self.is_calm()), &outcome);
-            sum.add(&outcome);
-        });
-        sum.print();
-        sum.code()
-    }
-}
-
-/// Prints a failure, first the command that repeats it, and keeps its plan.
-pub(super) fn report(plan: &ClusterPlan, (nodes, calm): (Option<u32>, bool), outcome: &Outcome) {
-    if outcome.violations.is_empty() {
-        return;
-    }
-    let nodes = nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-    let calm = if calm { " --profile calm" } else { "" };
-    println!("cargo sim cluster --seed {}{nodes}{calm}   # at commit {}", plan.seed, commit());
-    match super::keep(&format!("cluster-{}", plan.seed), plan) {
-        Ok(path) => println!("  or: cargo sim cluster --plan {}", path.display()),
-        Err(why) => println!("  its plan could not be kept: {why}"),
-    }
-    for (invariant, detail) in &outcome.violations {
-        println!("  {invariant}: {detail}");
-    }
-}
-
-/// What many runs came to.
+/// The sum of the runs so far.
 #[derive(Default)]
-pub(super) struct Sum {
+pub(super) struct Clusters {
     seeds: u64,
     nodes: u64,
     simulated: Duration,
@@ -129,7 +39,7 @@ pub(super) struct Sum {
     drained_after: Vec<Duration>,
 }
 
-impl Sum {
+impl Clusters {
     pub(super) fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.nodes += outcome.nodes;
@@ -198,6 +108,10 @@ impl Sum {
         never.chain(classes().into_iter().filter(not_one)).collect()
     }
 
+    pub(super) fn seeds(&self) -> u64 {
+        self.seeds
+    }
+
     pub(super) fn print(&mut self) {
         let list = |of: &BTreeMap<&'static str, u64>| {
             let all: Vec<_> = of.iter().map(|(what, count)| format!("{what} {count}")).collect();
@@ -241,14 +155,8 @@ impl Sum {
     pub(super) fn code(&self) -> u8 {
         match exit::of_violations(self.violations.keys().copied()) {
             0 if self.is_led_late() => exit::of_violations(["LeaderWithin"].into_iter()),
-            0 if self.seeds == 0 || !self.missing().is_empty() => exit::COVERAGE,
+            0 if !self.missing().is_empty() => exit::COVERAGE,
             code => code,
         }
     }
-}
-
-/// So many of 100 of these, which ascend, are at most this.
-pub(super) fn quantile(sorted: &[Duration], part: usize) -> Duration {
-    let last = sorted.len().saturating_sub(1);
-    sorted.get(last * part / 100).copied().unwrap_or_default()
 }
