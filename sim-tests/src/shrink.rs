@@ -221,7 +221,8 @@ mod tests {
         let fault = |at: u64| json!({"at_ms": at, "what": {"pause": {"node": 99, "for_ms": at}}});
         json!({
             "version": 7, "seed": 42, "chaos_ms": 60_000, "clients": 6, "pause_ms": 50,
-            "publishers": [{"pause_ms": 10}, {"pause_ms": 19_000}], "greedy": {"connections": 9}, "starts_ms": [1, 2, 3, 4, 5],
+            "publishers": [{"pause_ms": 10}, {"pause_ms": 19_000}],
+            "greedy": {"connections": 9}, "starts_ms": [1, 2, 3, 4, 5],
             "faults": (1..60).map(|number| fault(number * 1_000)).collect::<Vec<_>>(),
         })
     }

@@ -8,7 +8,8 @@ use crate::case::{Case, Ran};
 /// Where the plans of failures are kept.
 const FOLDER: &str = "target/sim-failures";
 
-/// Prints what did not hold, if anything did not, first the command that repeats it; keeps the plan.
+/// Prints what did not hold, if anything did not, first the command that repeats it; keeps the
+/// plan.
 pub(super) fn report(origin: &str, bug: &Bug, case: &Case, ran: &Ran) {
     if ran.violations().is_empty() && ran.vacuous().is_none() {
         return;

@@ -1,4 +1,5 @@
-//! `run`: many seeds, each as a node with its clients and as a cluster, or as one that loses a third.
+//! `run`: many seeds, each as a node with its clients and as a cluster, or as one that loses a
+//! third.
 
 use clap::{Args, ValueEnum};
 

@@ -1,5 +1,5 @@
-//! Which run a command is about: a seed and what it is expanded to, or a plan from a file; and which
-//! bug is planted in it.
+//! Which run a command is about: a seed and what it is expanded to, or a plan from a file; and
+//! which bug is planted in it.
 
 use std::fmt;
 

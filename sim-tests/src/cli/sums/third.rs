@@ -1,4 +1,5 @@
-//! What became of many clusters that lost a third of their nodes, and how long each partition waited.
+//! What became of many clusters that lost a third of their nodes, and how long each partition
+//! waited.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
