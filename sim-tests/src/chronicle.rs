@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sprawl_core::machine::Digest;
 
@@ -76,7 +77,11 @@ impl Chronicle {
 
     /// Prints a line.
     pub(crate) fn print(&self, who: &str, what: &str) {
-        let elapsed = madsim::time::TimeHandle::current().elapsed();
-        println!("{elapsed:>12.3?} {who:<10} {what}");
+        println!("{:>12.3?} {who:<10} {what}", elapsed());
     }
+}
+
+/// Simulated time since the run began.
+pub(crate) fn elapsed() -> Duration {
+    madsim::time::TimeHandle::current().elapsed()
 }

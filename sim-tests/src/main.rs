@@ -17,6 +17,8 @@ mod clock;
 #[cfg(madsim)]
 mod cluster;
 #[cfg(madsim)]
+mod coverage;
+#[cfg(madsim)]
 mod disk;
 #[cfg(madsim)]
 mod gossip;

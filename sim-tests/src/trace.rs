@@ -18,7 +18,8 @@ use sprawl_core::machine::{
 };
 use sprawl_io::trace::{Trace, TraceRaft};
 
-use crate::chronicle::Chronicle;
+use crate::chronicle::{Chronicle, elapsed};
+use crate::coverage::{Coverage, Phase, Reached};
 use crate::invariants::{BoundsHold, CommitNeverRegresses, Findings, PullsUnderWay};
 use crate::story::{self, Kind, Lane, Story};
 use crate::world::Watch;
@@ -35,6 +36,7 @@ pub(crate) struct SimTrace {
 struct Watched {
     chronicle: Chronicle,
     story: Story,
+    coverage: Coverage,
     findings: Findings,
     commits: CommitNeverRegresses,
     view: Arc<View>,
@@ -50,6 +52,7 @@ impl SimTrace {
         let watched = Watched {
             chronicle: Chronicle::new(log, ticks),
             story,
+            coverage: Coverage::default(),
             findings,
             commits: CommitNeverRegresses::default(),
             view: Arc::default(),
@@ -79,6 +82,16 @@ impl SimTrace {
         watched.story.happens(Lane::World, Kind::Fault, None, || event.to_owned());
     }
 
+    /// A fault of a class strikes.
+    pub(crate) fn strikes(&self, class: &'static str) {
+        self.lock().coverage.strikes(class, elapsed());
+    }
+
+    /// What faults have met.
+    pub(crate) fn reached(&self) -> Reached {
+        self.lock().coverage.reached()
+    }
+
     /// The newest view that control has shown.
     pub(crate) fn view(&self) -> Arc<View> {
         self.lock().view.clone()
@@ -93,6 +106,7 @@ impl SimTrace {
     pub(crate) fn started(&self) {
         let mut watched = self.lock();
         watched.story.happens(NODE, Kind::Process, None, || "starts".to_owned());
+        watched.coverage.passes(Phase::Start, elapsed());
         watched.commits.restarted();
         watched.publishes.clear();
         watched.pulls.restarted();
@@ -153,11 +167,6 @@ impl Watched {
     }
 }
 
-/// Simulated time since the run began.
-fn elapsed() -> Duration {
-    madsim::time::TimeHandle::current().elapsed()
-}
-
 impl TraceRaft for SimTrace {}
 
 impl Trace<Shard> for SimTrace {
@@ -166,6 +175,9 @@ impl Trace<Shard> for SimTrace {
         watched.chronicle.event((shard.id(), now, input));
         if let ShardInput::Requested { id, request } = input {
             watched.asked((shard.id(), *id), request);
+        }
+        if let Some(phase) = Phase::of_input(input) {
+            watched.coverage.passes(phase, elapsed());
         }
         story::shard_takes(&watched.story, NODE, input);
         if watched.chronicle.is_full() {
@@ -177,6 +189,10 @@ impl Trace<Shard> for SimTrace {
         let mut watched = self.lock();
         watched.chronicle.event(effects);
         watched.answers(shard.id(), effects);
+        let Watched { coverage, view, .. } = &mut *watched;
+        for effect in effects {
+            Phase::of_effect(effect, view, |phase| coverage.passes(phase, elapsed()));
+        }
         story::shard_does(&watched.story, NODE, effects);
         let findings = watched.findings.clone();
         watched.commits.stepped(&shard.status(), &findings);

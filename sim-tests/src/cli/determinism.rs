@@ -1,10 +1,12 @@
 //! `check-determinism`: the same seed twice, in processes of their own, gives the same events; a
-//! node's the second time after another seed, because `run` has many in one process.
+//! node's the second time after another seed, because `run` has many in one process. The first
+//! seeds give those that they are known to give.
 
 use clap::Args;
 use indicatif::ProgressBar;
 
 use super::exit;
+use super::golden::{Golden, SEEDS};
 
 #[derive(Args)]
 pub(super) struct Determinism {
@@ -14,6 +16,9 @@ pub(super) struct Determinism {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Keep what the first seeds give now in sim-tests/golden.txt, because it is meant to be new
+    #[arg(long)]
+    bless: bool,
 }
 
 impl Determinism {
@@ -29,7 +34,7 @@ impl Determinism {
 
     fn check(&self) -> std::io::Result<u8> {
         let bar = ProgressBar::new(self.seeds);
-        let mut different = 0;
+        let (mut different, mut golden) = (0, Golden::default());
         for seed in self.from..self.from + self.seeds {
             let (number, before) = (seed.to_string(), (seed + 1).to_string());
             let node = pair(&["replay", &number], &["--after", &before])?;
@@ -39,6 +44,7 @@ impl Determinism {
                 runs.push(("third", pair(&["replay", &number, "--world", "third"], &[])?));
             }
             for (world, (first, second)) in runs {
+                golden.ran(world, seed, &first);
                 if first != second {
                     different += 1;
                     bar.suspend(|| {
@@ -60,7 +66,31 @@ impl Determinism {
                 false => "NOT NOTICED",
             }
         );
-        Ok(if different == 0 && noticed { 0 } else { exit::NONDETERMINISM })
+        let known = self.conclude(&golden)?;
+        Ok(if different == 0 && noticed && known { 0 } else { exit::NONDETERMINISM })
+    }
+
+    /// Whether the first seeds gave what they are known to give, or now are.
+    fn conclude(&self, golden: &Golden) -> std::io::Result<bool> {
+        if self.bless {
+            if self.from > 0 || self.seeds < SEEDS {
+                println!("not kept: that takes the seeds from 0 on, {SEEDS} at least");
+                return Ok(false);
+            }
+            println!("kept: {}", golden.keep()?.display());
+            return Ok(true);
+        }
+        for line in golden.different() {
+            println!("golden: {line}");
+        }
+        if !golden.different().is_empty() {
+            println!(
+                "where the code was changed that may be meant: then `cargo sim check-determinism \
+                 --seeds {SEEDS} --bless`; otherwise a toolchain, a profile or a dependency gives \
+                 other runs, and kept seeds stand for nothing"
+            );
+        }
+        Ok(golden.different().is_empty())
     }
 }
 

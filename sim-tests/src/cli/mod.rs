@@ -1,10 +1,12 @@
 //! The commands of `sprawl-sim`.
 
 mod corpus;
+mod coverage;
 mod determinism;
 mod diff;
 mod explain;
 mod failures;
+mod golden;
 mod gossip;
 mod plan;
 mod replay;
@@ -79,6 +81,8 @@ enum Command {
     Corpus(corpus::Corpus),
     /// Run seeds that nobody has run, until time is over
     Soak(soak::Soak),
+    /// Show which faults have met which phases of the protocol; fail where one never has
+    Coverage(coverage::Coverage),
     /// Run each seed twice in processes of their own: the traces must be equal
     CheckDeterminism(determinism::Determinism),
     /// Run the membership alone: many nodes for long, or many short runs with faults
@@ -103,6 +107,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Diff(command) => command.run(),
         Command::Corpus(command) => command.run(),
         Command::Soak(command) => command.run(),
+        Command::Coverage(command) => command.run(),
         Command::CheckDeterminism(command) => command.run(),
         Command::Gossip(command) => command.run(),
         #[cfg(zoo)]

@@ -52,13 +52,21 @@ pub(super) struct Run {
     nodes: Option<u16>,
     #[command(flatten)]
     bug: Bug,
+    /// Whether the table of faults and phases is printed, and is to be full.
+    #[arg(skip)]
+    is_measured: bool,
 }
 
 impl Run {
     /// The seeds of a sweep, as they are by default.
     pub(super) fn endless(sweep: Sweep, world: World, bug: Bug) -> Self {
         let (profile, scenario) = (Profile::Swarm, Scenario::AtRandom);
-        Self { sweep, profile, world, scenario, nodes: None, bug }
+        Self { sweep, profile, world, scenario, nodes: None, bug, is_measured: false }
+    }
+
+    /// The same, to see what faults have met.
+    pub(super) fn measured(sweep: Sweep, world: World, bug: Bug) -> Self {
+        Self { is_measured: true, ..Self::endless(sweep, world, bug) }
     }
 
     pub(super) fn run(self) -> u8 {
@@ -88,7 +96,13 @@ impl Run {
                 sums.add(&ran);
             }
         });
-        Ok(sums.conclude())
+        let code = sums.conclude();
+        // The worst has the lowest code.
+        Ok([code, sums.measure(self.is_measured)]
+            .into_iter()
+            .filter(|code| *code != 0)
+            .min()
+            .unwrap_or(0))
     }
 
     /// What a seed stands for.

@@ -34,6 +34,10 @@ impl World {
             // A trap is counted when it springs.
             let count = u64::from(!matches!(what, Event::PowerAt { .. }));
             *self.outcome.faults.entry(what.class()).or_insert(0) += count;
+            // What waits for its moment strikes then.
+            if !matches!(what, Event::PowerAt { .. } | Event::PowerAnswered { .. }) {
+                self.watch.strikes(what.class());
+            }
         } else {
             self.outcome.forbidden += 1;
             self.watch.world("the atlas forbids it");
@@ -57,9 +61,12 @@ impl World {
                     machine.restart(true, ms(down_ms));
                 }
             }
-            Event::PowerAnswered { draw, down_ms } => self.power_answered(draw, down_ms),
+            Event::PowerAnswered { draw, down_ms } => {
+                self.power_answered(what.class(), draw, down_ms);
+            }
             Event::PowerAt { node, point, passes, down_ms } => {
-                power_at(&self.crowd, self.pick(node)?, (point, passes), ms(down_ms));
+                let at = (what.class(), point, passes);
+                power_at(&self.crowd, self.pick(node)?, at, ms(down_ms));
             }
             Event::PowerAgain { times, each_ms } => self.power_again(times, ms(each_ms)),
             Event::PowerMeanwhile { draw, node, for_ms } => {
@@ -111,11 +118,12 @@ impl World {
     }
 
     /// Cuts the power of some when a message has just been acknowledged that need not be synced.
-    fn power_answered(&mut self, draw: u64, down_ms: u64) {
+    fn power_answered(&mut self, class: &'static str, draw: u64, down_ms: u64) {
         let (some, answered) = (self.some(draw), self.mail.answered_early());
-        let crowd = self.crowd.clone();
+        let (crowd, watch) = (self.crowd.clone(), self.watch.clone());
         self.until_healed(async move {
             answered.await;
+            watch.strikes(class);
             let mut up = crowd.up();
             up.retain(|one| some.iter().any(|other| other.number == one.number));
             for machine in up {
@@ -448,13 +456,19 @@ fn every_link(net: &Net, count: usize, change: impl Fn(&mut Knobs)) {
     }
 }
 
-fn power_at(crowd: &Crowd, machine: Machine, (point, passes): (Point, u64), down: Duration) {
+fn power_at(
+    crowd: &Crowd,
+    machine: Machine,
+    (class, point, passes): (&'static str, Point, u64),
+    down: Duration,
+) {
     let (sprung, crowd) = (machine.trap.arm(point, passes), crowd.clone());
     tokio::spawn(async move {
         // One that is replaced or disarmed never springs.
         let springs = sprung.await.is_ok();
         if springs && crowd.up().iter().any(|one| one.number == machine.number) {
             machine.watch.springs(machine.number, point);
+            machine.watch.strikes(class);
             machine.restart(true, down);
         }
     });

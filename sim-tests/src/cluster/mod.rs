@@ -32,6 +32,7 @@ use watch::Watch;
 use world::World;
 
 use crate::chronicle::Chronicle;
+use crate::coverage::Reached;
 use crate::invariants::Findings;
 use crate::world::Watch as Seen;
 
@@ -76,6 +77,8 @@ pub(crate) struct Outcome {
     /// Faults that happened, by class, and those that the atlas forbade.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) forbidden: u64,
+    /// What they have met.
+    pub(crate) reached: Reached,
     /// How long it took from healing until there was a leader, and until all agreed.
     pub(crate) led_after: Duration,
     pub(crate) settled_after: Duration,
@@ -136,6 +139,7 @@ where
     });
     (outcome.chain, outcome.events) = watch.chain();
     (outcome.raft, outcome.compared) = watch.counts();
+    outcome.reached = watch.reached();
     outcome.violations = findings.violations();
     (outcome, seen)
 }

@@ -21,7 +21,8 @@ use sprawl_io::trace::{Observer, Trace, TraceRaft};
 use tokio::time::Instant;
 
 use super::plan::Point;
-use crate::chronicle::Chronicle;
+use crate::chronicle::{Chronicle, elapsed};
+use crate::coverage::{Coverage, Phase, Reached};
 use crate::invariants::{BoundsHold, Findings};
 use crate::story::{self, Kind, Lane, Story, machine_at};
 
@@ -75,6 +76,7 @@ struct Watched {
     /// The newest view that was shown, who is down by it, and how often that has changed.
     newest: (Arc<View>, BTreeSet<DiskId>, u64),
     moves: Moves,
+    coverage: Coverage,
     /// When a copy of a partition was last taken on trust, as far as was shown.
     trusted: BTreeMap<PartitionId, Instant>,
     sprung: u64,
@@ -106,6 +108,7 @@ impl Watch {
             placement: PlacementWatch::default(),
             newest: Default::default(),
             moves: Moves::default(),
+            coverage: Coverage::default(),
             trusted: BTreeMap::new(),
             sprung: 0,
             flipped: BTreeSet::new(),
@@ -151,6 +154,16 @@ impl Watch {
     pub(super) fn springs(&self, machine: usize, point: Point) {
         self.world(&format!("machine {machine} loses power at: {point:?}"));
         self.lock().sprung += 1;
+    }
+
+    /// A fault of a class strikes.
+    pub(super) fn strikes(&self, class: &'static str) {
+        self.lock().coverage.strikes(class, elapsed());
+    }
+
+    /// What faults have met.
+    pub(super) fn reached(&self) -> Reached {
+        self.lock().coverage.reached()
     }
 
     /// How often a machine has lost power at a point.
@@ -287,6 +300,9 @@ impl Watched {
             return;
         }
         self.members.insert(machine, node);
+        if let Some(phase) = Phase::of_raft(event) {
+            self.coverage.passes(phase, elapsed());
+        }
         self.story.happens(Lane::Machine(machine), Kind::Raft, None, || format!("{event:?}"));
         let quiet = matches!(
             event,
@@ -372,6 +388,7 @@ impl Watched {
             let found: BTreeSet<DiskId> = found.map(|(disk, _)| *disk).collect();
             *verdicts += found.symmetric_difference(down).count() as u64;
             self.moves.note(newest, view);
+            Phase::of_views(newest, view, |phase| self.coverage.passes(phase, elapsed()));
             story::view_changes(&self.story, newest, view);
             for (id, new) in &view.partitions {
                 let before = newest.partitions.get(id).map_or(0, |old| old.trusted);
@@ -505,12 +522,19 @@ impl Trace<Shard> for NodeTrace {
         if watched.chronicle.is_full() {
             watched.chronicle.print(&format!("shard {}", self.machine), &format!("<- {input:?}"));
         }
+        if let Some(phase) = Phase::of_input(input) {
+            watched.coverage.passes(phase, elapsed());
+        }
         story::shard_takes(&watched.story, self.lane(), input);
     }
 
     fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {
         let mut watched = self.watch.lock();
         watched.chronicle.event(effects);
+        let Watched { coverage, newest, .. } = &mut *watched;
+        for effect in effects {
+            Phase::of_effect(effect, &newest.0, |phase| coverage.passes(phase, elapsed()));
+        }
         story::shard_does(&watched.story, self.lane(), effects);
         BoundsHold::stepped(shard, &watched.findings);
     }

@@ -13,6 +13,7 @@ use crate::shrink::Parts;
 
 pub(crate) use classes::{Class, schedule};
 pub(crate) use draw::Draw;
+pub(crate) use expand::classes;
 
 /// The format of plans; a plan of another one is refused.
 const VERSION: u32 = 4;

@@ -13,6 +13,7 @@ use madsim::task::NodeId;
 
 use crate::chronicle::{Log, Ticks};
 use crate::client::{self, Phase, Shared};
+use crate::coverage::Reached;
 use crate::disk::SimDisk;
 use crate::history::History;
 use crate::invariants::Findings;
@@ -83,6 +84,8 @@ pub(crate) struct Outcome {
     pub(crate) starts: u64,
     /// Faults that happened, by class.
     pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// What they have met.
+    pub(crate) reached: Reached,
     /// The longest a partition took to be writable after healing.
     pub(crate) writable_after: Duration,
 }
@@ -109,6 +112,7 @@ pub(crate) fn run(plan: &Plan, watch: Watch) -> Outcome {
         Outcome::default()
     });
     (outcome.chain, outcome.events) = trace.chain();
+    outcome.reached = trace.reached();
     outcome.violations = findings.violations();
     outcome
 }
@@ -278,6 +282,7 @@ impl World {
         }
         if allowed {
             *self.outcome.faults.entry(class).or_insert(0) += 1;
+            self.shared.trace.strikes(class);
         } else {
             self.shared.trace.world("it does not happen");
         }

@@ -1,13 +1,19 @@
 //! What many runs came to, of each world.
 
 mod cluster;
+mod matrix;
 mod node;
 mod third;
 
 use std::time::{Duration, Instant};
 
+use matrix::Matrix;
+
 use super::exit;
 use crate::case::Ran;
+
+use crate::coverage::Phase;
+use crate::plan;
 
 /// The sums of the runs so far.
 pub(super) struct Sums {
@@ -15,6 +21,8 @@ pub(super) struct Sums {
     nodes: node::Nodes,
     clusters: cluster::Clusters,
     thirds: third::Thirds,
+    of_nodes: Matrix,
+    of_clusters: Matrix,
 }
 
 impl Sums {
@@ -25,13 +33,21 @@ impl Sums {
             nodes: Default::default(),
             clusters: Default::default(),
             thirds: Default::default(),
+            of_nodes: Matrix::new(plan::classes(), &Phase::OF_A_NODE),
+            of_clusters: Matrix::new(crate::cluster::classes(), &Phase::ALL),
         }
     }
 
     pub(super) fn add(&mut self, ran: &Ran) {
         match ran {
-            Ran::Node(outcome) => self.nodes.add(outcome),
-            Ran::Cluster(outcome) => self.clusters.add(outcome),
+            Ran::Node(outcome) => {
+                self.nodes.add(outcome);
+                self.of_nodes.add(&outcome.reached);
+            }
+            Ran::Cluster(outcome) => {
+                self.clusters.add(outcome);
+                self.of_clusters.add(&outcome.reached);
+            }
             Ran::Third(outcome, seen) => self.thirds.add(outcome, seen),
         }
     }
@@ -56,6 +72,22 @@ impl Sums {
             // The worst has the lowest code.
             false => codes.into_iter().filter(|code| *code != 0).min().unwrap_or(0),
         }
+    }
+}
+
+impl Sums {
+    /// Prints what faults have met: how much, or, where it is to be all, a table. Gives the exit
+    /// code of what is missing then.
+    pub(super) fn measure(&self, is_whole: bool) -> u8 {
+        let mut code = 0;
+        for (seeds, matrix) in
+            [(self.nodes.seeds(), &self.of_nodes), (self.clusters.seeds(), &self.of_clusters)]
+        {
+            if seeds > 0 && matrix.measure(is_whole) > 0 {
+                code = exit::COVERAGE;
+            }
+        }
+        code
     }
 }
 
