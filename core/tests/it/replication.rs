@@ -261,6 +261,35 @@ fn a_follower_that_was_away_is_removed_comes_back_and_counts() {
 }
 
 #[test]
+fn who_was_removed_for_lag_waits_but_not_where_nothing_commits_without_it() {
+    for is_wanted in [false, true] {
+        let mut cluster = Cluster::new(3, 3);
+        cluster.heal(Duration::from_secs(1));
+        let places = cluster.partition().replicas;
+        let [at, away, other] = [0, 1, 2].map(|one| cluster.position(places[one]));
+        cluster.crash(away, 0);
+        assert!(cluster.publish(at).is_some());
+        for _ in 0..40 {
+            if cluster.partition().member(places[1]).is_some() {
+                (0..4).for_each(|_| cluster.flow());
+                (0..3).for_each(|at| cluster.pass(at, Duration::from_millis(50)));
+                let proposed = std::mem::take(&mut cluster.proposals);
+                proposed.iter().for_each(|change| cluster.agree(change));
+                cluster.show(at);
+            }
+        }
+        assert!(cluster.partition().member(places[1]).is_none());
+        if is_wanted {
+            cluster.crash(other, usize::MAX);
+            cluster.bury(other, 0);
+        }
+        cluster.restart(away);
+        cluster.work(Duration::from_millis(600));
+        assert_eq!(cluster.partition().member(places[1]).is_some(), is_wanted);
+    }
+}
+
+#[test]
 fn a_follower_keeps_what_is_committed_whatever_a_leader_says() {
     let mut cluster = Cluster::new(3, 3);
     cluster.work(Duration::from_secs(1));

@@ -285,6 +285,8 @@ impl World {
             let member = disk.and_then(|disk| known.member(disk));
             other.number != machine
                 && other.standing() != Standing::Gone
+                // Told so by a request that may be under way.
+                && !other.leaves()
                 && !self.watch.has_flipped(other.number, partition)
                 && member.is_some_and(|member| member.is_electable())
         };
@@ -354,11 +356,25 @@ impl World {
         });
         // A node that has just founded a cluster is not known for it yet.
         let is_known = !sets.is_empty() && member.is_some();
-        (majority_lives && is_known && self.may_go(machine.number)).then_some(())?;
+        let may = majority_lives && is_known && self.may_go(machine.number);
+        (may && self.are_found_without(machine.number)).then_some(())?;
         self.destroyed = destroyed;
         machine.stands(Standing::Struck);
         machine.kill(true);
         Some(())
+    }
+
+    /// Whether one of the others whom an empty machine asks for a cluster is one of its members,
+    /// and stays: where all of them are gone or empty, it waits until it is given other seeds.
+    fn are_found_without(&self, machine: usize) -> bool {
+        let mut seeds = self.machines.iter().take(self.plan.starts_ms.len());
+        seeds.any(|seed| {
+            let member = self.watch.member(seed.number);
+            seed.number != machine
+                && seed.standing() != Standing::Gone
+                && !seed.leaves()
+                && member.is_some_and(|member| !self.destroyed.contains(&member))
+        })
     }
 
     /// Nothing gets to some, or from them, or both, for a while.
@@ -441,6 +457,7 @@ impl World {
         let view = node.view();
         let staying = view.nodes.values().filter(|node| node.leaving.is_none()).count();
         let may = !at_once || self.may_go(machine.number);
+        let may = may && self.are_found_without(machine.number);
         (may && staying > NODES_MIN && view.nodes.contains_key(&disk)).then_some(())?;
         machine.is_told_to_leave();
         let how = if at_once { Leaving::AtOnce } else { Leaving::Empty };

@@ -98,9 +98,10 @@ async fn drain(world: &mut World) {
     let began = world.began.elapsed();
     loop {
         let Some((_, node)) = live(world).into_iter().next() else { return };
-        if world.subscribers.look(&node).await == 0 || world.began.elapsed() >= limit {
+        let is_late = world.began.elapsed() >= limit;
+        if world.subscribers.are_served(&node, is_late).await || is_late {
             world.outcome.drained_after = Some(world.began.elapsed() - began);
-            return world.subscribers.judge(&node).await;
+            return;
         }
         world.pass_until(world.began.elapsed() + Duration::from_millis(200)).await;
     }

@@ -131,7 +131,9 @@ impl Replicas {
             // A tail holds what its state was made from, and what follows that.
             let given = held.as_ref().filter(|_| is_tail).map(Replica::commit);
             let end = machine.log_end(partition).max(given).unwrap_or_default();
-            if counts && end < committed {
+            // Of a state that is not as it was written nobody can say up to where it goes.
+            let is_known = !is_tail || is_as_written;
+            if counts && is_known && end < committed {
                 let number = machine.number;
                 let detail = format!(
                     "partition {partition}: machine {number} counts, and its log ends at {end}; \

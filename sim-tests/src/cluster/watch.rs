@@ -13,7 +13,8 @@ use sprawl_core::cluster::placement::PlacementWatch;
 use sprawl_core::cluster::raft::{RaftCounts, RaftEvent, RaftModel, Voters};
 use sprawl_core::ids::{ChangeIndex, ClusterId, DiskId, NodeId, PartitionId};
 use sprawl_core::machine::{
-    Broken, ControlEffect, ControlInput, GossipEffect, GossipInput, Now, ShardEffect, ShardInput,
+    Broken, ControlEffect, ControlInput, GossipEffect, GossipInput, Now, Report, ShardEffect,
+    ShardInput,
 };
 use sprawl_io::raft::{self, Pending};
 use sprawl_io::storage::MetadataWrite;
@@ -86,6 +87,8 @@ struct Watched {
     voters: BTreeMap<u64, (u64, Voters)>,
     /// What entries will do to copies that nobody has applied, by their index, with their term.
     pending: BTreeMap<u64, (u64, Pending)>,
+    /// Whom the leader of a partition wants out of its set, as of the newest version that it knew.
+    asked: BTreeMap<PartitionId, (u64, BTreeSet<DiskId>)>,
     /// The last entry that anybody has applied.
     applied: u64,
     /// Which member of the group a machine is.
@@ -114,6 +117,7 @@ impl Watch {
             flipped: BTreeSet::new(),
             voters: BTreeMap::new(),
             pending: BTreeMap::new(),
+            asked: BTreeMap::new(),
             applied: 0,
             members: BTreeMap::new(),
             ghosts: BTreeSet::new(),
@@ -203,11 +207,15 @@ impl Watch {
         self.lock().flipped.insert((partition, machine));
     }
 
-    /// Whether a change that nobody has applied takes somebody out of a partition's set.
+    /// Whether a change that was asked for, and that nobody has applied, takes somebody out of a
+    /// partition's set.
     pub(super) fn is_leaving(&self, partition: PartitionId, disk: DiskId) -> bool {
         let watched = self.lock();
         let mut pending = watched.pending.values();
-        pending.any(|(_, pending)| pending.excluded.contains(&(partition, disk)))
+        let known = watched.newest.0.partitions.get(&partition).map_or(0, |known| known.version);
+        let asked = watched.asked.get(&partition).filter(|(version, _)| *version >= known);
+        asked.is_some_and(|(_, removed)| removed.contains(&disk))
+            || pending.any(|(_, pending)| pending.excluded.contains(&(partition, disk)))
     }
 
     /// Whether a change that nobody has applied makes partitions.
@@ -531,8 +539,15 @@ impl Trace<Shard> for NodeTrace {
     fn handled(&self, shard: &Shard, effects: &[ShardEffect]) {
         let mut watched = self.watch.lock();
         watched.chronicle.event(effects);
-        let Watched { coverage, newest, .. } = &mut *watched;
+        let Watched { coverage, newest, asked, .. } = &mut *watched;
         for effect in effects {
+            if let ShardEffect::Report(Report::Adjust(wanted)) = effect {
+                let entry = asked.entry(wanted.partition).or_default();
+                if entry.0 < wanted.version {
+                    *entry = (wanted.version, BTreeSet::new());
+                }
+                entry.1.extend(&wanted.removed);
+            }
             Phase::of_effect(effect, &newest.0, |phase| coverage.passes(phase, elapsed()));
         }
         story::shard_does(&watched.story, self.lane(), effects);

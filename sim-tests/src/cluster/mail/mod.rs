@@ -94,6 +94,13 @@ struct Sent {
     trusted: BTreeSet<(TopicName, u32)>,
 }
 
+impl Sent {
+    /// Whether a topic removes what is not among its newest.
+    fn keeps_little(&self, of: &TopicName) -> bool {
+        self.aged && (0..AGED).any(|number| topic(number) == *of)
+    }
+}
+
 /// One message to every topic, each tried until it is acknowledged.
 pub(super) struct Probe {
     begun: Instant,

@@ -206,22 +206,18 @@ impl Subscribers {
         buried
     }
 
-    /// Looks whether each subscription has had all; what it misses, as far as that is known now.
-    pub(in crate::cluster) async fn look(&self, node: &NodeHandle) -> usize {
-        let buried = self.buried(node).await;
-        self.owed(&buried).len()
-    }
-
-    /// Judges what subscriptions have received, and ends them.
-    pub(in crate::cluster) async fn judge(&self, node: &NodeHandle) {
+    /// Whether each subscription has had all; then, or where it is the last look, they end, and
+    /// what is missing is a violation. One look decides: what is excused in it may come later.
+    pub(in crate::cluster) async fn are_served(&self, node: &NodeHandle, is_last: bool) -> bool {
         let buried = self.buried(node).await;
         let owed = self.owed(&buried);
         let count = owed.len();
-        for (invariant, detail) in owed {
+        self.lock().over = count == 0 || is_last;
+        for (invariant, detail) in owed.into_iter().filter(|_| is_last) {
             let detail = format!("{detail} ({count} such)");
             self.mail.findings.violated(invariant, detail);
         }
-        self.lock().over = true;
+        count == 0
     }
 }
 

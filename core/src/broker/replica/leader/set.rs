@@ -7,7 +7,6 @@ use super::{Leader, PROPOSALS_MAX, PROPOSE_AGAIN, SLOW_AFTER};
 use crate::cluster::message::Complaint;
 use crate::cluster::metadata::{Addition, Adjustment, Member, Partition, Standing};
 use crate::ids::DiskId;
-use crate::machine::Time;
 
 impl Leader {
     /// Whether a member holds up the others.
@@ -23,11 +22,13 @@ impl Leader {
     }
 
     /// Whether a follower may count: it holds all that was ever committed, and has received what
-    /// all others have, where that was answered.
-    fn is_ready(&self, progress: &Progress, now: Time) -> bool {
+    /// all others have, where that was answered. One that was removed for lag waits for a while,
+    /// but not where nothing commits without it.
+    fn is_ready(&self, partition: &Partition, progress: &Progress, scene: &Scene<'_>) -> bool {
+        let is_wanted = || !scene.view.is_enough(&partition.in_sync, partition.min_in_sync);
         self.holds_committed(progress)
             && progress.received() >= self.received
-            && progress.may_return(now)
+            && (progress.may_return(scene.now) || is_wanted())
     }
 
     /// Whether a follower has acknowledged in this epoch, under its present run, what is committed
@@ -129,7 +130,11 @@ impl Leader {
             let counts =
                 stands.is_some_and(|stands| stands == Standing::Whole || stands == standing);
             let known = scene.view.has_registered(disk, boot) && progress.is_up;
-            if !counts && known && !progress.is_outdated && self.is_ready(progress, scene.now) {
+            if !counts
+                && known
+                && !progress.is_outdated
+                && self.is_ready(partition, progress, scene)
+            {
                 ready.push(Addition { disk, boot, standing });
             }
         }
