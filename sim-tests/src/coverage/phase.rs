@@ -91,6 +91,9 @@ impl Phase {
         Self::Delay,
     ];
 
+    /// Those of a cluster: its messages have no delays.
+    pub(crate) const OF_A_CLUSTER: &[Self] = Self::ALL.split_last().expect("there are some").1;
+
     /// Those of a node with its clients.
     pub(crate) const OF_A_NODE: [Self; 7] = [
         Self::Start,

@@ -34,7 +34,7 @@ impl Sums {
             clusters: Default::default(),
             thirds: Default::default(),
             of_nodes: Matrix::new(plan::classes(), &Phase::OF_A_NODE),
-            of_clusters: Matrix::new(crate::cluster::classes(), &Phase::ALL),
+            of_clusters: Matrix::new(crate::cluster::classes(), Phase::OF_A_CLUSTER),
         }
     }
 
